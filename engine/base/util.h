@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_BASE_UTIL_H
+#define PYSPYD_BASE_UTIL_H
+
+#include <dirent.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Ownership by scope, and small arithmetic. */
+
+typedef uint64_t raddr; /* an address in a target; never a pointer of ours */
+
+#define _cleanup_(f) __attribute__((cleanup(f)))
+#define _unused_ __attribute__((unused))
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+#define min_of(a, b) \
+	({ \
+		__typeof__(a) _a = (a); \
+		__typeof__(b) _b = (b); \
+		_a < _b ? _a : _b; \
+	})
+#define max_of(a, b) \
+	({ \
+		__typeof__(a) _a = (a); \
+		__typeof__(b) _b = (b); \
+		_a > _b ? _a : _b; \
+	})
+
+/* Moves a pointer out of a variable that is cleaned up. */
+#define take_ptr(p) \
+	({ \
+		__typeof__(p) _p = (p); \
+		(p) = NULL; \
+		_p; \
+	})
+
+static inline int take_fd(int *fd) {
+	int value = *fd;
+
+	*fd = -1;
+	return value;
+}
+
+static inline void close_fd(int *fd) {
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static inline void free_ptr(void *p) {
+	free(*(void **)p);
+}
+
+static inline void close_dir(DIR **dir) {
+	if (*dir)
+		closedir(*dir);
+}
+
+static inline void close_file(FILE **file) {
+	if (*file)
+		fclose(*file);
+}
+
+#define _free_ _cleanup_(free_ptr)
+#define _close_ _cleanup_(close_fd)
+#define _closedir_ _cleanup_(close_dir)
+#define _fclose_ _cleanup_(close_file)
+
+#endif
