@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory of a live process and of a byte array, behind one interface. A live process is identified by its pid at the
+ * time of the read; whoever holds a pidfd checks that it is still the same one. */
+#include "engine/mem/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#define PAGE_BYTES 4096
+
+struct mem_live {
+	struct mem mem;
+	pid_t pid;
+	int mem_fd; /* /proc/PID/mem, only where process_vm_readv is not implemented */
+};
+
+static int condition_of(int error) {
+	switch (error) {
+	case ESRCH: return MEM_E_GONE;
+	case EFAULT:
+	case EIO:
+	case EINVAL: return MEM_E_FAULT;
+	default: return -error;
+	}
+}
+
+/* How many ranges lie whole within the first `bytes` bytes. */
+static size_t ranges_within(const struct mem_range *ranges, size_t n, size_t bytes) {
+	size_t i = 0;
+
+	for (; i < n && ranges[i].len <= bytes; i++)
+		bytes -= ranges[i].len;
+	return i;
+}
+
+static int read_by_fd(struct mem_live *live, const struct mem_range *ranges, size_t n, size_t *done) {
+	char path[64];
+
+	if (live->mem_fd < 0) {
+		snprintf(path, sizeof(path), "/proc/%d/mem", (int)live->pid);
+		live->mem_fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (live->mem_fd < 0)
+			return errno == ENOENT ? MEM_E_GONE : -errno;
+	}
+	for (*done = 0; *done < n; ++*done) {
+		const struct mem_range *range = &ranges[*done];
+		ssize_t got = pread(live->mem_fd, range->buf, range->len, (off_t)range->addr);
+
+		if (got < 0)
+			return condition_of(errno);
+		if (got == 0 && range->len)
+			return MEM_E_GONE; /* the address space that was opened is no more */
+		if ((size_t)got < range->len)
+			return MEM_E_FAULT;
+	}
+	return 0;
+}
+
+static int live_read_many(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done) {
+	struct mem_live *live = (struct mem_live *)mem;
+	struct iovec local[MEM_RANGES_MAX], remote[MEM_RANGES_MAX];
+	size_t done = 0, total = 0;
+	ssize_t got;
+	int r;
+
+	if (n > MEM_RANGES_MAX)
+		return -E2BIG;
+	if (live->mem_fd >= 0) {
+		r = read_by_fd(live, ranges, n, &done);
+		if (ret_done)
+			*ret_done = done;
+		return r;
+	}
+	for (size_t i = 0; i < n; i++) {
+		local[i] = (struct iovec){ .iov_base = ranges[i].buf, .iov_len = ranges[i].len };
+		remote[i] = (struct iovec){ .iov_base = (void *)(uintptr_t)ranges[i].addr, .iov_len = ranges[i].len };
+		total += ranges[i].len;
+	}
+	got = process_vm_readv(live->pid, local, n, remote, n, 0);
+	if (got < 0 && errno == ENOSYS) {
+		r = read_by_fd(live, ranges, n, &done);
+	} else if (got < 0) {
+		r = condition_of(errno);
+	} else {
+		done = (size_t)got == total ? n : ranges_within(ranges, n, (size_t)got);
+		r = (size_t)got == total ? 0 : MEM_E_FAULT;
+	}
+	if (ret_done)
+		*ret_done = done;
+	return r;
+}
+
+static void live_free(struct mem *mem) {
+	struct mem_live *live = (struct mem_live *)mem;
+
+	close_fd(&live->mem_fd);
+	free(live);
+}
+
+int mem_live_new(pid_t pid, struct mem **ret_mem) {
+	static const struct mem_ops ops = { .read_many = live_read_many, .free = live_free };
+	struct mem_live *live = calloc(1, sizeof(*live));
+
+	if (!live)
+		return -ENOMEM;
+	*live = (struct mem_live){ .mem.ops = &ops, .pid = pid, .mem_fd = -1 };
+	*ret_mem = &live->mem;
+	return 0;
+}
+
+struct mem_bytes {
+	struct mem mem;
+	size_t n;
+	struct mem_segment segments[];
+};
+
+static int bytes_read_one(const struct mem_bytes *bytes, const struct mem_range *range) {
+	for (size_t i = 0; i < bytes->n; i++) {
+		const struct mem_segment *s = &bytes->segments[i];
+
+		if (range->addr < s->addr || range->addr - s->addr > s->len ||
+			s->len - (range->addr - s->addr) < range->len)
+			continue;
+		memcpy(range->buf, (const char *)s->bytes + (range->addr - s->addr), range->len);
+		return 0;
+	}
+	return MEM_E_FAULT;
+}
+
+static int bytes_read_many(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done) {
+	size_t done = 0;
+	int r = 0;
+
+	while (done < n && !(r = bytes_read_one((struct mem_bytes *)mem, &ranges[done])))
+		done++;
+	if (ret_done)
+		*ret_done = done;
+	return r;
+}
+
+static void bytes_free(struct mem *mem) {
+	free(mem);
+}
+
+int mem_bytes_new(const struct mem_segment *segments, size_t n, struct mem **ret_mem) {
+	static const struct mem_ops ops = { .read_many = bytes_read_many, .free = bytes_free };
+	struct mem_bytes *bytes = calloc(1, sizeof(*bytes) + n * sizeof(*segments));
+
+	if (!bytes)
+		return -ENOMEM;
+	bytes->mem.ops = &ops;
+	bytes->n = n;
+	memcpy(bytes->segments, segments, n * sizeof(*segments));
+	*ret_mem = &bytes->mem;
+	return 0;
+}
+
+void mem_free(struct mem *mem) {
+	if (mem)
+		mem->ops->free(mem);
+}
+
+int mem_read_cstr(struct mem *mem, raddr addr, char *buf, size_t size) {
+	size_t pos = 0;
+
+	while (pos + 1 < size) {
+		size_t step = min_of(PAGE_BYTES - (addr + pos) % PAGE_BYTES, size - 1 - pos);
+		int r = mem_read(mem, addr + pos, buf + pos, step);
+
+		if (r)
+			return r;
+		if (memchr(buf + pos, '\0', step))
+			return 0;
+		pos += step;
+	}
+	buf[pos] = '\0';
+	return 0;
+}
