@@ -4,8 +4,8 @@
 
 /* What went wrong, in a sentence for the person at the terminal.
  *
- * Functions that can explain a failure take `struct err *err` last (NULL: no explanation wanted). The code is the function's
- * return value; the exit status is derived from it by the caller. */
+ * Functions that can explain a failure take `struct err *err` last (NULL: no explanation wanted). The code is the
+ * function's return value; the exit status is derived from it by the caller. */
 
 #define ERR_TEXT_MAX 1024
 
