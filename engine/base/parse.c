@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Numbers, durations and sizes as people type them. Accepts digits with at most one point, then a unit out of a table;
  * no signs, no spaces, no exponents, no locale. */
-#include "engine/base/parse.h"
+#include "pyspyd/parse.h"
 
 #include "engine/base/clock.h"
 #include "engine/base/util.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef PYSPYD_BASE_PARSE_H
-#define PYSPYD_BASE_PARSE_H
+#ifndef PYSPYD_PARSE_H
+#define PYSPYD_PARSE_H
 
 #include <stdint.h>
 #include <sys/types.h>
