@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+# Everything is built out of tree in $(BUILD). Sources are found by wildcard: a new file needs no line here.
+
+VERSION := 0.1.0
+
+BUILD ?= build
+CC ?= gcc
+CLANG ?= clang
+CLANG_FORMAT ?= clang-format-14
+AR ?= ar
+PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 10
+
+# Objects made with a sanitizer live in a folder of their own, so that both kinds stay built.
+empty :=
+comma := ,
+O := $(BUILD)$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(patsubst $(BUILD)/%,%,$(2))')
+
+# Flags
+
+PKGS := jansson libprotobuf-c zlib libelf
+# Asked once, and only when something is compiled: the packages may be installed by this very make.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
+PKG_LIBS = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
+
+WARN := -Wall -Wextra
+DEV_WARN := -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wpointer-arith \
+	-Wundef -Wvla -Wwrite-strings -Wformat-security -Wimplicit-fallthrough -Wdate-time -Wredundant-decls
+HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
+OPT := $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2) -g
+SAN_FLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=undefined)
+
+BASE_FLAGS = -std=gnu17 -D_GNU_SOURCE -I. -Iinclude -I$(BUILD)/gen -MMD -MP $(PKG_CFLAGS)
+ALL_CFLAGS = $(BASE_FLAGS) $(OPT) $(HARDEN) $(SAN_FLAGS) $(WARN) $(if $(DEV),$(DEV_WARN)) $(CPPFLAGS) $(CFLAGS)
+ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -pthread $(SAN_FLAGS) $(LDFLAGS)
+LIBS = $(PKG_LIBS) -lcap -lm $(LDLIBS)
+FUZZ_FLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+
+# Sources
+
+PROTO := $(wildcard engine/export/*.proto)
+GEN_C := $(PROTO:%.proto=$(BUILD)/gen/%.pb-c.c)
+GEN_H := $(GEN_C:.c=.h)
+ENGINE_C := $(wildcard engine/*/*.c)
+LIB_O := $(ENGINE_C:%.c=$(O)/obj/%.o) $(GEN_C:$(BUILD)/gen/%.c=$(O)/obj/gen/%.o)
+CLI_O := $(patsubst %.c,$(O)/obj/%.o,$(wildcard cli/*.c))
+UNIT_O := $(patsubst %.c,$(O)/obj/%.o,$(wildcard tests/unit/*.c))
+LIVE := $(patsubst %.c,$(O)/%,$(wildcard tests/live/*.c))
+BENCH := $(patsubst %.c,$(O)/%,$(wildcard bench/*.c))
+TOOLS := $(patsubst %.c,$(O)/%,$(wildcard tools/*.c))
+FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_O := $(ENGINE_C:%.c=$(BUILD)/fuzz/obj/%.o) $(GEN_C:$(BUILD)/gen/%.c=$(BUILD)/fuzz/obj/gen/%.o)
+C_FILES = $(shell find bench bpf cli daemon engine include tests tools -name '*.[ch]')
+
+LIB := $(O)/libpyspyd.a
+UNIT := $(if $(UNIT_O),$(O)/tests/unit)
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all help deps watch test unit live fuzz fuzz-build tests-build bench bench-build tools nightly check-layers \
+	check-format format analyze install clean FORCE
+.DEFAULT_GOAL := all
+
+all: $(O)/pyspyd ## builds build/pyspyd
+
+help: ## lists the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@printf '\nvariables: V=1 shows commands, DEV=1 makes warnings errors, SAN=address,undefined builds with sanitizers,\n'
+	@printf 'BUILD=DIR builds elsewhere, PID=n with watch, FUZZ_SECONDS=n with fuzz, PREFIX and DESTDIR with install\n'
+
+deps: ## installs the Debian packages that are missing (apt-get)
+	@tools/install-deps
+
+watch: deps ## installs what is missing, builds, and watches PID=n or an example program until Ctrl-C
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(O) tools/run-watch $(PID)
+
+test: deps ## installs what is missing, builds, and runs all tests and checks
+	@BUILD=$(BUILD) tests/run
+
+unit: $(UNIT) ## runs the unit tests (with SAN=… under sanitizers)
+	@tests/run-unit $(UNIT)
+
+tests-build: $(O)/pyspyd $(UNIT) $(LIVE) ## builds everything that the tests run
+
+live: $(O)/pyspyd $(LIVE) ## runs the live and system tests
+	@BUILD=$(O) tests/run-live
+
+fuzz-build: $(FUZZ)
+
+fuzz: $(FUZZ) ## runs every fuzz harness for FUZZ_SECONDS
+	@BUILD=$(BUILD) tests/run-fuzz $(FUZZ_SECONDS)
+
+bench-build: $(O)/pyspyd $(BENCH)
+
+bench: bench-build ## measures pyspyd beside its peers
+	@BUILD=$(O) bench/run
+
+tools: $(TOOLS) ## builds the tools of the tree
+
+nightly: deps ## the tests with long fuzz runs, then the benchmark
+	@FUZZ_SECONDS=600 BUILD=$(BUILD) tests/run
+	@$(MAKE) --no-print-directory bench
+
+check-layers: $(GEN_H) ## include directions, cycles, and that each header compiles alone
+	@CC='$(CC)' GEN='$(BUILD)/gen' tools/check-layers
+
+check-format: ## compares the C sources with .clang-format
+	$(Q)$(CLANG_FORMAT) --dry-run -Werror $(C_FILES)
+
+format: ## formats the C sources
+	$(Q)$(CLANG_FORMAT) -i $(C_FILES)
+
+analyze: $(GEN_H) ## static analysis
+	@GEN='$(BUILD)/gen' tools/analyze
+
+install: all ## installs program, man pages and completions under PREFIX
+	install -D -m 755 $(O)/pyspyd $(DESTDIR)$(PREFIX)/bin/pyspyd
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -D -m 644 docs/completions/pyspyd.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pyspyd
+	install -D -m 644 docs/completions/_pyspyd $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pyspyd
+	install -D -m 644 docs/completions/pyspyd.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pyspyd.fish
+
+clean: ## removes what was built
+	rm -rf $(BUILD)
+
+# Rules
+
+# Objects are made again when the flags change.
+FLAGS_NOW = $(CC) $(ALL_CFLAGS)
+$(O)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(FLAGS_NOW)' | cmp -s - $@ || printf '%s\n' '$(FLAGS_NOW)' > $@
+
+$(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h &: %.proto
+	$(call say,PROTO,$<)
+	@mkdir -p $(BUILD)/gen
+	$(Q)protoc-c --c_out=$(BUILD)/gen $<
+
+$(O)/obj/gen/%.o: $(BUILD)/gen/%.c $(O)/flags
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(filter-out -Werror,$(ALL_CFLAGS)) -w -c $< -o $@
+
+$(O)/obj/%.o: %.c $(O)/flags | $(GEN_H)
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(EXTRA) -c $< -o $@
+
+$(CLI_O): EXTRA = -DPYSPYD_VERSION='"$(VERSION)"'
+
+# Made anew each time: an archive keeps members whose source is gone.
+$(LIB): $(LIB_O)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(O)/pyspyd: $(CLI_O) $(LIB)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
+
+$(O)/tests/unit: $(UNIT_O) $(LIB)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -lcriterion -o $@
+
+$(LIVE) $(BENCH): $(O)/%: $(O)/obj/%.o $(LIB)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
+
+$(TOOLS): $(O)/%: $(O)/obj/%.o $(LIB)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -ldw -o $@
+
+$(BUILD)/fuzz/obj/gen/%.o: $(BUILD)/gen/%.c
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(BASE_FLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -w -c $< -o $@
+
+$(BUILD)/fuzz/obj/%.o: %.c | $(GEN_H)
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(BASE_FLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link $(WARN) -c $< -o $@
+
+$(BUILD)/fuzz/libpyspyd.a: $(FUZZ_O)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(FUZZ): $(BUILD)/fuzz/%: $(BUILD)/fuzz/obj/tests/fuzz/%.o $(BUILD)/fuzz/libpyspyd.a
+	$(call say,LD,$@)
+	$(Q)$(CLANG) $(FUZZ_FLAGS) -fsanitize=fuzzer -pthread $^ $(LIBS) -o $@
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
