@@ -43,13 +43,11 @@ int py_interps_read(const struct py_runtime *rt, py_interp_vec *ret_interps);
 
 /* What one interpreter is doing. */
 struct py_interp_view {
-	raddr threads_head;       /* newest thread state: changes when a thread begins */
-	raddr gil_holder;         /* thread state that holds the GIL now, 0: nobody */
-	raddr gil;                /* struct _gil_runtime_state, 0: not known */
-	bool gil_known;           /* false on free-threaded builds that run without it */
-	bool collecting;          /* garbage */
-	uint64_t code_generation; /* changes whenever a code object's address may have been reused; 0: this version has
-				     no such counter */
+	raddr threads_head; /* newest thread state: changes when a thread begins */
+	raddr gil_holder;   /* thread state that holds the GIL now, 0: nobody */
+	raddr gil;          /* struct _gil_runtime_state, 0: not known */
+	bool gil_known;     /* false on free-threaded builds that run without it */
+	bool collecting;    /* garbage */
 	uint64_t gil_switches;
 };
 int py_interp_view(const struct py_runtime *rt, raddr interp, struct py_interp_view *ret);

@@ -21,6 +21,10 @@ typedef VEC(struct py_thread) py_thread_vec;
  * (try again); MEM_E_*; negative errno. */
 int py_threads_read(const struct py_runtime *rt, const struct proc *proc, py_thread_vec *ret_threads);
 
+/* Where struct pthread keeps the kernel's thread id, for versions whose thread states lack it: looked for in a thread
+ * of the target. Return: the offset; LAYOUT_NONE where it was not found. */
+uint32_t py_pthread_tid_offset(const struct py_runtime *rt, const struct proc *proc, uint64_t ident);
+
 /* Names that Python gave its threads: ident → index into names. */
 struct py_thread_names {
 	struct map index;

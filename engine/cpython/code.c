@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT */
+/* Decoded code objects, by address, and when to trust them again. */
+#include "engine/cpython/code.h"
+
+#include "engine/base/clock.h"
+#include "engine/base/cursor.h"
+#include "engine/base/limits.h"
+#include "engine/cpython/objects.h"
+
+#define CODE_BYTES_MAX 512 /* of a code object without its bytecode: larger than any version's */
+#define RECHECK_NS \
+	(20 * NS_PER_MS)     /* where no counter tells: callers are looked at again this often, the leaf always */
+#define GLOBALS_LOOKED_AT 16 /* __name__ is among the first entries of a module's dictionary */
+#define BYTECODE_MAX_BYTES (64U << 20)
+
+struct code_image {
+	uint8_t bytes[CODE_BYTES_MAX];
+	uint32_t len;
+};
+
+void py_code_cache_init(struct py_code_cache *cache, const struct py_runtime *rt, struct intern *strings) {
+	*cache = (struct py_code_cache){ .rt = rt, .strings = strings };
+}
+
+static void forget_codes(struct py_code_cache *cache) {
+	vec_foreach (code, &cache->codes)
+		free(code->linetable);
+	cache->codes.n = 0;
+	map_clear(&cache->index);
+}
+
+void py_code_cache_deinit(struct py_code_cache *cache) {
+	forget_codes(cache);
+	vec_free(&cache->codes);
+	map_deinit(&cache->index);
+}
+
+static uint64_t image_u64(const struct code_image *image, uint32_t offset) {
+	return layout_has(offset) ? peek_u64(image->bytes, image->len, offset) : 0;
+}
+
+static uint32_t image_u32(const struct code_image *image, uint32_t offset) {
+	return layout_has(offset) ? peek_u32(image->bytes, image->len, offset) : 0;
+}
+
+static bool has_inline_bytecode(const struct layout *l) {
+	return layout_has(l->code_adaptive);
+}
+
+static int read_image(const struct py_code_cache *cache, raddr addr, struct code_image *image) {
+	const struct layout *l = &cache->rt->reader.layout;
+	uint32_t end = has_inline_bytecode(l) ? l->code_adaptive : l->code_size;
+
+	image->len = min_of(end, (uint32_t)CODE_BYTES_MAX);
+	return mem_read(cache->rt->reader.mem, addr, image->bytes, image->len);
+}
+
+/* Fields that never change in a code object's life and, all together, in no other one at its address. */
+static uint64_t checksum(const struct layout *l, const struct code_image *image) {
+	const uint64_t words[] = {
+		image_u64(image, l->object_type),
+		image_u64(image, l->code_name),
+		image_u64(image, l->code_filename),
+		image_u64(image, l->code_qualname),
+		image_u64(image, l->code_linetable),
+		image_u64(image, l->code_consts),
+		image_u64(image, l->code_names),
+		image_u64(image, l->code_code),
+		has_inline_bytecode(l) ? image_u64(image, l->var_size) : 0,
+		(uint64_t)image_u32(image, l->code_firstlineno) << 32 | image_u32(image, l->code_argcount),
+		(uint64_t)image_u32(image, l->code_flags) << 32 | image_u32(image, l->code_nlocalsplus),
+		image_u32(image, l->code_version),
+	};
+
+	return hash_bytes(words, sizeof(words), 0);
+}
+
+static int intern_text(struct py_code_cache *cache, raddr object, size_t max_chars, uint32_t *ret_id) {
+	struct strbuf _cleanup_(strbuf_deinit) text = { 0 };
+	int r;
+
+	if (!object)
+		return PY_E_TORN;
+	r = py_text_read(&cache->rt->reader, object, max_chars, &text);
+	if (r && r != PY_E_TRUNCATED)
+		return r == PY_E_TYPE ? PY_E_TORN : r;
+	*ret_id = intern_add(cache->strings, strbuf_str(&text), text.len);
+	return 0;
+}
+
+struct name_search {
+	struct py_code_cache *cache;
+	uint32_t module;
+	unsigned looked_at;
+};
+
+static int try_module_name(void *userdata, raddr key, raddr value) {
+	struct name_search *search = userdata;
+	struct strbuf _cleanup_(strbuf_deinit) name = { 0 };
+
+	if (++search->looked_at > GLOBALS_LOOKED_AT)
+		return 1;
+	if (py_text_read(&search->cache->rt->reader, key, 16, &name) || strcmp(strbuf_str(&name), "__name__"))
+		return 0;
+	if (intern_text(search->cache, value, LIMIT_NAME_CHARS, &search->module))
+		search->module = 0;
+	return 1;
+}
+
+static uint32_t module_of(struct py_code_cache *cache, raddr globals) {
+	struct name_search search = { .cache = cache };
+
+	if (globals)
+		py_dict_walk(&cache->rt->reader, globals, try_module_name, &search);
+	return search.module;
+}
+
+static bool is_code_type(const struct py_code_cache *cache, raddr object) {
+	char name[8];
+
+	return !py_type_name(&cache->rt->reader, object, name, sizeof(name)) && !strcmp(name, "code");
+}
+
+/* Fills what the image and the objects it points to say. Return: 0; PY_E_TORN; MEM_E_*; -ENOMEM. */
+static int decode(struct py_code_cache *cache, const struct py_raw_frame *frame, const struct code_image *image,
+	struct py_code *code) {
+	const struct layout *l = &cache->rt->reader.layout;
+	uint64_t units;
+	int r;
+
+	if (!is_code_type(cache, frame->code))
+		return PY_E_TORN;
+	code->first_line = (int)image_u32(image, l->code_firstlineno);
+	r = intern_text(cache, image_u64(image, l->code_name), LIMIT_NAME_CHARS, &code->name);
+	if (!r)
+		r = intern_text(cache, image_u64(image, l->code_filename), LIMIT_PATH_CHARS, &code->file);
+	code->qualname = code->name;
+	if (!r && layout_has(l->code_qualname))
+		r = intern_text(cache, image_u64(image, l->code_qualname), LIMIT_NAME_CHARS, &code->qualname);
+	if (!r)
+		r = py_bytes_read(&cache->rt->reader, image_u64(image, l->code_linetable), LIMIT_LINETABLE_BYTES,
+			&code->linetable, &code->linetable_len);
+	if (r == PY_E_TYPE)
+		return PY_E_TORN;
+	if (r && r != PY_E_TRUNCATED)
+		return r;
+	if (has_inline_bytecode(l)) {
+		units = image_u64(image, l->var_size);
+		if (units > BYTECODE_MAX_BYTES / 2)
+			return PY_E_TORN;
+		code->bytecode = frame->code + l->code_adaptive;
+		code->bytecode_len = (uint32_t)units * 2;
+		code->tlbc = image_u64(image, l->code_tlbc);
+	}
+	code->module = module_of(cache, frame->globals);
+	return 0;
+}
+
+static int add(struct py_code_cache *cache, const struct py_raw_frame *frame, const struct code_image *image,
+	uint64_t sum, uint64_t checked, size_t at) {
+	struct py_code code = { .addr = frame->code, .checksum = sum, .checked = checked, .serial = ++cache->serials };
+	int r = decode(cache, frame, image, &code);
+
+	if (!r && at == cache->codes.n) {
+		r = vec_push(&cache->codes, (struct py_code){ 0 });
+		if (!r)
+			r = map_put(&cache->index, frame->code, at);
+	}
+	if (r) {
+		free(code.linetable);
+		return r;
+	}
+	free(cache->codes.items[at].linetable);
+	cache->codes.items[at] = code;
+	cache->decoded++;
+	return 0;
+}
+
+int py_code_lookup(struct py_code_cache *cache, const struct py_raw_frame *frame, uint64_t generation, uint64_t now_ns,
+	bool leaf, const struct py_code **ret_code) {
+	struct code_image image;
+	uint64_t at, sum;
+	struct py_code *code = NULL;
+	int r;
+
+	if (map_get(&cache->index, frame->code, &at)) {
+		code = &cache->codes.items[at];
+		if (generation ? code->checked == generation : !leaf && now_ns - code->checked < RECHECK_NS) {
+			*ret_code = code;
+			return 0;
+		}
+	} else if (cache->codes.n >= LIMIT_CODES) {
+		forget_codes(cache);
+	}
+	r = read_image(cache, frame->code, &image);
+	if (r)
+		return r;
+	sum = checksum(&cache->rt->reader.layout, &image);
+	if (code && code->checksum == sum) {
+		code->checked = generation ? generation : now_ns;
+		*ret_code = code;
+		return 0;
+	}
+	cache->reused_addresses += code != NULL;
+	at = code ? at : cache->codes.n;
+	r = add(cache, frame, &image, sum, generation ? generation : now_ns, at);
+	if (r)
+		return r;
+	*ret_code = &cache->codes.items[at];
+	return 0;
+}
+
+/* Free-threaded 3.14+: thread `index` runs its own copy of the bytecode. _PyCodeArray is {size, entries…}. */
+static raddr thread_local_bytecode(const struct py_code_cache *cache, const struct py_code *code, uint64_t index) {
+	uint64_t size, entry;
+
+	if (mem_read_u64(cache->rt->reader.mem, code->tlbc, &size) || index >= size ||
+		mem_read_u64(cache->rt->reader.mem, code->tlbc + 8 + index * 8, &entry))
+		return 0;
+	return entry;
+}
+
+int64_t py_code_offset(
+	const struct py_code_cache *cache, const struct py_code *code, const struct py_raw_frame *frame) {
+	raddr base = code->bytecode;
+
+	if (!base)
+		return frame->instr;
+	if (frame->code_base && code->tlbc)
+		base = thread_local_bytecode(cache, code, frame->code_base);
+	return (int64_t)((uint64_t)frame->instr - base);
+}
+
+int py_code_line(const struct py_code_cache *cache, const struct py_code *code, int64_t offset) {
+	return lines_lookup(lines_format_of(cache->rt->reader.version), code->linetable, code->linetable_len,
+		code->first_line, offset);
+}
