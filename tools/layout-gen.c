@@ -419,26 +419,32 @@ static void set_value(struct build *row, const char *assignment) {
 	die_with("no such field: %s", name);
 }
 
-/* `FIRST LAST FLAVOUR FROM FROM_FIRST name=value …`: the row that holds version FROM, changed, for FIRST to LAST; that
- * row itself then begins at FROM_FIRST. Does nothing without such a row. Return: the number of rows. */
+/* `FIRST LAST FLAVOUR FROM FROM_FLAVOUR FROM_FIRST name=value …`: the row that holds version FROM of FROM_FLAVOUR,
+ * changed, for FIRST to LAST of FLAVOUR; that row itself then begins at FROM_FIRST ("-": as before). Does nothing
+ * without such a row, or where a row for FIRST was measured. Return: the number of rows. */
 static size_t known_apply(struct build *rows, size_t n, char *line) {
-	uint32_t first, last, from, from_first;
-	unsigned flavour;
+	uint32_t first, last, from;
+	unsigned flavour, from_flavour;
+	char from_first[16];
 	int used = 0;
 
-	if (sscanf(line, "%" SCNx32 " %" SCNx32 " %u %" SCNx32 " %" SCNx32 " %n", &first, &last, &flavour, &from,
-		    &from_first, &used) != 5)
-		die_with("not `FIRST LAST FLAVOUR FROM FROM_FIRST name=value …`: %s", line);
-	struct build *base = row_of(rows, n, from, flavour);
+	if (sscanf(line, "%" SCNx32 " %" SCNx32 " %u %" SCNx32 " %u %15s %n", &first, &last, &flavour, &from,
+		    &from_flavour, from_first, &used) != 6)
+		die_with("not `FIRST LAST FLAVOUR FROM FROM_FLAVOUR FROM_FIRST name=value …`: %s", line);
+	struct build *base = row_of(rows, n, from, from_flavour);
 	if (!base)
 		return n;
 	if (n == BUILDS_MAX)
 		die_with("more than %d rows", BUILDS_MAX);
 	struct build *row = &rows[n];
 	*row = *base;
-	base->first_version = from_first;
+	if (strcmp(from_first, "-") != 0)
+		base->first_version = (uint32_t)strtoul(from_first, NULL, 16);
+	if (row_of(rows, n, first, flavour))
+		return n;
 	row->first_version = first;
 	row->last_version = last;
+	row->flavour = flavour;
 	snprintf(row->names, sizeof(row->names), "not measured: see tools/layout-known");
 	line += used;
 	for (char *word; (word = strsep(&line, " \t\n"));)

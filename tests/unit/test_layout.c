@@ -108,6 +108,7 @@ Test(layout, the_first_patch_releases_of_3_7_have_a_smaller_collector) {
 	cr_expect_eq(new->runtime_tstate_current, 1480);
 	cr_expect_eq(new->runtime_gil - old->runtime_gil, 88);
 	cr_expect_eq(new->runtime_size - old->runtime_size, 88);
+	cr_expect_eq(old->gc_generation0, old->gc_generations + 3 * 32);
 }
 
 Test(layout, the_first_releases_of_3_14_collect_incrementally) {
@@ -133,7 +134,8 @@ Test(layout, free_threaded_objects_have_a_larger_head) {
 }
 
 Test(layout, debug_rows_keep_the_offsets_of_the_walk) {
-	static const uint32_t measured[] = { 0x030902f0, 0x030b02f0, 0x030d05f0, 0x030e0af0, 0x030f02f0 };
+	static const uint32_t measured[] = { 0x030812f0, 0x030902f0, 0x030a0df0, 0x030b02f0, 0x030c01f0, 0x030d05f0,
+		0x030e0af0, 0x030f02f0 };
 	static const size_t walk[] = { AT(interp_threads_head), AT(tstate_frame), AT(tstate_cframe),
 		AT(tstate_thread_id), AT(frame_previous), AT(frame_code), AT(code_filename), AT(code_linetable),
 		AT(object_type), AT(unicode_data) };
@@ -143,6 +145,14 @@ Test(layout, debug_rows_keep_the_offsets_of_the_walk) {
 			cr_expect_eq(value_of(layout_of(measured[v], LAYOUT_DEBUG), walk[i]),
 				value_of(layout_of(measured[v], LAYOUT_RELEASE), walk[i]), "%#x, member at %zu",
 				measured[v], walk[i]);
+}
+
+Test(layout, debug_objects_begin_with_two_more_pointers_to_3_7) {
+	cr_expect_eq(layout_of(0x03060ff0, LAYOUT_DEBUG)->object_type, 24);
+	cr_expect_eq(layout_of(0x030710f0, LAYOUT_DEBUG)->frame_code, 48);
+	cr_expect_eq(layout_of(0x030710f0, LAYOUT_DEBUG)->module_dict, 32);
+	cr_expect_eq(layout_of(0x030812f0, LAYOUT_DEBUG)->object_type, 8);
+	cr_expect_eq(layout_of(0x030c01f0, LAYOUT_DEBUG)->interp_next_code_version, 269832);
 }
 
 Test(layout, a_version_inside_a_range_takes_its_row) {
