@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Everything is built out of tree in $(BUILD). Sources are found by wildcard: a new file needs no line here.
 
-VERSION := 0.1.0
-
 BUILD ?= build
 CC ?= gcc
 CLANG ?= clang
@@ -150,9 +148,7 @@ $(O)/obj/gen/%.o: $(BUILD)/gen/%.c $(O)/flags
 $(O)/obj/%.o: %.c $(O)/flags | $(GEN_H)
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_CFLAGS) $(EXTRA) -c $< -o $@
-
-$(CLI_O): EXTRA = -DPYSPYD_VERSION='"$(VERSION)"'
+	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
 
 # Made anew each time: an archive keeps members whose source is gone.
 $(LIB): $(LIB_O)

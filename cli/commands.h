@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_CLI_COMMANDS_H
+#define PYSPYD_CLI_COMMANDS_H
+
+#include "cli/options.h"
+
+extern const struct command watch_command, dump_command, record_command, ps_command, doctor_command;
+
+#endif

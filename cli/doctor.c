@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/* pyspyd doctor: what works here, what that turns off, and what mends it. */
+#include "pyspyd/doctor.h"
+
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "cli/term.h"
+#include "pyspyd/text.h"
+#include <stdio.h>
+#include <unistd.h>
+
+struct doctor_args {
+	pid_t pid;
+};
+
+static const struct option_spec options[] = {
+	{ 'p', "pid", OPTION_PID, offsetof(struct doctor_args, pid), "PID", "can this process be read too", NULL },
+	{ 0 },
+};
+
+static void print_line(const char *label, const char *text) {
+	_free_ char *printable = pyspyd_printable(text);
+
+	if (text[0] && printable)
+		printf("                       %s%s\n", label, printable);
+}
+
+static void print_check(const struct pyspyd_check *check, bool colour) {
+	static const char *const words[] = { "ok", "limited", "FAILED" };
+	static const char *const colours[] = { "\033[32m", "\033[33m", "\033[31m" };
+	_free_ char *found = pyspyd_printable(check->found);
+
+	printf("%s%-8s%s %-13s %s\n", colour ? colours[check->result] : "", words[check->result],
+		colour ? "\033[0m" : "", check->name, found ? found : "");
+	print_line("effect: ", check->effect);
+	print_line("remedy: ", check->remedy);
+}
+
+static int run(const struct command *command, int argc, char **argv) {
+	struct doctor_args args = { 0 };
+	struct pyspyd_check *checks;
+	struct err err = { 0 };
+	size_t n;
+	char **rest;
+	int r = options_parse(command, argc, argv, &args, &rest);
+
+	if (r >= 0)
+		return r;
+	r = pyspyd_doctor(args.pid, &checks, &n, &err);
+	if (r)
+		return cli_fail(r, &err);
+	for (size_t i = 0; i < n; i++)
+		print_check(&checks[i], term_controls(STDOUT_FILENO));
+	pyspyd_doctor_free(checks, n);
+	return cli_print("");
+}
+
+const struct command doctor_command = {
+	.name = "doctor",
+	.summary = "Says what works on this host, what does not, and the command that mends it",
+	.synopsis = "[--pid PID]",
+	.details = "",
+	.example = "pyspyd doctor --pid 4711",
+	.options = options,
+	.takes = TAKES_NOTHING,
+	.run = run,
+};

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* pyspyd dump: all threads of a process, most recent call first. */
+#include "pyspyd/dump.h"
+
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "cli/program.h"
+#include "cli/term.h"
+#include "pyspyd/parse.h"
+#include <unistd.h>
+
+struct dump_args {
+	pid_t pid;
+	bool json;
+	struct pyspyd_dump_options dump;
+};
+
+static const struct option_spec options[] = {
+	{ 'p', "pid", OPTION_PID, offsetof(struct dump_args, pid), "PID", "the process", NULL },
+	{ 'l', "locals", OPTION_FLAG, offsetof(struct dump_args, dump.locals), NULL,
+		"variables of every frame; secrets are masked by name", NULL },
+	{ 0, "unmask", OPTION_FLAG, offsetof(struct dump_args, dump.unmask), NULL, "with --locals: mask nothing",
+		NULL },
+	{ 0, "json", OPTION_FLAG, offsetof(struct dump_args, json), NULL, "one JSON object, schema pyspyd.dump/1",
+		NULL },
+	{ 0, "blocking", OPTION_FLAG, offsetof(struct dump_args, dump.blocking), NULL,
+		"stop the Python threads while they are read (at most 100 ms)", NULL },
+	{ 0 },
+};
+
+/* A Python that is starting up is tried again for a moment. */
+static int read_dump(const struct dump_args *args, struct pyspyd_dump **ret_dump, struct err *err) {
+	struct patience patience = patience_for(&(struct program){ 0 });
+	int r;
+
+	do
+		r = pyspyd_dump(args->pid, &args->dump, ret_dump, err);
+	while (patience_again(&patience, r));
+	return r;
+}
+
+static int run(const struct command *command, int argc, char **argv) {
+	struct dump_args args = { 0 };
+	struct err err = { 0 };
+	struct pyspyd_dump *dump = NULL;
+	_free_ char *text = NULL;
+	char **rest;
+	int r = options_parse(command, argc, argv, &args, &rest);
+
+	if (r >= 0)
+		return r;
+	if (rest[0] && args.pid)
+		return options_error(command, "unexpected argument '%s': --pid is given", rest[0]);
+	if (rest[0] && parse_pid(rest[0], &args.pid))
+		return options_error(command, "'%s' is not a process id", rest[0]);
+	if (!args.pid)
+		return options_error(command, "which process? Give --pid PID");
+	r = read_dump(&args, &dump, &err);
+	if (r)
+		return cli_fail(r, &err);
+	text = args.json ? pyspyd_dump_json(dump) : pyspyd_dump_text(dump, term_controls(STDOUT_FILENO));
+	pyspyd_dump_free(dump);
+	return cli_print(text);
+}
+
+const struct command dump_command = {
+	.name = "dump",
+	.summary = "Shows all threads of a process with their stacks, most recent call first",
+	.synopsis = "[--locals] [--json] [--blocking] (--pid PID | PID)",
+	.details = "",
+	.example = "sudo pyspyd dump --locals 4711",
+	.options = options,
+	.takes = TAKES_PID,
+	.run = run,
+};

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/* pyspyd record: samples a process, or a program that it starts, into a profile file. */
+#include "pyspyd/record.h"
+
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/program.h"
+#include "cli/term.h"
+#include "pyspyd/text.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PROGRESS_AFTER_NS (2 * NS_PER_SEC)
+
+struct record_args {
+	pid_t pid;
+	const char *file;
+	int format; /* index into formats; -1: by the file's ending */
+	int mode;
+	struct pyspyd_record_options record;
+};
+
+static const char *const formats[] = { "svg", "collapsed", "speedscope", "pprof", NULL };
+static const char *const modes[] = { "wall", "cpu", "gil", NULL }; /* in the order of enum pyspyd_mode */
+
+#define OPT(letter, name, kind, field, arg, help) \
+	{ letter, name, kind, offsetof(struct record_args, field), arg, help, NULL }
+
+static const struct option_spec options[] = {
+	OPT('p', "pid", OPTION_PID, pid, "PID", "the process"),
+	OPT('o', "output", OPTION_STRING, file, "FILE", "where the profile goes; - is stdout"),
+	OPT('d', "duration", OPTION_DURATION, record.duration_ns, "DURATION",
+		"how long (default: until it ends or Ctrl-C)"),
+	OPT('r', "rate", OPTION_RATE_OR_MAX, record.rate_hz, "HZ", "samples per second, or max (default 100)"),
+	{ 'f', "format", OPTION_CHOICE, offsetof(struct record_args, format), "FORMAT",
+		"svg, collapsed, speedscope or pprof (default: by FILE's ending)", formats },
+	{ 'm', "mode", OPTION_CHOICE, offsetof(struct record_args, mode), "MODE",
+		"wall: every thread; cpu: those on a CPU; gil: the GIL's holder", modes },
+	OPT('c', "children", OPTION_FLAG, record.children, NULL, "its descendants too"),
+	OPT('t', "threads", OPTION_FLAG, record.threads, NULL, "the thread as the outermost element of each stack"),
+	OPT(0, "blocking", OPTION_FLAG, record.blocking, NULL, "stop the Python threads for each sample"),
+	{ 0 },
+};
+
+static void show_progress(void *userdata, uint64_t elapsed_ns, const struct pyspyd_accuracy *accuracy) {
+	const struct pyspyd_record_options *record = userdata;
+	double elapsed_s = (double)elapsed_ns / 1e9;
+
+	if (elapsed_ns < PROGRESS_AFTER_NS)
+		return;
+	fprintf(stderr, "\r\033[K%.0f s", elapsed_s);
+	if (record->duration_ns)
+		fprintf(stderr, " of %.0f s", (double)record->duration_ns / 1e9);
+	fprintf(stderr, ", %" PRIu64 " samples; Ctrl-C ends", accuracy->samples);
+	fflush(stderr);
+}
+
+static void clear_progress(const struct record_args *args) {
+	if (args->record.progress)
+		fputs("\r\033[K", stderr);
+}
+
+/* What is wrong in every profile is said with it. */
+static void say_accuracy(const struct pyspyd_accuracy *accuracy, uint64_t elapsed_ns) {
+	double seconds = (double)elapsed_ns / 1e9;
+
+	cli_say("%" PRIu64 " samples in %.1f s, %.1f looks/s (source %s, priority %s): %" PRIu64 " idle, %" PRIu64
+		" torn, %" PRIu64 " discarded, %" PRIu64 " unreadable, %" PRIu64 " truncated; %" PRIu64 " of %" PRIu64
+		" looks late",
+		accuracy->samples, seconds, seconds > 0 ? (double)accuracy->looks / seconds : 0,
+		accuracy->source ? accuracy->source : "none", accuracy->priority ? accuracy->priority : "none",
+		accuracy->idle, accuracy->torn, accuracy->discarded, accuracy->unreadable, accuracy->truncated,
+		accuracy->late, accuracy->looks);
+}
+
+static int choose_format(const struct command *command, struct record_args *args) {
+	args->record.format = args->format >= 0 ? formats[args->format] : pyspyd_format_of(args->file);
+	if (args->record.format)
+		return -1;
+	return options_error(command, "--output: '%s' does not say the format; give --format", args->file);
+}
+
+/* The file takes its place only where something was collected. */
+static int keep_output(struct output *output, const char *file_name) {
+	_free_ char *printable = pyspyd_printable(file_name);
+	struct stat st;
+	int r;
+
+	if (!output->temp || fstat(output->fd, &st) || !st.st_size)
+		return 0;
+	r = output_commit(output);
+	if (r)
+		cli_say("cannot write %s: %s", printable ? printable : "the file", strerror(-r));
+	else
+		cli_say("wrote %s", printable ? printable : "the file");
+	return r;
+}
+
+static int record_to(struct record_args *args, const struct program *program, struct output *output) {
+	struct patience patience = patience_for(program);
+	struct pyspyd_accuracy accuracy = { 0 };
+	struct err err = { 0 };
+	uint64_t start_ns;
+	int r, kept;
+
+	do {
+		start_ns = cli_now_ns();
+		r = pyspyd_record(args->pid, &args->record, output->fd, &accuracy, &err);
+	} while (patience_again(&patience, r));
+	clear_progress(args);
+	if (accuracy.looks)
+		say_accuracy(&accuracy, cli_now_ns() - start_ns);
+	kept = r == 0 || r == PYSPYD_E_GONE ? keep_output(output, args->file) : 0;
+	if (r == PYSPYD_E_GONE && program->pid && accuracy.looks)
+		r = 0; /* a program that we started ends when it is done */
+	if (r)
+		return cli_fail(r, &err);
+	return kept ? STATUS_FAILED : STATUS_DONE;
+}
+
+static int open_output(const char *file_name, struct output *ret_output) {
+	int r = output_open(file_name, ret_output);
+	_free_ char *printable = NULL;
+
+	if (!r)
+		return 0;
+	printable = pyspyd_printable(file_name);
+	cli_say("cannot write %s: %s", printable ? printable : "the file", strerror(-r));
+	return STATUS_FAILED;
+}
+
+static int run(const struct command *command, int argc, char **argv) {
+	struct record_args args = { .format = -1, .record = { .rate_hz = 100, .stop = &cli_stop } };
+	struct program program = { 0 };
+	struct output output;
+	char **rest;
+	int r = options_parse(command, argc, argv, &args, &rest);
+
+	if (r >= 0)
+		return r;
+	if (!args.pid == !rest[0])
+		return options_error(command, "give either --pid PID or -- CMD ARG…");
+	if (!args.file)
+		return options_error(command, "--output FILE is missing");
+	r = choose_format(command, &args);
+	if (r >= 0)
+		return r;
+	args.record.mode = (enum pyspyd_mode)args.mode;
+	args.record.userdata = &args.record;
+	args.record.progress = term_controls(STDERR_FILENO) ? show_progress : NULL;
+	r = open_output(args.file, &output);
+	if (r)
+		return r;
+	if (rest[0])
+		r = program_start(rest, !strcmp(args.file, "-"), &program);
+	if (r) {
+		r = program_fail(rest[0], r);
+	} else {
+		args.pid = rest[0] ? program.pid : args.pid;
+		r = record_to(&args, &program, &output);
+	}
+	program_end(&program);
+	output_deinit(&output);
+	return r;
+}
+
+const struct command record_command = {
+	.name = "record",
+	.summary = "Samples a process into a flame graph or another profile",
+	.synopsis = "[OPTION…] -o FILE (--pid PID | -- CMD ARG…)",
+	.details = "A program started with -- CMD gets SIGTERM where the recording ends before it does.",
+	.example = "sudo pyspyd record --pid 4711 -d 30s -o profile.svg",
+	.options = options,
+	.takes = TAKES_PROGRAM,
+	.run = run,
+};

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/* pyspyd watch: counters of processes and their threads, and findings as they come. How it looks is watch_view.h's. */
+#include "pyspyd/watch.h"
+
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "cli/program.h"
+#include "cli/term.h"
+#include "cli/watch_view.h"
+#include "pyspyd/parse.h"
+#include "pyspyd/text.h"
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The kinds that this version raises; a detector adds its own. */
+static const char *const kinds[] = { "spiking-thread", NULL };
+
+struct watch_args {
+	bool json;
+	const char *exit_on; /* "KIND,KIND" */
+	const char *spike;   /* "PCT:D" */
+	struct string_list settings;
+	struct pyspyd_watch_options watch;
+};
+
+#define OPT(letter, name, kind, field, arg, help) \
+	{ letter, name, kind, offsetof(struct watch_args, field), arg, help, NULL }
+
+static const struct option_spec options[] = {
+	OPT('p', "pid", OPTION_PID, watch.pid, "PID", "one process"),
+	OPT('n', "name", OPTION_STRING, watch.name_regex, "REGEX", "those whose command line matches"),
+	OPT('a', "all", OPTION_FLAG, watch.all, NULL, "every Python process here"),
+	OPT('c', "children", OPTION_FLAG, watch.children, NULL, "their descendants too"),
+	OPT('d', "duration", OPTION_DURATION, watch.duration_ns, "DURATION",
+		"how long (default: until they end or Ctrl-C)"),
+	OPT('i', "interval", OPTION_DURATION, watch.interval_ns, "DURATION", "between two reports (default 1s)"),
+	OPT('r', "rate", OPTION_RATE, watch.rate_hz, "HZ", "stacks looked at per second (default 20)"),
+	OPT(0, "json", OPTION_FLAG, json, NULL, "findings alone, one JSON object a line (pyspyd.finding/1)"),
+	OPT(0, "exit-on", OPTION_STRING, exit_on, "KIND,…", "end with status 10 at the first finding of these kinds"),
+	OPT(0, "spike", OPTION_STRING, spike, "PCT:D", "what counts as a spinning thread (default 90:10s)"),
+	OPT(0, "set", OPTION_LIST, settings, "D.K=V", "a detector's setting"),
+	{ 0 },
+};
+
+struct watch {
+	const struct watch_view *view;
+	const char *exit_on;
+	bool reported;
+};
+
+static bool is_in_list(const char *kind, const char *list) {
+	size_t len = strlen(kind);
+
+	for (; list; list = strchr(list, ',') ? strchr(list, ',') + 1 : NULL)
+		if (!strncmp(list, kind, len) && (list[len] == ',' || !list[len]))
+			return true;
+	return false;
+}
+
+static int on_report(void *userdata, const struct pyspyd_watch_process *processes, size_t n) {
+	struct watch *watch = userdata;
+
+	watch->reported = true;
+	return watch->view->report(processes, n);
+}
+
+static int on_finding(void *userdata, const struct pyspyd_finding *finding) {
+	struct watch *watch = userdata;
+	int r = watch->view->finding(finding);
+
+	if (r || finding->state == PYSPYD_RESOLVED || !is_in_list(finding->kind, watch->exit_on))
+		return r;
+	return STATUS_MATCHED;
+}
+
+static int check_exit_on(const struct command *command, const char *list) {
+	while (list) {
+		const char *comma = strchrnul(list, ',');
+		bool known = false;
+
+		for (const char *const *kind = kinds; *kind; kind++)
+			known |= strlen(*kind) == (size_t)(comma - list) &&
+				!strncmp(*kind, list, (size_t)(comma - list));
+		if (!known)
+			return options_error(command, "--exit-on: '%.*s' is not a kind that this version raises (%s)",
+				(int)(comma - list), list, kinds[0]);
+		list = *comma ? comma + 1 : NULL;
+	}
+	return -1;
+}
+
+/* --spike PCT:D is short for two settings, whose texts go into buf. Return: -1 go on; an exit status. */
+static int expand_spike(const struct command *command, struct watch_args *args, char (*buf)[64]) {
+	const char *colon = args->spike ? strchr(args->spike, ':') : NULL;
+	double percent;
+	uint64_t ns;
+
+	if (!args->spike)
+		return -1;
+	if (!colon || colon - args->spike > 8 || strlen(colon) > 32)
+		return options_error(command, "--spike: '%s' is not PERCENT:DURATION", args->spike);
+	snprintf(buf[0], sizeof(buf[0]), "%.*s", (int)(colon - args->spike), args->spike);
+	if (parse_decimal(buf[0], &percent) || percent <= 0 || parse_duration(colon + 1, &ns) || !ns)
+		return options_error(command, "--spike: '%s' is not PERCENT:DURATION", args->spike);
+	if (args->settings.n + 2 > STRING_LIST_MAX)
+		return options_error(command, "--set: given too often");
+	snprintf(buf[0], sizeof(buf[0]), "spiking-thread.percent=%.*s", (int)(colon - args->spike), args->spike);
+	snprintf(buf[1], sizeof(buf[1]), "spiking-thread.for=%s", colon + 1);
+	args->settings.items[args->settings.n++] = buf[0];
+	args->settings.items[args->settings.n++] = buf[1];
+	return -1;
+}
+
+static int check_args(const struct command *command, const struct watch_args *args, const char *program) {
+	int targets = !!args->watch.pid + !!args->watch.name_regex + args->watch.all + !!program;
+
+	if (targets != 1)
+		return options_error(command, "give one of --pid PID, --name REGEX, --all and -- CMD ARG…");
+	for (size_t i = 0; i < args->settings.n; i++)
+		if (!strchr(args->settings.items[i], '='))
+			return options_error(command, "--set: '%s' is not DETECTOR.KEY=VALUE", args->settings.items[i]);
+	return check_exit_on(command, args->exit_on);
+}
+
+static int status_of(int r, const struct watch *watch, const struct program *program, const struct err *err) {
+	if (!r || r == STATUS_MATCHED)
+		return r;
+	/* What we started ends when it is done. */
+	if (r == PYSPYD_E_GONE && program->pid && watch->reported)
+		return STATUS_DONE;
+	if (r == VIEW_E_OUTPUT) {
+		cli_say("cannot write the output");
+		return STATUS_FAILED;
+	}
+	return cli_fail(r, err);
+}
+
+static int watch_all(struct watch_args *args, const struct program *program) {
+	/* A program of ours writes to the same terminal: no table there. */
+	bool table = !args->json && !program->pid && term_controls(STDOUT_FILENO);
+	struct watch watch = { .exit_on = args->exit_on };
+	struct patience patience = patience_for(program);
+	struct err err = { 0 };
+	int r;
+
+	watch.view = args->json ? &watch_view_json : table ? &watch_view_table : &watch_view_lines;
+	args->watch.settings = args->settings.items;
+	args->watch.stop = &cli_stop;
+	args->watch.on_report = on_report;
+	args->watch.on_finding = on_finding;
+	args->watch.userdata = &watch;
+	do
+		r = pyspyd_watch(&args->watch, &err);
+	while (!watch.reported && patience_again(&patience, r));
+	watch.view->end();
+	return status_of(r, &watch, program, &err);
+}
+
+static int run(const struct command *command, int argc, char **argv) {
+	struct watch_args args = { .watch = { .rate_hz = 20, .interval_ns = NS_PER_SEC } };
+	struct program program = { 0 };
+	char spike[2][64];
+	char **rest;
+	int r = options_parse(command, argc, argv, &args, &rest);
+
+	if (r < 0)
+		r = check_args(command, &args, rest[0]);
+	if (r < 0)
+		r = expand_spike(command, &args, spike);
+	if (r >= 0)
+		return r;
+	if (rest[0]) {
+		r = program_start(rest, args.json, &program);
+		if (r)
+			return program_fail(rest[0], r);
+		args.watch.pid = program.pid;
+	}
+	r = watch_all(&args, &program);
+	program_end(&program);
+	return r;
+}
+
+const struct command watch_command = {
+	.name = "watch",
+	.summary = "Watches processes: CPU, memory, handles and the GIL, and findings as they come",
+	.synopsis = "[OPTION…] (--pid PID | --name REGEX | --all | -- CMD ARG…)",
+	.details = "On a terminal a table, elsewhere one line per event. A program started with -- CMD gets SIGTERM "
+		   "where\n"
+		   "the watch ends before it does.",
+	.example = "sudo pyspyd watch --pid 4711 --exit-on spiking-thread",
+	.options = options,
+	.takes = TAKES_PROGRAM,
+	.run = run,
+};
