@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_CPYTHON_LOCALS_H
+#define PYSPYD_CPYTHON_LOCALS_H
+
+#include "engine/cpython/frames.h"
+#include "pyspyd/stack.h"
+
+/* The variables of a frame: arguments, locals, cells and free variables, as their slots hold them; a class body's and a
+ * module's own namespace is not among them. Unset ones are left out. Values are masked by name unless `unmask`. Return:
+ * 0 and an array that is the caller's (freed with pyspyd_frames_free); PY_E_TORN; MEM_E_*; -ENOMEM. */
+int py_locals_read(const struct py_runtime *rt, const struct py_raw_frame *frame, bool unmask,
+	struct pyspyd_local **ret_locals, size_t *ret_n);
+
+/* Pure: whether a variable of that name is likely to hold a secret. */
+bool py_local_is_secret(const char *name);
+
+#endif

@@ -1,0 +1,736 @@
+/* SPDX-License-Identifier: MIT */
+/* The samplers: one thread for each CPU, of which those run that have something to look at.
+ *
+ * At a tick every awake sampler goes through the active threads of each target and takes those that are its own:
+ * runnable, and last on its CPU. Such a thread cannot run before the sampler sleeps again, so one plain copy of its
+ * stack is exact. One sampler is the leader: it also takes the threads that sleep, notices idle ones that woke up, and
+ * calls for a sampler on a CPU that has none.
+ *
+ * Idle threads cost nothing: the run time of the whole process, less that of its active threads, stands still while all
+ * others sleep. They are counted when they wake, or at the end.
+ *
+ * Where the priority may not be raised, and at the highest rate, there is one sampler, bound to no CPU. A thread may
+ * then run while it is copied; a copy that took longer than usual is dropped, since the target had the time to move.
+ *
+ * Lock order: only one target's lock at a time, nothing inside it. */
+#include "engine/sample/sampler.h"
+
+#include "engine/base/clock.h"
+#include "engine/base/limits.h"
+#include "engine/sample/blocking.h"
+#include "engine/sample/priority.h"
+#include "engine/sample/schedule.h"
+#include <errno.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <sys/resource.h>
+
+#define TARGETS_MAX 4096
+#define IDLE_AFTER_NS (100 * NS_PER_MS) /* an active thread that did not run for so long is idle */
+#define PARK_AFTER_NS NS_PER_SEC        /* a sampler that had nothing to look at for so long parks */
+#define FAST_TICK_NS NS_PER_MS          /* at the highest rate the housekeeping is done so often */
+#define STOP_TIMEOUT_NS (100 * NS_PER_MS)
+#define ELSEWHERE_TOLERANCE_NS (200 * NS_PER_US) /* run time that threads on other CPUs add between two reads */
+#define SLOW_COPY_FACTOR 2 /* a copy from another CPU that took so many times the usual is dropped */
+
+struct cpu_sampler {
+	struct sampler *owner;
+	int cpu; /* -1: bound to none */
+	pthread_t thread;
+	bool started;
+	sem_t wake;
+	atomic_bool awake;
+	enum sample_priority priority;
+	uint64_t busy_ns; /* when it last had a thread of its own */
+	struct py_stack_scratch scratch;
+	struct py_raw_stack stack;
+	struct stopped_threads stopped;
+	uint32_t *places;
+	uint64_t usual_copy_ns;
+	struct pyspyd_accuracy count; /* written by this sampler alone */
+};
+
+struct sampler {
+	struct sampler_options options;
+	struct schedule schedule;
+	struct sample_target *targets[TARGETS_MAX];
+	atomic_size_t targets_n;
+	struct cpu_sampler *cpus; /* cpus_n of them; one, unbound, where it is remote */
+	size_t cpus_n;
+	atomic_int leader;
+	atomic_bool stop;
+	bool remote;
+	bool running;
+};
+
+struct look {
+	struct cpu_sampler *me;
+	struct sample_target *target;
+	uint64_t tick;
+	uint64_t now_ns;
+	raddr view_interp; /* of which view was read */
+	struct py_interp_view view;
+	uint64_t active_run_ns;
+};
+
+static bool is_leader(const struct cpu_sampler *me) {
+	return me->owner->remote || atomic_load(&me->owner->leader) == me->cpu;
+}
+
+static void emit(struct look *look, struct sample_thread *thread, const uint32_t *places, size_t n, uint64_t ticks) {
+	const struct sampler_options *options = &look->me->owner->options;
+	const struct sample sample = { look->target, thread, places, n, thread->flags, ticks };
+
+	look->me->count.samples += ticks;
+	if (!places)
+		look->me->count.idle += ticks;
+	if (thread->flags & SAMPLE_TRUNCATED)
+		look->me->count.truncated++;
+	options->on_sample(options->userdata, &sample);
+}
+
+static bool mode_wants(enum pyspyd_mode mode, unsigned flags) {
+	return mode == PYSPYD_MODE_WALL || flags & (mode == PYSPYD_MODE_CPU ? SAMPLE_RUNNING : SAMPLE_GIL);
+}
+
+/* Counts a thread again for the ticks from its last account to before `until`. */
+static void repeat(struct look *look, struct sample_thread *thread, uint64_t until) {
+	uint64_t ticks = until > thread->counted_tick + 1 ? until - thread->counted_tick - 1 : 0;
+
+	if (until)
+		thread->counted_tick = max_of(thread->counted_tick, until - 1);
+	thread->flags &= ~(unsigned)(SAMPLE_RUNNING | SAMPLE_SAME_PLACE);
+	if (ticks && thread->captured && mode_wants(look->me->owner->options.mode, thread->flags))
+		emit(look, thread, NULL, 0, ticks);
+}
+
+static const struct py_interp_view *interp_view(struct look *look, raddr interp) {
+	if (look->view_interp != interp && !py_interp_view(&look->target->rt, interp, &look->view))
+		look->view_interp = interp;
+	return look->view_interp == interp ? &look->view : NULL;
+}
+
+static unsigned flags_of(struct look *look, const struct sample_thread *thread, bool running) {
+	const struct sampler_options *options = &look->me->owner->options;
+	const struct py_raw_stack *stack = &look->me->stack;
+	const struct py_interp_view *view = NULL;
+	unsigned flags = (running ? SAMPLE_RUNNING : 0) | (stack->truncated ? SAMPLE_TRUNCATED : 0);
+	bool holds = stack->gil_known && stack->holds_gil;
+
+	if (options->want_gc || (options->want_gil && !stack->gil_known))
+		view = interp_view(look, thread->py.interp);
+	if (view && !stack->gil_known)
+		holds = view->gil_holder == thread->py.tstate;
+	if (holds)
+		flags |= SAMPLE_GIL;
+	if (options->want_gc && view && view->collecting && (holds || !view->gil_known))
+		flags |= SAMPLE_GC;
+	return flags;
+}
+
+static void note_leaf(struct look *look, struct sample_thread *thread) {
+	const struct py_raw_stack *stack = &look->me->stack;
+	const struct py_raw_frame *leaf = stack->frames.n ? stack->frames.items : NULL;
+
+	if (leaf && thread->captured && leaf->frame + leaf->code == thread->leaf_code &&
+		leaf->instr == thread->leaf_instr && thread->run_ns != thread->captured_run_ns)
+		thread->flags |= SAMPLE_SAME_PLACE;
+	thread->leaf_code = leaf ? leaf->frame + leaf->code : 0;
+	thread->leaf_instr = leaf ? leaf->instr : 0;
+}
+
+static void count_failure(struct cpu_sampler *me, int r) {
+	if (r == PY_E_TORN)
+		me->count.torn++;
+	else
+		me->count.unreadable++;
+}
+
+/* Copies, decodes and counts one thread that stands still. */
+static int take(struct look *look, struct sample_thread *thread, bool running) {
+	struct cpu_sampler *me = look->me;
+	int r = py_stack_capture(&look->target->rt, &thread->plan, &me->scratch, &me->stack);
+
+	thread->counted_tick = look->tick;
+	if (!r)
+		r = sample_target_decode(look->target, &me->stack, look->now_ns, me->places);
+	if (r) {
+		count_failure(me, r);
+		return r;
+	}
+	thread->flags = flags_of(look, thread, running);
+	note_leaf(look, thread);
+	thread->captured = true;
+	thread->captured_run_ns = thread->run_ns;
+	if (mode_wants(me->owner->options.mode, thread->flags))
+		emit(look, thread, me->places, me->stack.frames.n, 1);
+	return 0;
+}
+
+/* From another CPU a thread that runs may move while it is copied. A copy that took as long as usual had no time to be
+ * torn. */
+static void take_remote(struct look *look, struct sample_thread *thread) {
+	struct cpu_sampler *me = look->me;
+	bool was_captured = thread->captured;
+	int r = py_stack_capture(&look->target->rt, &thread->plan, &me->scratch, &me->stack);
+	uint64_t ns = me->stack.copy_ns;
+
+	thread->counted_tick = look->tick;
+	if (!r && me->usual_copy_ns && ns > SLOW_COPY_FACTOR * me->usual_copy_ns) {
+		me->usual_copy_ns += me->usual_copy_ns / 64 + 1;
+		me->count.discarded++;
+		return;
+	}
+	/* A running estimate of the median: a step up or down, whichever side this copy was on. */
+	me->usual_copy_ns = !me->usual_copy_ns
+		? ns
+		: me->usual_copy_ns + (ns > me->usual_copy_ns ? 1 : -1) * (int64_t)(me->usual_copy_ns / 64 + 1);
+	if (!r)
+		r = sample_target_decode(look->target, &me->stack, look->now_ns, me->places);
+	if (r) {
+		count_failure(me, r);
+		return;
+	}
+	thread->flags = flags_of(look, thread, true);
+	thread->captured = was_captured;
+	note_leaf(look, thread);
+	thread->captured = true;
+	thread->captured_run_ns = thread->run_ns;
+	if (mode_wants(me->owner->options.mode, thread->flags))
+		emit(look, thread, me->places, me->stack.frames.n, 1);
+}
+
+/* A thread that sleeps: unread where it has not run, and read with the run counter as witness that it slept on. */
+static void take_sleeping(struct look *look, struct sample_thread *thread) {
+	struct proc_schedstat after;
+	struct cpu_sampler *me = look->me;
+	int r;
+
+	if (thread->captured && thread->run_ns == thread->captured_run_ns) {
+		repeat(look, thread, look->tick + 1);
+		return;
+	}
+	thread->counted_tick = look->tick;
+	r = py_stack_capture(&look->target->rt, &thread->plan, &me->scratch, &me->stack);
+	if (!r)
+		r = sample_target_decode(look->target, &me->stack, look->now_ns, me->places);
+	if (proc_task_schedstat(&thread->task, &after) || after.run_ns != thread->run_ns) {
+		me->count.discarded++;
+		return;
+	}
+	if (r) {
+		count_failure(me, r);
+		return;
+	}
+	thread->flags = flags_of(look, thread, false);
+	thread->captured = true;
+	thread->captured_run_ns = thread->run_ns;
+	if (mode_wants(me->owner->options.mode, thread->flags))
+		emit(look, thread, me->places, me->stack.frames.n, 1);
+}
+
+static struct cpu_sampler *sampler_of_cpu(struct sampler *sampler, int cpu) {
+	return cpu >= 0 && (size_t)cpu < sampler->cpus_n && sampler->cpus[cpu].started ? &sampler->cpus[cpu] : NULL;
+}
+
+/* A runnable thread on a CPU that is not ours: its own sampler takes it, if it is awake; else it is called, and this
+ * look is lost. */
+static void leave_to(struct look *look, struct sample_thread *thread, int cpu) {
+	struct cpu_sampler *other = sampler_of_cpu(look->me->owner, cpu);
+
+	look->target->elsewhere_tick = look->tick;
+	if (!is_leader(look->me))
+		return;
+	if (!other) { /* a CPU that we may not run on */
+		take_remote(look, thread);
+		return;
+	}
+	if (thread->counted_tick + 1 < look->tick && thread->counted_tick)
+		look->me->count.discarded += look->tick - thread->counted_tick - 1;
+	if (atomic_exchange(&other->awake, true)) {
+		thread->counted_tick = max_of(thread->counted_tick, look->tick - 1);
+		return;
+	}
+	sem_post(&other->wake);
+	thread->counted_tick = look->tick;
+	look->me->count.discarded++;
+}
+
+static bool read_run_time(struct sample_thread *thread, uint64_t tick) {
+	struct proc_schedstat stat;
+
+	if (proc_task_schedstat(&thread->task, &stat))
+		return false;
+	if (stat.run_ns != thread->run_ns)
+		thread->ran_tick = tick;
+	thread->run_ns = stat.run_ns;
+	return true;
+}
+
+static void look_at_active(struct look *look, struct sample_thread *thread) {
+	char state;
+	int cpu;
+
+	if (thread->counted_tick >= look->tick || proc_task_state(&thread->task, &state, &cpu))
+		return;
+	if (state == 'Z' || state == 'X')
+		return;
+	if (state == 'R') {
+		if (look->me->owner->remote)
+			take_remote(look, thread);
+		else if (cpu != look->me->cpu)
+			leave_to(look, thread, cpu);
+		else
+			take(look, thread, true);
+		if (cpu == look->me->cpu)
+			look->me->busy_ns = look->now_ns;
+		return;
+	}
+	if (is_leader(look->me))
+		take_sleeping(look, thread);
+}
+
+static uint64_t process_run_ns(const struct sample_target *target) {
+	struct timespec ts;
+
+	if (clock_gettime(target->cpu_clock, &ts))
+		return 0;
+	return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
+static void settle_ended(void *userdata, struct sample_thread *thread) {
+	struct look *look = userdata;
+
+	if (!thread->active)
+		repeat(look, thread, look->tick);
+}
+
+static void activate(struct look *look, struct sample_thread *thread) {
+	repeat(look, thread, look->tick);
+	thread->active = true;
+	thread->ran_tick = look->tick;
+}
+
+/* Somebody ran who was thought asleep, or a thread began or ended. */
+static void search_woken(struct look *look) {
+	struct sample_target *target = look->target;
+	bool lost = false, found = false;
+	uint64_t active = 0;
+
+	vec_foreach (item, &target->threads) {
+		struct sample_thread *thread = *item;
+		uint64_t before = thread->run_ns;
+
+		if (!read_run_time(thread, look->tick))
+			lost = true;
+		else if (!thread->active && thread->run_ns != before) {
+			activate(look, thread);
+			found = true;
+		}
+		if (thread->active)
+			active += thread->run_ns;
+	}
+	if (lost || !found)
+		lost = sample_target_refresh(target, settle_ended, look) == MEM_E_GONE;
+	else
+		lost = false;
+	if (lost)
+		target->ended = true;
+	look->active_run_ns = active;
+}
+
+static void mind_idle(struct look *look) {
+	struct sample_target *target = look->target;
+	uint64_t total = process_run_ns(target);
+	uint64_t idle_after = IDLE_AFTER_NS / look->me->owner->schedule.period_ns + 2;
+	uint64_t idle, tolerance;
+
+	look->active_run_ns = 0;
+	vec_foreach (item, &target->threads) {
+		struct sample_thread *thread = *item;
+
+		if (!thread->active)
+			continue;
+		if (read_run_time(thread, look->tick) && look->tick > thread->ran_tick + idle_after &&
+			thread->captured && thread->run_ns == thread->captured_run_ns)
+			thread->active = false;
+		if (thread->active)
+			look->active_run_ns += thread->run_ns;
+		else
+			target->idle_run_ns += thread->run_ns;
+	}
+	idle = total - look->active_run_ns;
+	tolerance =
+		look->me->owner->remote || atomic_load(&look->me->owner->targets_n) > 1 ? ELSEWHERE_TOLERANCE_NS : 0;
+	if (idle > target->idle_run_ns + tolerance || (int64_t)(idle - target->idle_run_ns) < 0) {
+		search_woken(look);
+		target->idle_run_ns = process_run_ns(target) - look->active_run_ns;
+	}
+}
+
+static void look_at_target(struct look *look) {
+	struct sample_target *target = look->target;
+
+	pthread_mutex_lock(&target->lock);
+	if (!target->ended) {
+		if (is_leader(look->me))
+			mind_idle(look);
+		for (size_t i = 0; i < target->threads.n; i++)
+			if (target->threads.items[i]->active)
+				look_at_active(look, target->threads.items[i]);
+		if (!proc_alive(&target->proc))
+			target->ended = true;
+	}
+	pthread_mutex_unlock(&target->lock);
+}
+
+static void look_around(struct cpu_sampler *me, uint64_t tick, uint64_t now_ns) {
+	struct sampler *sampler = me->owner;
+	size_t n = atomic_load(&sampler->targets_n);
+
+	for (size_t i = 0; i < n; i++) {
+		struct look look = { .me = me, .target = sampler->targets[i], .tick = tick, .now_ns = now_ns };
+
+		if (look.target)
+			look_at_target(&look);
+	}
+	if (is_leader(me))
+		me->count.looks++;
+}
+
+/* The leader's work is best done where a target runs anyway. */
+static void hand_over(struct cpu_sampler *me, uint64_t now_ns) {
+	struct sampler *sampler = me->owner;
+	struct cpu_sampler *busiest = me;
+
+	for (size_t i = 0; i < sampler->cpus_n; i++) {
+		struct cpu_sampler *other = &sampler->cpus[i];
+
+		if (other->started && atomic_load(&other->awake) && other->busy_ns > busiest->busy_ns)
+			busiest = other;
+	}
+	if (busiest != me && now_ns > me->busy_ns + IDLE_AFTER_NS)
+		atomic_store(&sampler->leader, busiest->cpu);
+}
+
+static void sleep_until(uint64_t time_ns) {
+	const struct timespec ts = { .tv_sec = (time_t)(time_ns / NS_PER_SEC),
+		.tv_nsec = (long)(time_ns % NS_PER_SEC) };
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL) == EINTR)
+		;
+}
+
+static void park(struct cpu_sampler *me) {
+	atomic_store(&me->awake, false);
+	while (sem_wait(&me->wake) && errno == EINTR)
+		;
+	me->busy_ns = clock_mono_ns();
+}
+
+static void run_ticks(struct cpu_sampler *me) {
+	struct sampler *sampler = me->owner;
+	uint64_t tick = schedule_next(&sampler->schedule, clock_mono_ns());
+
+	while (!atomic_load(&sampler->stop)) {
+		uint64_t due = schedule_time(&sampler->schedule, tick), now, next;
+
+		sleep_until(due);
+		now = clock_mono_ns();
+		if (now > due + sampler->schedule.period_ns / 2 && is_leader(me))
+			me->count.late++;
+		look_around(me, tick, now);
+		now = clock_mono_ns();
+		if (is_leader(me)) {
+			hand_over(me, now);
+		} else if (now > me->busy_ns + PARK_AFTER_NS) {
+			park(me);
+			now = clock_mono_ns();
+		}
+		next = schedule_next(&sampler->schedule, now);
+		tick = max_of(tick + 1, next ? next - 1 : 0);
+	}
+}
+
+/* At the highest rate: whatever ran at the last housekeeping is copied again and again. */
+static void run_fast(struct cpu_sampler *me) {
+	struct sampler *sampler = me->owner;
+	uint64_t tick = 0, next_ns = 0;
+
+	while (!atomic_load(&sampler->stop)) {
+		uint64_t now = clock_mono_ns();
+
+		tick++;
+		if (now >= next_ns) {
+			look_around(me, tick, now);
+			next_ns = now + FAST_TICK_NS;
+			continue;
+		}
+		for (size_t i = 0; i < atomic_load(&sampler->targets_n); i++) {
+			struct look look = { .me = me, .target = sampler->targets[i], .tick = tick, .now_ns = now };
+
+			pthread_mutex_lock(&look.target->lock);
+			vec_foreach (item, &look.target->threads)
+				if ((*item)->active && (*item)->flags & SAMPLE_RUNNING)
+					take_remote(&look, *item);
+			pthread_mutex_unlock(&look.target->lock);
+		}
+		me->count.looks++;
+	}
+}
+
+static void take_blocked(struct look *look) {
+	struct cpu_sampler *me = look->me;
+	VEC(pid_t) tids = { 0 };
+	char state;
+	int cpu;
+
+	vec_foreach (thread, &look->target->threads) {
+		if (!(*thread)->active || proc_task_state(&(*thread)->task, &state, &cpu))
+			continue;
+		if (me->owner->options.mode != PYSPYD_MODE_CPU || state == 'R')
+			(void)!vec_push(&tids, (*thread)->py.tid);
+	}
+	if (!blocking_stop(tids.items, tids.n, STOP_TIMEOUT_NS, &me->stopped)) {
+		for (size_t i = 0; i < me->stopped.threads.n; i++)
+			vec_foreach (thread, &look->target->threads)
+				if ((*thread)->py.tid == me->stopped.threads.items[i].tid)
+					take(look, *thread, true);
+		me->count.discarded += tids.n - me->stopped.threads.n;
+		blocking_resume(&me->stopped);
+	} else {
+		me->count.unreadable += tids.n;
+	}
+	vec_free(&tids);
+}
+
+static void run_blocking(struct cpu_sampler *me) {
+	struct sampler *sampler = me->owner;
+	uint64_t tick = schedule_next(&sampler->schedule, clock_mono_ns());
+
+	while (!atomic_load(&sampler->stop)) {
+		uint64_t due = schedule_time(&sampler->schedule, tick), now;
+
+		sleep_until(due);
+		now = clock_mono_ns();
+		me->count.late += now > due + sampler->schedule.period_ns / 2;
+		me->count.looks++;
+		for (size_t i = 0; i < atomic_load(&sampler->targets_n); i++) {
+			struct look look = { .me = me, .target = sampler->targets[i], .tick = tick, .now_ns = now };
+
+			pthread_mutex_lock(&look.target->lock);
+			mind_idle(&look);
+			take_blocked(&look);
+			look.target->ended |= !proc_alive(&look.target->proc);
+			pthread_mutex_unlock(&look.target->lock);
+		}
+		tick = max_of(tick + 1, schedule_next(&sampler->schedule, clock_mono_ns()) - 1);
+	}
+}
+
+static void *cpu_sampler_main(void *arg) {
+	struct cpu_sampler *me = arg;
+	struct sampler *sampler = me->owner;
+
+	if (me->cpu >= 0) {
+		cpu_set_t set;
+
+		CPU_ZERO(&set);
+		CPU_SET(me->cpu, &set);
+		sched_setaffinity(0, sizeof(set), &set);
+		me->priority = priority_raise();
+		if (!is_leader(me))
+			park(me);
+	}
+	if (sampler->options.blocking)
+		run_blocking(me);
+	else if (sampler->options.rate_hz == 0)
+		run_fast(me);
+	else
+		run_ticks(me);
+	return NULL;
+}
+
+static int init_cpu_sampler(struct sampler *sampler, struct cpu_sampler *me, int cpu) {
+	int r = py_stack_scratch_init(&me->scratch);
+
+	me->owner = sampler;
+	me->cpu = cpu;
+	me->busy_ns = clock_mono_ns();
+	sem_init(&me->wake, 0, 0);
+	me->places = calloc(LIMIT_FRAMES, sizeof(*me->places));
+	return r ? r : me->places ? 0 : -ENOMEM;
+}
+
+/* Tries the priority in a thread of its own, so that the caller's stays what it was. */
+static void *try_priority(void *arg) {
+	*(enum sample_priority *)arg = priority_raise();
+	return NULL;
+}
+
+static enum sample_priority reachable_priority(void) {
+	enum sample_priority reached = PRIORITY_NONE;
+	pthread_t thread;
+
+	if (!pthread_create(&thread, NULL, try_priority, &reached))
+		pthread_join(thread, NULL);
+	return reached;
+}
+
+static void raise_file_limit(void) {
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == limit.rlim_max)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int sampler_new(const struct sampler_options *options, struct sampler **ret_sampler) {
+	struct sampler *sampler = calloc(1, sizeof(*sampler));
+	cpu_set_t allowed;
+	int r = 0;
+
+	if (!sampler)
+		return -ENOMEM;
+	raise_file_limit(); /* two files are kept open for each thread */
+	sampler->options = *options;
+	sampler->schedule.period_ns = options->rate_hz > 0 ? (uint64_t)(NS_PER_SEC / options->rate_hz) : FAST_TICK_NS;
+	sampler->schedule.period_ns = max_of(sampler->schedule.period_ns, 1ULL);
+	sampler->remote = options->ordinary_priority || options->rate_hz == 0 || options->blocking ||
+		reachable_priority() == PRIORITY_NONE;
+	CPU_ZERO(&allowed);
+	sched_getaffinity(0, sizeof(allowed), &allowed);
+	sampler->cpus_n = sampler->remote ? 1 : CPU_SETSIZE;
+	while (!sampler->remote && sampler->cpus_n && !CPU_ISSET(sampler->cpus_n - 1, &allowed))
+		sampler->cpus_n--;
+	sampler->cpus = calloc(sampler->cpus_n, sizeof(*sampler->cpus));
+	if (!sampler->cpus)
+		r = -ENOMEM;
+	atomic_store(&sampler->leader, -1);
+	for (size_t i = 0; !r && i < sampler->cpus_n; i++) {
+		if (!sampler->remote && !CPU_ISSET(i, &allowed))
+			continue;
+		r = init_cpu_sampler(sampler, &sampler->cpus[i], sampler->remote ? -1 : (int)i);
+		if (!r && !sampler->remote && atomic_load(&sampler->leader) < 0)
+			atomic_store(&sampler->leader, (int)i);
+	}
+	if (r) {
+		sampler_free(sampler);
+		return r;
+	}
+	*ret_sampler = sampler;
+	return 0;
+}
+
+void sampler_free(struct sampler *sampler) {
+	if (!sampler)
+		return;
+	sampler_stop(sampler);
+	for (size_t i = 0; sampler->cpus && i < sampler->cpus_n; i++) {
+		struct cpu_sampler *me = &sampler->cpus[i];
+
+		if (!me->owner)
+			continue;
+		py_stack_scratch_deinit(&me->scratch);
+		py_raw_stack_deinit(&me->stack);
+		vec_free(&me->stopped.threads);
+		free(me->places);
+		sem_destroy(&me->wake);
+	}
+	free(sampler->cpus);
+	free(sampler);
+}
+
+int sampler_add(struct sampler *sampler, struct sample_target *target) {
+	size_t n = atomic_load(&sampler->targets_n);
+
+	if (n >= TARGETS_MAX)
+		return -ENOSPC;
+	sampler->targets[n] = target;
+	atomic_store(&sampler->targets_n, n + 1);
+	return 0;
+}
+
+int sampler_start(struct sampler *sampler) {
+	sampler->schedule.start_ns = clock_mono_ns();
+	sampler->schedule.seed = sampler->schedule.start_ns;
+	sampler->running = true;
+	for (size_t i = 0; i < sampler->cpus_n; i++) {
+		struct cpu_sampler *me = &sampler->cpus[i];
+
+		if (!me->owner)
+			continue;
+		atomic_store(&me->awake, is_leader(me));
+		me->started = true;
+		if (pthread_create(&me->thread, NULL, cpu_sampler_main, me)) {
+			me->started = false;
+			return -EAGAIN;
+		}
+	}
+	return 0;
+}
+
+void sampler_flush(struct sampler *sampler, struct sample_target *target) {
+	struct look look = { .me = &sampler->cpus[0], .target = target };
+
+	for (size_t i = 0; !look.me->owner && i < sampler->cpus_n; i++)
+		look.me = &sampler->cpus[i];
+	if (sampler->options.rate_hz == 0)
+		return;
+	look.tick = schedule_next(&sampler->schedule, clock_mono_ns());
+	vec_foreach (thread, &target->threads)
+		if (!(*thread)->active && look.tick)
+			repeat(&look, *thread, look.tick - 1);
+}
+
+void sampler_stop(struct sampler *sampler) {
+	if (!sampler->running)
+		return;
+	atomic_store(&sampler->stop, true);
+	for (size_t i = 0; i < sampler->cpus_n; i++) {
+		if (!sampler->cpus[i].started)
+			continue;
+		sem_post(&sampler->cpus[i].wake);
+		pthread_join(sampler->cpus[i].thread, NULL);
+	}
+	sampler->running = false;
+	for (size_t i = 0; i < atomic_load(&sampler->targets_n); i++) {
+		pthread_mutex_lock(&sampler->targets[i]->lock);
+		sampler_flush(sampler, sampler->targets[i]);
+		pthread_mutex_unlock(&sampler->targets[i]->lock);
+	}
+}
+
+void sampler_accuracy(const struct sampler *sampler, struct pyspyd_accuracy *ret) {
+	enum sample_priority priority = PRIORITY_FIFO;
+	struct pyspyd_accuracy sum = { 0 };
+
+	for (size_t i = 0; i < sampler->cpus_n; i++) {
+		const struct cpu_sampler *me = &sampler->cpus[i];
+
+		if (!me->owner)
+			continue;
+		if (me->priority || sampler->remote)
+			priority = min_of(priority, me->priority);
+		sum.looks += me->count.looks;
+		sum.samples += me->count.samples;
+		sum.idle += me->count.idle;
+		sum.torn += me->count.torn;
+		sum.discarded += me->count.discarded;
+		sum.late += me->count.late;
+		sum.unreadable += me->count.unreadable;
+		sum.truncated += me->count.truncated;
+	}
+	sum.source = sampler->options.blocking ? "blocking" : sampler->remote ? "vm-remote" : "vm";
+	sum.priority = priority_name(priority);
+	sum.expected = sum.looks;
+	if (sampler->options.rate_hz > 0 && sampler->schedule.start_ns)
+		sum.expected = (clock_mono_ns() - sampler->schedule.start_ns) / sampler->schedule.period_ns;
+	*ret = sum;
+}
+
+uint64_t sampler_period_ns(const struct sampler *sampler) {
+	return sampler->options.rate_hz > 0 ? sampler->schedule.period_ns : 0;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_SAMPLE_SAMPLER_H
+#define PYSPYD_SAMPLE_SAMPLER_H
+
+#include "engine/sample/target.h"
+#include "pyspyd/record.h"
+
+/* Who is looked at, when, and from where.
+ *
+ * Ticks come at a shared, jittered schedule. On every CPU on which a thread of a target runs, a sampler thread of high
+ * priority wakes: it has then pushed that thread off the CPU, so its memory stands still while it is copied and
+ * decoded. Threads that sleep stand still by themselves; one that has not run since its last sample is counted again,
+ * unread. Without the privilege for the priority, one sampler looks from wherever it runs, and drops what its own clock
+ * says took too long. */
+
+struct sample {
+	struct sample_target *target;
+	struct sample_thread *thread;
+	const uint32_t *places; /* in target->places, innermost first; NULL where the stack is that of the thread's last
+				   sample */
+	size_t n;
+	unsigned flags; /* enum sample_flag, or-ed */
+	uint64_t ticks; /* it stands for that many */
+};
+
+struct sampler_options {
+	double rate_hz; /* 0: as fast as one CPU can, from wherever it runs */
+	enum pyspyd_mode mode;
+	bool want_gil, want_gc; /* flags cost reads before 3.13, and always */
+	bool blocking;
+	bool ordinary_priority; /* do not try for a higher one (tests, benchmark) */
+	/* Called with the target's lock held, from the samplers' threads. */
+	void (*on_sample)(void *userdata, const struct sample *sample);
+	void *userdata;
+};
+
+struct sampler;
+
+/* Return: 0; negative errno. */
+int sampler_new(const struct sampler_options *options, struct sampler **ret_sampler);
+void sampler_free(struct sampler *sampler); /* stops it first; the targets stay the caller's */
+
+/* A target is added before or after the start; it must live until the sampler is freed. Return: 0; -ENOSPC. */
+int sampler_add(struct sampler *sampler, struct sample_target *target);
+
+/* Starts the sampler threads. Return: 0; negative errno. */
+int sampler_start(struct sampler *sampler);
+
+/* Ends sampling and counts idle threads up to now. */
+void sampler_stop(struct sampler *sampler);
+
+/* Counts idle threads of a target up to now. Call with the target's lock held. */
+void sampler_flush(struct sampler *sampler, struct sample_target *target);
+
+void sampler_accuracy(const struct sampler *sampler, struct pyspyd_accuracy *ret);
+uint64_t sampler_period_ns(const struct sampler *sampler);
+
+#endif

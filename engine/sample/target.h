@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_SAMPLE_TARGET_H
+#define PYSPYD_SAMPLE_TARGET_H
+
+#include "engine/cpython/code.h"
+#include "engine/cpython/frames.h"
+#include "engine/cpython/runtime.h"
+#include "engine/cpython/threads.h"
+#include "engine/proc/proc.h"
+#include <pthread.h>
+#include <time.h>
+
+/* One process that is looked at: its runtime, its threads with their kept-open files, and its decoded frames. */
+
+/* A place in the program: an instruction of a code object, decoded once. Never changes, never moves. */
+struct sample_place {
+	uint32_t function, file,
+		module; /* in the target's strings; function is the qualified name where there is one */
+	int line;
+};
+
+enum sample_flag {
+	SAMPLE_RUNNING = 1 << 0, /* on a CPU, or waiting for one */
+	SAMPLE_GIL = 1 << 1,     /* held the GIL */
+	SAMPLE_GC = 1 << 2,      /* the interpreter was collecting garbage, and this thread held the GIL */
+	SAMPLE_TRUNCATED = 1 << 3,
+	SAMPLE_SAME_PLACE =
+		1 << 4, /* ran since its last sample and stands at the same instruction: a long call into native code */
+};
+
+struct sample_thread {
+	struct py_thread py;
+	struct proc_task task;
+	struct py_stack_plan plan;
+	bool active;              /* ran lately: looked at on every tick */
+	bool captured;            /* has a stack that can be counted again */
+	uint64_t run_ns;          /* run counter now, as last read */
+	uint64_t captured_run_ns; /* … when its stack was captured */
+	uint64_t ran_tick;        /* last tick at which the counter had moved */
+	uint64_t counted_tick;    /* last tick that was accounted for */
+	unsigned flags;           /* of its last sample */
+	raddr leaf_code;
+	int64_t leaf_instr;
+	uint64_t mark; /* the sink's own */
+};
+
+struct sample_target {
+	struct proc proc;
+	struct mem *mem;
+	struct py_runtime rt;
+	pthread_mutex_t lock; /* of everything below; samplers of several CPUs may meet here */
+	struct intern strings;
+	struct py_code_cache codes;
+	VEC(struct sample_place) places;
+	struct map place_index; /* code serial and offset → place */
+	VEC(struct sample_thread *) threads;
+	clockid_t cpu_clock;  /* run time of the whole process */
+	uint64_t idle_run_ns; /* run time of the process that is not that of its active threads: stands still while the
+				 others sleep */
+	uint64_t elsewhere_tick; /* last tick at which one of them ran on another CPU than the one that looked */
+	bool ended;
+	uint64_t mark; /* the sink's own */
+};
+
+/* Attaches. `wait_ns`: how long a process that is still starting is waited for. Return: 0; PYSPYD_E_*; negative errno.
+ */
+int sample_target_new(pid_t pid, uint64_t wait_ns, struct sample_target **ret_target, struct err *err);
+void sample_target_free(struct sample_target *target);
+
+/* Brings the list of threads up to date: new ones are added, those that ended are dropped (`on_end` first, may be
+ * NULL). Return: 0; MEM_E_GONE; PY_E_TORN, tried again at the next occasion; negative errno. */
+int sample_target_refresh(
+	struct sample_target *target, void (*on_end)(void *userdata, struct sample_thread *thread), void *userdata);
+
+/* Decodes a captured stack into places, innermost first. *ret_places has room for stack->frames.n entries.
+ * Return: 0; PY_E_TORN; MEM_E_*; -ENOMEM. */
+int sample_target_decode(
+	struct sample_target *target, const struct py_raw_stack *stack, uint64_t now_ns, uint32_t *ret_places);
+
+#endif
