@@ -25,6 +25,7 @@
 
 #define LOG2_SIZE_MAX 40
 #define KEYS_HEAD_BYTES 64
+#define VAR_ITEMS_MAX (UINT64_C(1) << 40)
 #define BATCH 256               /* entries of one read */
 #define NAMES_BYTES (16U << 10) /* beginnings of keys of one read */
 #define VALUES_HEAD_BYTES 8     /* 3.13+: capacity, size, embedded, valid, padding */
@@ -172,8 +173,8 @@ static struct name name_of(const char *chars) {
 /* By a key's first bytes, whatever it is: whether it is worth a closer look. */
 static bool name_may_be(const struct py_reader *py, const struct name *name, const uint8_t *key, size_t len) {
 	const struct layout *layout = &py->layout;
-	bool compact = peek_u16(key, len, layout->unicode_compact_bit / 8) >> layout->unicode_compact_bit % 8 & 1;
-	bool ascii = peek_u16(key, len, layout->unicode_ascii_bit / 8) >> layout->unicode_ascii_bit % 8 & 1;
+	bool compact = text_state(layout, key, len, layout->unicode_compact_bit, 1);
+	bool ascii = text_state(layout, key, len, layout->unicode_ascii_bit, 1);
 
 	if (!compact || !ascii)
 		return !compact || !name->ascii;
@@ -181,7 +182,7 @@ static bool name_may_be(const struct py_reader *py, const struct name *name, con
 		!memcmp(key + layout->unicode_ascii_size, name->chars, name->len);
 }
 
-/* Return: 1 it is; 0 it is not, or cannot be read; what ends a search: MEM_E_GONE, negative errno. */
+/* A key that cannot be read is another one. Return: 0; what ends a search: MEM_E_GONE, negative errno. */
 static int name_is(const struct py_reader *py, const struct name *name, raddr key, bool *ret_same) {
 	_cleanup_(strbuf_deinit) struct strbuf text = { 0 };
 	int r = py_text_read(py, key, name->len, &text);
@@ -311,7 +312,8 @@ static int managed_attribute(
 	return r ? r : entries_find(py, &entries, name, ret_value);
 }
 
-/* A negative offset counts from the end of an object of variable size. Wraps around at will: the read decides. */
+/* A negative offset counts from the end of an object of variable size. (To 3.11 also of an int; since, an int's
+ * subclass is managed, and var_size is not what lies there.) */
 static int dict_address(const struct py_reader *py, raddr object, const struct type_head *type, raddr *ret) {
 	uint64_t items, size;
 	int r;
@@ -324,6 +326,8 @@ static int dict_address(const struct py_reader *py, raddr object, const struct t
 	if (r)
 		return r;
 	items = (int64_t)items < 0 ? -items : items;
+	if (items > VAR_ITEMS_MAX)
+		return PY_E_TYPE;
 	size = (uint64_t)type->basicsize + items * (uint64_t)type->itemsize;
 	size = (size + sizeof(raddr) - 1) & ~(uint64_t)(sizeof(raddr) - 1);
 	*ret = object + size + (uint64_t)type->dictoffset;

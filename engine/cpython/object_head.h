@@ -56,6 +56,12 @@ static inline uint64_t object_u64(const struct object_head *head, uint32_t offse
 /* ob_size, or another length: a count that no object of a sane process exceeds. Return: 0 or PY_E_TYPE. */
 int object_count(const struct object_head *head, uint32_t offset, size_t *ret);
 
+/* Bits of a str's state, in the first `len` bytes of it; `bit` counts from the state's start. */
+static inline unsigned text_state(
+	const struct layout *layout, const uint8_t *text, size_t len, uint32_t bit, unsigned mask) {
+	return peek_u16(text, len, (uint64_t)layout->unicode_state + bit / 8) >> bit % 8 & mask;
+}
+
 /* What py_value_describe knows of an object already. As the functions of objects.h, without reading the head again. */
 int text_read_head(const struct py_reader *py, const struct object_head *head, size_t max_chars, struct strbuf *out);
 

@@ -18,10 +18,6 @@ struct text_shape {
 	unsigned kind; /* bytes a character: 1, 2, 4 */
 };
 
-static unsigned state_bits(const struct object_head *head, uint32_t bit, unsigned mask) {
-	return peek_u16(head->bytes, head->len, bit / 8) >> bit % 8 & mask;
-}
-
 /* wstr and wstr_length are the last members of their structures. */
 static int shape_not_ready(const struct py_reader *py, const struct object_head *head, struct text_shape *shape) {
 	if (py->version > LAST_WITH_WSTR)
@@ -33,10 +29,10 @@ static int shape_not_ready(const struct py_reader *py, const struct object_head 
 
 static int shape_of(const struct py_reader *py, const struct object_head *head, struct text_shape *shape) {
 	const struct layout *layout = &py->layout;
-	bool compact = state_bits(head, layout->unicode_compact_bit, 1);
-	bool ascii = state_bits(head, layout->unicode_ascii_bit, 1);
+	bool compact = text_state(layout, head->bytes, head->len, layout->unicode_compact_bit, 1);
+	bool ascii = text_state(layout, head->bytes, head->len, layout->unicode_ascii_bit, 1);
 
-	shape->kind = state_bits(head, layout->unicode_kind_bit, 7);
+	shape->kind = text_state(layout, head->bytes, head->len, layout->unicode_kind_bit, 7);
 	if (!shape->kind && !compact)
 		return shape_not_ready(py, head, shape);
 	if (shape->kind != 1 && shape->kind != 2 && shape->kind != 4)
