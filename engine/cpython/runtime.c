@@ -348,6 +348,12 @@ int py_runtime_attach_wait(
 	}
 }
 
+int py_runtime_check(const struct py_runtime *rt) {
+	raddr interp;
+
+	return check_lists(rt, &interp);
+}
+
 int py_interps_read(const struct py_runtime *rt, py_interp_vec *ret_interps) {
 	const struct layout *l = &rt->reader.layout;
 	py_interp_vec interps = { 0 };

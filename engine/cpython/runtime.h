@@ -33,6 +33,10 @@ int py_runtime_attach(const struct proc *proc, struct mem *mem, struct py_runtim
 int py_runtime_attach_wait(
 	const struct proc *proc, struct mem *mem, uint64_t wait_ns, struct py_runtime *ret_runtime, struct err *err);
 
+/* Return: 0 where the runtime is still where it was found; PY_E_TYPE, MEM_E_*, PYSPYD_E_STARTING: the process has
+ * ended, or executes another program now. */
+int py_runtime_check(const struct py_runtime *rt);
+
 /* Interpreters, newest first; the main one has id 0. */
 struct py_interp {
 	raddr addr;
