@@ -312,8 +312,8 @@ static int managed_attribute(
 	return r ? r : entries_find(py, &entries, name, ret_value);
 }
 
-/* A negative offset counts from the end of an object of variable size. (To 3.11 also of an int; since, an int's
- * subclass is managed, and var_size is not what lies there.) */
+/* A negative offset counts from the end of an object of variable size. From 3.12 on subclasses of such types are
+ * managed, also those of int, whose var_size is none any more. */
 static int dict_address(const struct py_reader *py, raddr object, const struct type_head *type, raddr *ret) {
 	uint64_t items, size;
 	int r;

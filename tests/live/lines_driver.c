@@ -19,6 +19,7 @@ struct head {
 
 struct counts {
 	uint64_t codes, offsets, without_line, wrong;
+	bool ended; /* the interpreter said all that it had to say */
 };
 
 static void compare(const struct head *head, const uint8_t *table, const int32_t *lines, struct counts *counts) {
@@ -46,6 +47,10 @@ static bool record(FILE *in, struct counts *counts) {
 
 	if (fread(&head, sizeof(head), 1, in) != 1)
 		return false;
+	if (!head.version) {
+		counts->ended = true;
+		return false;
+	}
 	table = malloc(head.table_len + 1);
 	lines = malloc(((size_t)head.instructions + 1) * sizeof(*lines));
 	whole = table && lines && fread(table, 1, head.table_len, in) == head.table_len &&
@@ -66,5 +71,7 @@ int main(void) {
 		;
 	printf("%" PRIu64 " code objects, %" PRIu64 " offsets (%" PRIu64 " without a line), %" PRIu64 " wrong\n",
 		counts.codes, counts.offsets, counts.without_line, counts.wrong);
-	return counts.wrong || !counts.offsets;
+	if (!counts.ended)
+		printf("the interpreter ended early\n");
+	return counts.wrong || !counts.offsets || !counts.ended;
 }

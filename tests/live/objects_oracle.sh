@@ -4,37 +4,21 @@
 # The readers of objects against every interpreter here: objects_oracle.py tells what it has, objects_driver.c reads it
 # from outside.
 #
-#   objects_oracle.sh DRIVER [NAME…]    only interpreters of these names (patterns)
+#   objects_oracle.sh [PATTERN…]    only interpreters whose names match
+#
+# BUILD   where the driver was built
 set -u
 
-here=$(cd "$(dirname "$0")" && pwd)
-tab=$(printf '\t')
-driver=$1
-shift
-names=${*:-*}
-list=$(mktemp)
-trap 'rm -f "$list"' EXIT
-"$here/../../tools/interpreters" >"$list" || exit 1
+# shellcheck source=tests/live/oracle_common.sh
+. "$(dirname "$0")/oracle_common.sh"
 
-wanted() {
-	set -f
-	for pattern in $names; do
-		# shellcheck disable=SC2254 # the pattern is meant as one
-		case $1 in
-		$pattern) return 0 ;;
-		esac
-	done
-	return 1
+one() {
+	name=$1
+	shift
+	result=$("$build/tests/live/objects_driver" "$here/objects_oracle.py" "$@" - </dev/null 2>&1)
+	result_status=$?
+	echo "$name: $result"
+	return "$result_status"
 }
 
-status=0
-while IFS=$tab read -r name command; do
-	wanted "$name" || continue
-	# shellcheck disable=SC2086 # a command of several words
-	result=$("$driver" "$here/objects_oracle.py" $command - </dev/null 2>&1) || status=1
-	echo "$name: $result"
-done <"$list"
-if [ ! -s "$list" ]; then
-	printf 'skip\tobjects oracle\tno interpreter found\n'
-fi
-exit $status
+each_interpreter one "$@"
