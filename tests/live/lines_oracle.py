@@ -5,7 +5,8 @@ instruction as the interpreter itself says it (PyCode_Addr2Line; from 3.10 on al
 Runs on Python 3.6 and later, from its standard input: python3 - [--every N] (only every N-th module).
 
 One record: u32 version, i32 first line, u32 length of the table, u32 instructions, the table, then one i32 for each
-instruction: the line, 0 where it has none. A version of 0 ends them. Little-endian, to the standard output; lines_driver.c reads it."""
+instruction: the line, 0 where it has none. A version of 0 ends them. Little-endian, to the standard output;
+lines_driver.c reads it."""
 
 import array
 import ctypes
