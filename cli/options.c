@@ -110,9 +110,9 @@ static int set_value(const struct option_spec *option, const char *value, void *
 static int bad_value(const struct command *command, const struct option_spec *option, const char *value) {
 	static const char *const expected[] = {
 		[OPTION_PID] = "a process id",
-		[OPTION_DURATION] = "a duration (500ms, 10s, 5m, 2h; a bare number is seconds)",
-		[OPTION_RATE] = "a rate in Hz",
-		[OPTION_RATE_OR_MAX] = "a rate in Hz, or max",
+		[OPTION_DURATION] = "a duration above 0 (500ms, 10s, 5m, 2h; a bare number is seconds)",
+		[OPTION_RATE] = "a rate in Hz above 0",
+		[OPTION_RATE_OR_MAX] = "a rate in Hz above 0, or max",
 	};
 	char choices[256] = "";
 

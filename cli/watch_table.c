@@ -20,7 +20,8 @@
 #define BOLD "\033[1m"
 #define KEPT_MAX 32     /* findings remembered, the oldest goes first */
 #define FINDING_LINES 6 /* of the screen, with their heading */
-#define MANY_THREADS 3  /* shown of each process where there are several */
+#define NAME_COLUMNS 15
+#define MANY_THREADS 3 /* shown of each process where there are several */
 
 /* The last event of one finding. */
 struct kept {
@@ -86,16 +87,15 @@ static void add_thread(struct frame *frame, const struct pyspyd_watch_thread *th
 	_free_ char *name = pyspyd_printable(thread->name ? thread->name : "");
 	_free_ char *where = pyspyd_printable(thread->where ? thread->where : "");
 	char gil[16] = "-";
-	int name_bytes, pad;
+	int pad;
 
 	if (!name || !where)
 		return;
 	if (thread->gil_percent >= 0)
 		snprintf(gil, sizeof(gil), "%.0f", thread->gil_percent);
-	name_bytes = (int)term_fit(name, 18);
-	name[name_bytes] = '\0';
-	pad = 18 - term_width(name);
-	add_line(frame, "", "%9d %c %6.1f %5s %9" PRIu64 " %9" PRIu64 "  %s%*s %s", thread->tid, thread->state,
+	name[term_fit(name, NAME_COLUMNS)] = '\0';
+	pad = NAME_COLUMNS - term_width(name);
+	add_line(frame, "", "%8d %c %5.1f %4s %7" PRIu64 " %7" PRIu64 "  %s%*s %s", thread->tid, thread->state,
 		thread->cpu_percent, gil, thread->voluntary_switches, thread->involuntary_switches, name, pad, "",
 		where);
 }
@@ -107,15 +107,16 @@ static void add_process(struct frame *frame, const struct pyspyd_watch_process *
 
 	add_line(frame, "", "%s", "");
 	add_line(frame, BOLD, "%d  %s%s", p->process.pid, command ? command : "", p->ended ? "  (ended)" : "");
-	add_line(frame, "", "  Python %s  CPU %.1f %%  RSS %s  PSS %s  USS %s  threads %s  fds %s  switches %s + %s",
+	add_line(frame, "", "  Python %s  CPU %.1f %%  RSS %s  PSS %s  USS %s",
 		p->process.python ? p->process.python : "?", p->cpu_percent,
 		format_bytes(p->rss_bytes, rss, sizeof(rss)), format_bytes(p->pss_bytes, pss, sizeof(pss)),
-		format_bytes(p->uss_bytes, uss, sizeof(uss)), format_count(p->threads_total, threads, sizeof(threads)),
-		format_count(p->fds, fds, sizeof(fds)),
+		format_bytes(p->uss_bytes, uss, sizeof(uss)));
+	add_line(frame, "", "  threads %s  descriptors %s  switches %s voluntary, %s involuntary",
+		format_count(p->threads_total, threads, sizeof(threads)), format_count(p->fds, fds, sizeof(fds)),
 		format_count(p->voluntary_switches, voluntary, sizeof(voluntary)),
 		format_count(p->involuntary_switches, involuntary, sizeof(involuntary)));
 	if (shown)
-		add_line(frame, "", "      TID S   CPU%%  GIL%% VOLUNTARY INVOLUNT.  %-18s WHERE", "NAME");
+		add_line(frame, "", "     TID S  CPU%% GIL%%     VOL   INVOL  %-*s WHERE", NAME_COLUMNS, "NAME");
 	for (size_t i = 0; i < shown; i++)
 		add_thread(frame, &p->threads[i]);
 }

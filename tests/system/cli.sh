@@ -1,0 +1,184 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# The command line as a user meets it: usage errors, exit statuses, help, where output goes, JSON that parses.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+pyspyd="${PYSPYD:-${BUILD:-build}/pyspyd}"
+work=$(mktemp -d) || exit 1
+target="" other=""
+# shellcheck disable=SC2317 # called by the trap
+cleanup() {
+	[ -z "$target" ] || kill "$target" 2>/dev/null
+	[ -z "$other" ] || kill "$other" 2>/dev/null
+	rm -rf "$work"
+}
+trap cleanup EXIT
+failures=0
+
+fail() {
+	echo "FAIL: $*"
+	sed 's/^/  out | /' "$work/out" | head -n 20
+	sed 's/^/  err | /' "$work/err" | head -n 20
+	failures=$((failures + 1))
+}
+
+# expect STATUS ARG…: runs pyspyd and leaves its output in $work/out and $work/err.
+expect() {
+	local want=$1 got
+	shift
+	timeout 60 "$pyspyd" "$@" >"$work/out" 2>"$work/err" </dev/null
+	got=$?
+	[ "$got" = "$want" ] || fail "pyspyd $*: exit status $got, not $want"
+}
+
+# The error stands alone on stderr and says these words.
+says() {
+	[ ! -s "$work/out" ] || fail "an error wrote to stdout"
+	grep -q '^pyspyd: ' "$work/err" || fail "no line that begins with 'pyspyd: '"
+	for word; do
+		grep -qF -e "$word" "$work/err" || fail "the error does not name $word"
+	done
+}
+
+prints() {
+	[ -s "$work/out" ] || fail "nothing on stdout"
+	[ ! -s "$work/err" ] || fail "something on stderr"
+}
+
+expect 2
+expect 2 frobnicate
+says frobnicate
+expect 0 --help
+prints
+expect 0 --version
+prints
+for command in watch dump record ps doctor; do
+	expect 0 "$command" --help
+	prints
+	grep -q '^Example:' "$work/out" || fail "$command --help has no example"
+	expect 2 "$command" --no-such-option
+	says --no-such-option
+done
+
+expect 2 dump
+expect 2 dump --pid 12x
+says --pid 12x
+expect 2 dump --pid
+says --pid
+expect 2 dump 1 2
+says 2
+expect 2 record --pid 1
+says --output
+expect 2 record --pid 1 -o "$work/p.svg" -d 10x
+says --duration 10x
+expect 2 record --pid 1 -o "$work/p.svg" -d -1
+says --duration -1
+expect 2 record --pid 1 -o "$work/p.svg" --rate 0
+says --rate 0
+expect 2 record --pid 1 -o "$work/p.svg" --mode often
+says --mode often
+expect 2 record --pid 1 -o "$work/p.unknown"
+says p.unknown --format
+expect 2 record --pid 1 -o "$work/p.svg" -- true
+expect 2 record -o "$work/p.svg" true
+says true
+expect 2 watch
+expect 2 watch --pid 1 --all
+expect 2 watch --pid 1 --duration 0
+says --duration 0
+expect 2 watch --pid 1 --exit-on no-such-kind
+says --exit-on no-such-kind
+expect 2 watch --pid 1 --spike much
+says --spike much
+expect 2 watch --pid 1 --set nonsense
+says --set nonsense
+expect 2 watch --pid 1 --set no-such.key=1
+says no-such.key
+expect 2 watch --name '('
+expect 2 ps extra
+says extra
+
+# An ended child's pid is free: the shell has waited for it.
+sh -c : &
+gone=$!
+wait "$gone"
+for command in "dump --pid" "watch --pid" "doctor --pid" "record -d 1 -o $work/p.svg --pid"; do
+	# shellcheck disable=SC2086 # several words
+	expect 3 $command "$gone"
+	says "$gone"
+done
+[ ! -e "$work/p.svg" ] || fail "a recording of nothing left a file"
+
+sleep 600 &
+other=$!
+for command in "dump --pid" "watch --pid" "record -d 1 -o $work/p.svg --pid"; do
+	# shellcheck disable=SC2086 # several words
+	expect 5 $command "$other"
+	says
+done
+expect 1 watch -- "$work/no-such-program"
+says no-such-program
+
+coproc TARGET { exec python3 tests/scenarios/spinning.py; }
+# shellcheck disable=SC2153 # set by coproc
+target=$TARGET_PID
+read -r _ <&"${TARGET[0]}"
+
+json_ok() {
+	python3 -m json.tool "$work/out" >/dev/null 2>"$work/json" || fail "not JSON: $(cat "$work/json")"
+	grep -qF "$1" "$work/out" || fail "schema $1 is missing"
+}
+
+expect 0 dump "$target"
+prints
+grep -q longest_chain "$work/out" || fail "dump does not show the spinning function"
+grep -q "$(printf '\033')" "$work/out" && fail "colour in a file"
+expect 0 dump --locals --json --pid "$target"
+prints
+json_ok pyspyd.dump/1
+expect 0 ps --json
+prints
+json_ok pyspyd.ps/1
+expect 0 ps
+grep -q "^ *$target " "$work/out" || fail "ps does not list the target"
+expect 0 doctor
+prints
+expect 0 doctor --pid "$target"
+prints
+
+for file in p.svg p.collapsed p.speedscope.json p.pb.gz; do
+	expect 0 record --pid "$target" -d 300ms -o "$work/$file"
+	[ ! -s "$work/out" ] || fail "record -o FILE wrote to stdout"
+	grep -q 'torn' "$work/err" || fail "record does not say how exact it is"
+	[ -s "$work/$file" ] || fail "$file is empty"
+	[ "$(stat -c %a "$work/$file")" = 600 ] || fail "$file can be read by others"
+done
+python3 -m json.tool "$work/p.speedscope.json" >/dev/null || fail "the speedscope file is not JSON"
+python3 -c 'import gzip, sys; assert gzip.open(sys.argv[1]).read()' "$work/p.pb.gz" || fail "the pprof file is not gzip"
+python3 -c 'import sys, xml.etree.ElementTree as e; e.parse(sys.argv[1])' "$work/p.svg" || fail "the svg is not XML"
+grep -q 'longest_chain.* [0-9][0-9]*$' "$work/p.collapsed" || fail "the collapsed file lacks the spinning function"
+ls -A "$work" | grep -q '^\.pyspyd-' && fail "a temporary file was left"
+
+expect 0 record --pid "$target" -d 300ms --format collapsed -o -
+grep -q longest_chain "$work/out" || fail "-o - does not write to stdout"
+expect 0 record -d 300ms --format collapsed -o - -- python3 -c 'print("hello", flush=True)
+while True: pass'
+grep -q '^hello' "$work/out" && fail "the program's own output went into the profile"
+grep -q '<module>' "$work/out" || fail "a program that was started is not in the profile"
+
+expect 0 watch --pid "$target" --duration 1500ms
+prints
+grep -q "process pid=$target" "$work/out" || fail "watch does not report the process"
+grep -q 'name="spinner" at="' "$work/out" || fail "watch does not report the spinning thread"
+expect 10 watch --pid "$target" --json --spike 50:2s --interval 500ms --duration 30s --exit-on spiking-thread
+json_ok pyspyd.finding/1
+grep -q collatz_steps "$work/out" || fail "the finding does not name the function"
+
+# A stop ends a recording, what was collected is written.
+timeout --foreground -s INT 1 "$pyspyd" record --pid "$target" -o "$work/stopped.collapsed" >"$work/out" 2>"$work/err"
+grep -q longest_chain "$work/stopped.collapsed" || fail "a stopped recording is not written"
+
+kill "$target"
+wait "$target" 2>/dev/null
+target=""
+[ "$failures" = 0 ] || { echo "$failures failures"; exit 1; }
