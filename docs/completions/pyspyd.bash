@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+# bash completion for pyspyd
+
+_pyspyd_pids() {
+	COMPREPLY=($(compgen -W "$(pgrep python 2>/dev/null)" -- "$1"))
+}
+
+_pyspyd() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} options i
+	COMPREPLY=()
+
+	if [ "$COMP_CWORD" = 1 ]; then
+		COMPREPLY=($(compgen -W "watch dump record ps doctor help --help --version" -- "$cur"))
+		return
+	fi
+	# Behind "--" stands somebody else's command line.
+	for ((i = 2; i < COMP_CWORD; i++)); do
+		if [ "${COMP_WORDS[i]}" = -- ]; then
+			COMPREPLY=($(compgen -c -- "$cur"))
+			((i + 1 == COMP_CWORD)) || COMPREPLY=($(compgen -f -- "$cur"))
+			return
+		fi
+	done
+
+	case $prev in
+	-p | --pid) _pyspyd_pids "$cur"; return ;;
+	-o | --output) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	-f | --format) COMPREPLY=($(compgen -W "svg collapsed speedscope pprof" -- "$cur")); return ;;
+	-m | --mode) COMPREPLY=($(compgen -W "wall cpu gil" -- "$cur")); return ;;
+	--exit-on) COMPREPLY=($(compgen -W "spiking-thread" -- "$cur")); return ;;
+	-d | --duration | -i | --interval) COMPREPLY=($(compgen -W "10s 1m 10m 1h" -- "$cur")); return ;;
+	-n | --name | -r | --rate | --spike | --set) return ;;
+	esac
+
+	case ${COMP_WORDS[1]} in
+	watch) options="--pid --name --all --children --duration --interval --rate --json --exit-on --spike --set --help" ;;
+	dump) options="--pid --locals --unmask --json --blocking --help" ;;
+	record) options="--pid --output --duration --rate --format --mode --children --threads --blocking --help" ;;
+	ps) options="--json --help" ;;
+	doctor) options="--pid --help" ;;
+	help) options="watch dump record ps doctor" ;;
+	*) return ;;
+	esac
+	if [ "${COMP_WORDS[1]}" = dump ] && [[ $cur != -* ]]; then
+		_pyspyd_pids "$cur"
+		return
+	fi
+	COMPREPLY=($(compgen -W "$options" -- "$cur"))
+}
+
+complete -F _pyspyd pyspyd

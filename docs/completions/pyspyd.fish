@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+# fish completion for pyspyd
+
+set -l commands watch dump record ps doctor help
+
+complete -c pyspyd -f
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a watch -d 'Watch processes, and findings as they come'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a dump -d 'Show all threads with their stacks'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a record -d 'Sample a process into a profile'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a ps -d 'List the Python processes here'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'Say what works here and what does not'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a help -d 'Help of a command'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -l version -d 'Print the version'
+complete -c pyspyd -s h -l help -d 'Help'
+
+set -l pids '(pgrep -l python | string replace " " \t)'
+
+complete -c pyspyd -n '__fish_seen_subcommand_from watch dump record doctor' -s p -l pid -x -a "$pids" -d 'The process'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump' -a "$pids"
+
+complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s n -l name -x -d 'Those whose command line matches'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s a -l all -d 'Every Python process here'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s i -l interval -x -d 'Between two reports'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l exit-on -x -a spiking-thread -d 'End with status 10 at such a finding'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l spike -x -d 'What counts as a spinning thread'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l set -x -d 'A setting of a detector'
+
+complete -c pyspyd -n '__fish_seen_subcommand_from watch record' -s c -l children -d 'Descendants too'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch record' -s d -l duration -x -d 'How long'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch record' -s r -l rate -x -d 'Samples per second'
+
+complete -c pyspyd -n '__fish_seen_subcommand_from record' -s o -l output -r -F -d 'Where the profile goes'
+complete -c pyspyd -n '__fish_seen_subcommand_from record' -s f -l format -x -a 'svg collapsed speedscope pprof' -d 'Of the file'
+complete -c pyspyd -n '__fish_seen_subcommand_from record' -s m -l mode -x -a 'wall cpu gil' -d 'Which threads are counted'
+complete -c pyspyd -n '__fish_seen_subcommand_from record' -s t -l threads -d 'The thread as the outermost element'
+
+complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s l -l locals -d 'Variables of every frame'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump' -l unmask -d 'With --locals: mask nothing'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump record' -l blocking -d 'Stop the Python threads while they are read'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps' -l json -d 'For machines'
