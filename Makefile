@@ -59,7 +59,7 @@ UNIT := $(if $(UNIT_O),$(O)/tests/unit)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all help deps watch test unit live fuzz fuzz-build tests-build bench bench-build tools nightly check-layers \
+.PHONY: all help deps deps-test watch test unit live fuzz fuzz-build tests-build bench bench-build tools nightly check-layers \
 	check-format format analyze install clean FORCE
 .DEFAULT_GOAL := all
 
@@ -73,11 +73,14 @@ help: ## lists the targets
 deps: ## installs the Debian packages that are missing (apt-get)
 	@tools/install-deps
 
+deps-test:
+	@tools/install-deps test
+
 watch: deps ## installs what is missing, builds, and watches PID=n or an example program until Ctrl-C
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(O) tools/run-watch $(PID)
 
-test: deps ## installs what is missing, builds, and runs all tests and checks
+test: deps-test ## installs what is missing, builds, and runs all tests and checks
 	@BUILD=$(BUILD) tests/run
 
 unit: $(UNIT) ## runs the unit tests (with SAN=… under sanitizers)
@@ -100,7 +103,7 @@ bench: bench-build ## measures pyspyd beside its peers
 
 tools: $(TOOLS) ## builds the tools of the tree
 
-nightly: deps ## the tests with long fuzz runs, then the benchmark
+nightly: deps-test ## the tests with long fuzz runs, then the benchmark
 	@FUZZ_SECONDS=600 BUILD=$(BUILD) tests/run
 	@$(MAKE) --no-print-directory bench
 
