@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/* What things are called in exported profiles:
+ *
+ *     process worker (4711)
+ *     MainThread (4711)
+ *     Server.handle (/srv/app/server.py:120)
+ *     wall, 1200 samples, 100 Hz, 12 s
+ *     accuracy: vm source, priority fifo; 1200 of 1200 ticks looked at; 800 of 1200 stacks idle and not read again;
+ *     0 torn, 0 discarded, 1 late, 0 unreadable, 0 truncated
+ *
+ * Names come out of a target: nothing in them may steer a terminal or break UTF-8. What a format needs beyond that
+ * (escapes, separators) is the format's. */
+#include "engine/export/label.h"
+
+#include "engine/base/clock.h"
+#include <inttypes.h>
+#include <string.h>
+
+static void add_name(struct strbuf *out, const struct profile *profile, uint32_t id, const char *otherwise) {
+	const char *name = intern_str(&profile->strings, id);
+
+	if (!*name)
+		name = otherwise;
+	strbuf_add_printable(out, name, strlen(name));
+}
+
+void label_frame(struct strbuf *out, const struct profile *profile, uint32_t frame) {
+	const struct profile_frame *f = &profile->frames.items[frame];
+	const char *place = intern_str(&profile->strings, f->file);
+
+	if (!*place)
+		place = intern_str(&profile->strings, f->module);
+	add_name(out, profile, f->function, "<unknown>");
+	if (!*place)
+		return;
+	strbuf_adds(out, " (");
+	strbuf_add_printable(out, place, strlen(place));
+	if (f->line > 0)
+		strbuf_addf(out, ":%d", f->line);
+	strbuf_adds(out, ")");
+}
+
+void label_thread(struct strbuf *out, const struct profile *profile, uint32_t thread) {
+	const struct profile_thread *t = &profile->threads.items[thread];
+
+	add_name(out, profile, t->name, "thread");
+	if (t->tid)
+		strbuf_addf(out, " (%d)", (int)t->tid);
+}
+
+void label_process(struct strbuf *out, const struct profile *profile, uint32_t thread) {
+	const struct profile_thread *t = &profile->threads.items[thread];
+
+	strbuf_adds(out, "process ");
+	add_name(out, profile, t->process_name, "<unknown>");
+	strbuf_addf(out, " (%d)", (int)t->pid);
+}
+
+const char *label_kind(const struct profile *profile) {
+	return profile->kind == PROFILE_CPU ? "cpu" : profile->kind == PROFILE_GIL ? "gil" : "wall";
+}
+
+void label_summary(struct strbuf *out, const struct profile *profile) {
+	uint64_t samples = 0;
+
+	vec_foreach (count, &profile->counts)
+		samples += count->samples;
+	strbuf_addf(out, "%s, %" PRIu64 " sample%s", label_kind(profile), samples, samples == 1 ? "" : "s");
+	if (profile->period_ns)
+		strbuf_addf(out, ", %.6g Hz", (double)NS_PER_SEC / (double)profile->period_ns);
+	if (profile->duration_ns)
+		strbuf_addf(out, ", %.6g s", (double)(profile->duration_ns / NS_PER_MS) / 1e3);
+}
+
+void label_accuracy(struct strbuf *out, const struct profile *profile) {
+	const struct pyspyd_accuracy *a = &profile->accuracy;
+
+	strbuf_adds(out, "accuracy: ");
+	if (a->source)
+		strbuf_addf(out, "%s source", a->source);
+	if (a->priority)
+		strbuf_addf(out, "%spriority %s", a->source ? ", " : "", a->priority);
+	strbuf_addf(out, "%s%" PRIu64 " of %" PRIu64 " ticks looked at; ", a->source || a->priority ? "; " : "",
+		a->looks, a->expected);
+	strbuf_addf(out, "%" PRIu64 " of %" PRIu64 " stacks idle and not read again; ", a->idle, a->samples);
+	strbuf_addf(out, "%" PRIu64 " torn, %" PRIu64 " discarded, %" PRIu64 " late, ", a->torn, a->discarded, a->late);
+	strbuf_addf(out, "%" PRIu64 " unreadable, %" PRIu64 " truncated", a->unreadable, a->truncated);
+}
+
+bool label_many_processes(const struct profile *profile) {
+	vec_foreach (thread, &profile->threads)
+		if (thread->pid != profile->threads.items[0].pid)
+			return true;
+	return false;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_EXPORT_LABEL_H
+#define PYSPYD_EXPORT_LABEL_H
+
+#include "engine/base/strbuf.h"
+#include "engine/profile/profile.h"
+
+/* What frames, threads and the profile itself are called, the same in every format. All text is printable. */
+
+/* `function (file:line)`; a part that is not known is left out; a module stands in for a missing file. */
+void label_frame(struct strbuf *out, const struct profile *profile, uint32_t frame);
+
+/* `name (tid)`. */
+void label_thread(struct strbuf *out, const struct profile *profile, uint32_t thread);
+
+/* `process NAME (PID)`, of the process that the thread belongs to. */
+void label_process(struct strbuf *out, const struct profile *profile, uint32_t thread);
+
+/* "wall", "cpu", "gil". */
+const char *label_kind(const struct profile *profile);
+
+/* `wall, 1200 samples, 100 Hz, 12 s`. */
+void label_summary(struct strbuf *out, const struct profile *profile);
+
+/* How well the sampling went, in one line. */
+void label_accuracy(struct strbuf *out, const struct profile *profile);
+
+/* Return: whether there are threads of more than one process. */
+bool label_many_processes(const struct profile *profile);
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_EXPORT_WRITER_H
+#define PYSPYD_EXPORT_WRITER_H
+
+#include "engine/base/strbuf.h"
+
+/* Text that goes out in pieces, so that a file is never held whole. Append to `text`, call writer_pass now and then,
+ * and look at errors once, at the end. */
+struct writer {
+	struct strbuf text;
+	int fd;    /* the caller's */
+	int error; /* the first one; nothing is written after it */
+};
+
+/* Writes what has gathered, if it is worth a system call. Return: 0, or the error that stands. */
+int writer_pass(struct writer *writer);
+
+/* Writes the rest and frees the text. Return: 0, -ENOMEM, or the first error of writing. */
+int writer_finish(struct writer *writer);
+
+/* Appends a string as a JSON string, quotes included, with what could steer a terminal spelt out. */
+void writer_json(struct writer *writer, const char *s);
+
+#endif
