@@ -4,7 +4,6 @@
 
 #include "cli/cli.h"
 #include "cli/commands.h"
-#include "cli/program.h"
 #include "cli/term.h"
 #include "pyspyd/parse.h"
 #include <unistd.h>
@@ -28,17 +27,6 @@ static const struct option_spec options[] = {
 	{ 0 },
 };
 
-/* A Python that is starting up is tried again for a moment. */
-static int read_dump(const struct dump_args *args, struct pyspyd_dump **ret_dump, struct err *err) {
-	struct patience patience = patience_for(&(struct program){ 0 });
-	int r;
-
-	do
-		r = pyspyd_dump(args->pid, &args->dump, ret_dump, err);
-	while (patience_again(&patience, r));
-	return r;
-}
-
 static int run(const struct command *command, int argc, char **argv) {
 	struct dump_args args = { 0 };
 	struct err err = { 0 };
@@ -55,7 +43,7 @@ static int run(const struct command *command, int argc, char **argv) {
 		return options_error(command, "'%s' is not a process id", rest[0]);
 	if (!args.pid)
 		return options_error(command, "which process? Give --pid PID");
-	r = read_dump(&args, &dump, &err);
+	r = pyspyd_dump(args.pid, &args.dump, &dump, &err);
 	if (r)
 		return cli_fail(r, &err);
 	text = args.json ? pyspyd_dump_json(dump) : pyspyd_dump_text(dump, term_controls(STDOUT_FILENO));

@@ -93,7 +93,7 @@ struct patience patience_for(const struct program *program) {
 }
 
 bool patience_again(const struct patience *patience, int r) {
-	if (r != PYSPYD_E_STARTING && !(r == PYSPYD_E_UNSUPPORTED && patience->started_by_us))
+	if (r != PYSPYD_E_UNSUPPORTED || !patience->started_by_us)
 		return false;
 	if (cli_stop || cli_now_ns() >= patience->until_ns)
 		return false;

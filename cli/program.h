@@ -22,8 +22,8 @@ int program_fail(const char *name, int error);
 /* Where it still runs: SIGTERM, and SIGKILL after five seconds. Nothing where none was started. */
 void program_end(struct program *program);
 
-/* How long an attach is tried again: a Python that is still starting up, and a program of ours that is no Python yet.
- */
+/* How long an attach to a program of ours is tried again: at first it is no Python yet. (One that is, but is still
+ * starting up, the engine waits for.) */
 struct patience {
 	uint64_t until_ns;
 	bool started_by_us;
