@@ -107,18 +107,29 @@ static int try_module_name(void *userdata, raddr key, raddr value) {
 	return 1;
 }
 
+/* Functions of one module are met together, so the last answer is good for most. */
 static uint32_t module_of(struct py_code_cache *cache, raddr globals) {
 	struct name_search search = { .cache = cache };
 
-	if (globals)
+	if (!globals)
+		return 0;
+	if (globals != cache->last_globals) {
 		py_dict_walk(&cache->rt->reader, globals, try_module_name, &search);
-	return search.module;
+		cache->last_globals = globals;
+		cache->last_module = search.module;
+	}
+	return cache->last_module;
 }
 
-static bool is_code_type(const struct py_code_cache *cache, raddr object) {
+static bool is_code(struct py_code_cache *cache, raddr object, raddr type) {
 	char name[8];
 
-	return !py_type_name(&cache->rt->reader, object, name, sizeof(name)) && !strcmp(name, "code");
+	if (type && type == cache->code_type)
+		return true;
+	if (py_type_name(&cache->rt->reader, object, name, sizeof(name)) || strcmp(name, "code"))
+		return false;
+	cache->code_type = type;
+	return true;
 }
 
 /* Fills what the image and the objects it points to say. Return: 0; PY_E_TORN; MEM_E_*; -ENOMEM. */
@@ -128,7 +139,7 @@ static int decode(struct py_code_cache *cache, const struct py_raw_frame *frame,
 	uint64_t units;
 	int r;
 
-	if (!is_code_type(cache, frame->code))
+	if (!is_code(cache, frame->code, image_u64(image, l->object_type)))
 		return PY_E_TORN;
 	code->first_line = (int)image_u32(image, l->code_firstlineno);
 	r = intern_text(cache, image_u64(image, l->code_name), LIMIT_NAME_CHARS, &code->name);

@@ -32,6 +32,9 @@ struct py_code_cache {
 	VEC(struct py_code) codes;
 	struct map index; /* address → index of the code object that is there now */
 	uint64_t serials;
+	raddr code_type;    /* the type object of code objects, once it was seen */
+	raddr last_globals; /* the dictionary whose __name__ was looked up last, and what it said */
+	uint32_t last_module;
 	uint64_t decoded, reused_addresses; /* for the accuracy account */
 };
 

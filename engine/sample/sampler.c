@@ -32,6 +32,7 @@
 #define FAST_TICK_NS NS_PER_MS          /* at the highest rate the housekeeping is done so often */
 #define STOP_TIMEOUT_NS (100 * NS_PER_MS)
 #define ELSEWHERE_TOLERANCE_NS (200 * NS_PER_US) /* run time that threads on other CPUs add between two reads */
+#define LATE_WAKE_NS (3 * NS_PER_US)             /* beyond the floor: a wake-up that was not a preemption at once */
 #define SLOW_COPY_FACTOR 2 /* a copy from another CPU that took so many times the usual is dropped */
 
 struct cpu_sampler {
@@ -39,6 +40,7 @@ struct cpu_sampler {
 	int cpu; /* -1: bound to none */
 	pthread_t thread;
 	bool started;
+	bool ran; /* was awake at least once */
 	sem_t wake;
 	atomic_bool awake;
 	enum sample_priority priority;
@@ -48,6 +50,8 @@ struct cpu_sampler {
 	struct stopped_threads stopped;
 	uint32_t *places;
 	uint64_t usual_copy_ns;
+	uint64_t wake_floor_ns;       /* how late the promptest of the last wake-ups were */
+	bool prompt;                  /* this tick's wake-up was */
 	struct pyspyd_accuracy count; /* written by this sampler alone */
 };
 
@@ -257,13 +261,24 @@ static void leave_to(struct look *look, struct sample_thread *thread, int cpu) {
 	look->me->count.discarded++;
 }
 
-static bool read_run_time(struct sample_thread *thread, uint64_t tick) {
+/* Without a raised priority the scheduler lets the target run on until it enters the kernel, more often than not; such
+ * a look would find it at its system calls. Only wake-ups that came as promptly as can be found it wherever it was. */
+static void take_preempted(struct look *look, struct sample_thread *thread) {
+	if (look->me->priority != PRIORITY_NONE || look->me->prompt) {
+		take(look, thread, true);
+		return;
+	}
+	thread->counted_tick = look->tick;
+	look->me->count.discarded++;
+}
+
+static bool read_run_time(struct sample_thread *thread, uint64_t now_ns) {
 	struct proc_schedstat stat;
 
 	if (proc_task_schedstat(&thread->task, &stat))
 		return false;
 	if (stat.run_ns != thread->run_ns)
-		thread->ran_tick = tick;
+		thread->ran_ns = now_ns;
 	thread->run_ns = stat.run_ns;
 	return true;
 }
@@ -282,7 +297,7 @@ static void look_at_active(struct look *look, struct sample_thread *thread) {
 		else if (cpu != look->me->cpu)
 			leave_to(look, thread, cpu);
 		else
-			take(look, thread, true);
+			take_preempted(look, thread);
 		if (cpu == look->me->cpu)
 			look->me->busy_ns = look->now_ns;
 		return;
@@ -309,7 +324,7 @@ static void settle_ended(void *userdata, struct sample_thread *thread) {
 static void activate(struct look *look, struct sample_thread *thread) {
 	repeat(look, thread, look->tick);
 	thread->active = true;
-	thread->ran_tick = look->tick;
+	thread->ran_ns = look->now_ns;
 }
 
 /* Somebody ran who was thought asleep, or a thread began or ended. */
@@ -322,7 +337,7 @@ static void search_woken(struct look *look) {
 		struct sample_thread *thread = *item;
 		uint64_t before = thread->run_ns;
 
-		if (!read_run_time(thread, look->tick))
+		if (!read_run_time(thread, look->now_ns))
 			lost = true;
 		else if (!thread->active && thread->run_ns != before) {
 			activate(look, thread);
@@ -340,10 +355,14 @@ static void search_woken(struct look *look) {
 	look->active_run_ns = active;
 }
 
+static bool fell_asleep(const struct sample_thread *thread, uint64_t now_ns) {
+	return now_ns > thread->ran_ns + IDLE_AFTER_NS && thread->captured && !(thread->flags & SAMPLE_RUNNING) &&
+		thread->run_ns == thread->captured_run_ns;
+}
+
 static void mind_idle(struct look *look) {
 	struct sample_target *target = look->target;
 	uint64_t total = process_run_ns(target);
-	uint64_t idle_after = IDLE_AFTER_NS / look->me->owner->schedule.period_ns + 2;
 	uint64_t idle, tolerance;
 
 	look->active_run_ns = 0;
@@ -352,8 +371,7 @@ static void mind_idle(struct look *look) {
 
 		if (!thread->active)
 			continue;
-		if (read_run_time(thread, look->tick) && look->tick > thread->ran_tick + idle_after &&
-			thread->captured && thread->run_ns == thread->captured_run_ns)
+		if (read_run_time(thread, look->now_ns) && fell_asleep(thread, look->now_ns))
 			thread->active = false;
 		if (thread->active)
 			look->active_run_ns += thread->run_ns;
@@ -429,6 +447,15 @@ static void park(struct cpu_sampler *me) {
 	me->busy_ns = clock_mono_ns();
 }
 
+/* The floor follows prompt wake-ups at once and forgets them slowly, as the machine changes. */
+static void judge_wake(struct cpu_sampler *me, uint64_t late_ns) {
+	if (!me->wake_floor_ns || late_ns < me->wake_floor_ns)
+		me->wake_floor_ns = late_ns;
+	else
+		me->wake_floor_ns += me->wake_floor_ns / 1024 + 1;
+	me->prompt = late_ns < me->wake_floor_ns + LATE_WAKE_NS;
+}
+
 static void run_ticks(struct cpu_sampler *me) {
 	struct sampler *sampler = me->owner;
 	uint64_t tick = schedule_next(&sampler->schedule, clock_mono_ns());
@@ -438,6 +465,7 @@ static void run_ticks(struct cpu_sampler *me) {
 
 		sleep_until(due);
 		now = clock_mono_ns();
+		judge_wake(me, now - due);
 		if (now > due + sampler->schedule.period_ns / 2 && is_leader(me))
 			me->count.late++;
 		look_around(me, tick, now);
@@ -539,10 +567,11 @@ static void *cpu_sampler_main(void *arg) {
 		CPU_ZERO(&set);
 		CPU_SET(me->cpu, &set);
 		sched_setaffinity(0, sizeof(set), &set);
-		me->priority = priority_raise();
+		me->priority = sampler->options.ordinary_priority ? priority_ordinary() : priority_raise();
 		if (!is_leader(me))
 			park(me);
 	}
+	me->ran = true;
 	if (sampler->options.blocking)
 		run_blocking(me);
 	else if (sampler->options.rate_hz == 0)
@@ -561,21 +590,6 @@ static int init_cpu_sampler(struct sampler *sampler, struct cpu_sampler *me, int
 	sem_init(&me->wake, 0, 0);
 	me->places = calloc(LIMIT_FRAMES, sizeof(*me->places));
 	return r ? r : me->places ? 0 : -ENOMEM;
-}
-
-/* Tries the priority in a thread of its own, so that the caller's stays what it was. */
-static void *try_priority(void *arg) {
-	*(enum sample_priority *)arg = priority_raise();
-	return NULL;
-}
-
-static enum sample_priority reachable_priority(void) {
-	enum sample_priority reached = PRIORITY_NONE;
-	pthread_t thread;
-
-	if (!pthread_create(&thread, NULL, try_priority, &reached))
-		pthread_join(thread, NULL);
-	return reached;
 }
 
 static void raise_file_limit(void) {
@@ -598,8 +612,7 @@ int sampler_new(const struct sampler_options *options, struct sampler **ret_samp
 	sampler->options = *options;
 	sampler->schedule.period_ns = options->rate_hz > 0 ? (uint64_t)(NS_PER_SEC / options->rate_hz) : FAST_TICK_NS;
 	sampler->schedule.period_ns = max_of(sampler->schedule.period_ns, 1ULL);
-	sampler->remote = options->ordinary_priority || options->rate_hz == 0 || options->blocking ||
-		reachable_priority() == PRIORITY_NONE;
+	sampler->remote = options->rate_hz == 0 || options->blocking;
 	CPU_ZERO(&allowed);
 	sched_getaffinity(0, sizeof(allowed), &allowed);
 	sampler->cpus_n = sampler->remote ? 1 : CPU_SETSIZE;
@@ -712,7 +725,7 @@ void sampler_accuracy(const struct sampler *sampler, struct pyspyd_accuracy *ret
 
 		if (!me->owner)
 			continue;
-		if (me->priority || sampler->remote)
+		if (me->ran)
 			priority = min_of(priority, me->priority);
 		sum.looks += me->count.looks;
 		sum.samples += me->count.samples;

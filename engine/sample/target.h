@@ -36,7 +36,7 @@ struct sample_thread {
 	bool captured;            /* has a stack that can be counted again */
 	uint64_t run_ns;          /* run counter now, as last read */
 	uint64_t captured_run_ns; /* … when its stack was captured */
-	uint64_t ran_tick;        /* last tick at which the counter had moved */
+	uint64_t ran_ns;          /* when the counter was last seen to have moved */
 	uint64_t counted_tick;    /* last tick that was accounted for */
 	unsigned flags;           /* of its last sample */
 	raddr leaf_code;
