@@ -8,6 +8,7 @@
  * kernel gave them; proc_condition turns them into those of proc.h. */
 
 #define FILES_STAT_SIZE 2048 /* above the longest stat line: 52 numbers of 20 digits and a name of 64 */
+#define FILES_STATUS_MAX (64U << 10)
 
 /* The file as it is, at most size - 1 bytes, NUL-terminated. Return: 0; negative errno. */
 int files_read_small(int dir_fd, const char *name, char *buf, size_t size, size_t *ret_len);

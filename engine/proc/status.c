@@ -12,8 +12,6 @@
 #include "engine/proc/text.h"
 #include <string.h>
 
-#define STATUS_MAX (64U << 10)
-
 struct fields {
 	struct proc_status status;
 	bool uid, gid, ns_pid;
@@ -124,7 +122,7 @@ int proc_status_parse(const char *text, size_t len, struct proc_status *ret) {
 int proc_status_read(const struct proc *proc, struct proc_status *ret) {
 	_free_ char *data = NULL;
 	size_t len;
-	int r = proc_read_file(proc, "status", STATUS_MAX, &data, &len);
+	int r = proc_read_file(proc, "status", FILES_STATUS_MAX, &data, &len);
 
 	return r ? r : proc_status_parse(data, len, ret);
 }
