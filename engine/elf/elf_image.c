@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: MIT */
+/* Headers, sections, symbols and the build id of one ELF file, and its place in memory.
+ *
+ * The headers are copied once and checked, and everything later is decided from the copy: the file's owner may rewrite
+ * it under our hands, so that a size that was checked must not be read a second time. This is why the file is read with
+ * pread on the plain structures of elf.h: libelf sizes its own tables by what it reads itself, and a sparse file can
+ * claim 60 million sections.
+ *
+ * Does not read extended numbering (more than 65,279 sections or 65,534 segments: no linked file has it), compressed
+ * sections, symbol versions, or a dynamic symbol table without section headers. */
+#include "engine/elf/elf_image.h"
+
+#include <elf.h>
+#include <endian.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define FILE_MAX (4ULL << 30)
+#define NAMES_MAX (1U << 20)     /* section names */
+#define SYMBOLS_MAX (256U << 20) /* bytes of one symbol table, and of its strings */
+#define NOTES_MAX (64U << 10)
+#define LOADS_MAX 64         /* segments looked at */
+#define BIAS_MAPS_MAX 1024   /* mappings of one file looked at */
+#define NOTE_ALIGN_DEFAULT 4 /* p_align 8 means 8, everything else 4 */
+#define NATIVE_DATA (__BYTE_ORDER == __LITTLE_ENDIAN ? ELFDATA2LSB : ELFDATA2MSB)
+
+struct symbols {
+	bool read;
+	Elf64_Sym *items;
+	size_t n;
+	char *names; /* ends with NUL */
+	size_t names_len;
+};
+
+struct elf_image {
+	int fd;
+	uint64_t size;
+	Elf64_Ehdr header;
+	Elf64_Phdr loads[LOADS_MAX];
+	size_t loads_n;
+	Elf64_Phdr *segments;
+	size_t segments_n;
+	Elf64_Shdr *sections;
+	size_t sections_n;
+	char *section_names; /* ends with NUL */
+	size_t section_names_len;
+	struct symbols dynamic, full;
+};
+
+static int read_at(const struct elf_image *img, uint64_t offset, void *buf, size_t len) {
+	uint8_t *out = buf;
+
+	if (offset > img->size || len > img->size - offset)
+		return -EIO;
+	while (len) {
+		ssize_t n = pread(img->fd, out, len, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		out += n;
+		offset += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* Reads into new memory, with a NUL behind. Return: 0; -EFBIG above max; as read_at. */
+static int read_new(const struct elf_image *img, uint64_t offset, uint64_t len, size_t max, void *ret_data) {
+	_free_ char *data = NULL;
+	int r;
+
+	if (len > max)
+		return -EFBIG;
+	if (offset > img->size || len > img->size - offset)
+		return -EIO;
+	data = malloc((size_t)len + 1);
+	if (!data)
+		return -ENOMEM;
+	r = read_at(img, offset, data, (size_t)len);
+	if (r)
+		return r;
+	data[len] = '\0';
+	*(char **)ret_data = take_ptr(data);
+	return 0;
+}
+
+static int read_header(struct elf_image *img) {
+	Elf64_Ehdr *header = &img->header;
+	int r = read_at(img, 0, header, sizeof(*header));
+
+	if (r)
+		return r == -EIO ? -ENOEXEC : r;
+	if (memcmp(header->e_ident, ELFMAG, SELFMAG) || header->e_ident[EI_CLASS] != ELFCLASS64 ||
+		header->e_ident[EI_DATA] != NATIVE_DATA || header->e_ident[EI_VERSION] != EV_CURRENT)
+		return -ENOEXEC;
+	return header->e_type == ET_EXEC || header->e_type == ET_DYN ? 0 : -ENOEXEC;
+}
+
+static bool load_is_sane(const Elf64_Phdr *load) {
+	uint64_t end;
+
+	return load->p_filesz <= load->p_memsz && !__builtin_add_overflow(load->p_vaddr, load->p_memsz, &end) &&
+		!__builtin_add_overflow(load->p_offset, load->p_filesz, &end);
+}
+
+static int read_segments(struct elf_image *img) {
+	const Elf64_Ehdr *header = &img->header;
+	int r;
+
+	if (!header->e_phnum || header->e_phnum == PN_XNUM || header->e_phentsize != sizeof(Elf64_Phdr))
+		return -ENOEXEC;
+	r = read_new(img, header->e_phoff, header->e_phnum * sizeof(Elf64_Phdr), SIZE_MAX - 1, &img->segments);
+	if (r)
+		return r == -EIO ? -ENOEXEC : r;
+	img->segments_n = header->e_phnum;
+	for (size_t i = 0; i < img->segments_n; i++) {
+		const Elf64_Phdr *segment = &img->segments[i];
+
+		if (segment->p_type != PT_LOAD)
+			continue;
+		if (img->loads_n == LOADS_MAX || !load_is_sane(segment))
+			return -ENOEXEC;
+		img->loads[img->loads_n++] = *segment;
+	}
+	return img->loads_n ? 0 : -ENOEXEC;
+}
+
+/* Return: 0 also where there are none to be had; -ENOMEM and errors of reading. */
+static int read_sections(struct elf_image *img) {
+	const Elf64_Ehdr *header = &img->header;
+	const Elf64_Shdr *names;
+	int r;
+
+	if (!header->e_shnum || header->e_shentsize != sizeof(Elf64_Shdr) || header->e_shstrndx >= header->e_shnum)
+		return 0;
+	r = read_new(img, header->e_shoff, header->e_shnum * sizeof(Elf64_Shdr), SIZE_MAX - 1, &img->sections);
+	if (r)
+		return r == -EIO ? 0 : r;
+	names = &img->sections[header->e_shstrndx];
+	r = read_new(img, names->sh_offset, names->sh_size, NAMES_MAX, &img->section_names);
+	if (r)
+		return r == -EIO || r == -EFBIG ? 0 : r;
+	img->section_names_len = (size_t)names->sh_size;
+	img->sections_n = header->e_shnum;
+	return 0;
+}
+
+int elf_image_open(int fd, struct elf_image **ret) {
+	struct elf_image *img;
+	struct stat st;
+	int r;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -ENOEXEC;
+	if ((uint64_t)st.st_size > FILE_MAX)
+		return -EFBIG;
+	img = calloc(1, sizeof(*img));
+	if (!img)
+		return -ENOMEM;
+	img->fd = fd;
+	img->size = (uint64_t)st.st_size;
+	r = read_header(img);
+	if (!r)
+		r = read_segments(img);
+	if (!r)
+		r = read_sections(img);
+	if (r) {
+		elf_image_free(img);
+		return r;
+	}
+	*ret = img;
+	return 0;
+}
+
+static void symbols_deinit(struct symbols *symbols) {
+	free(symbols->items);
+	free(symbols->names);
+	*symbols = (struct symbols){ 0 };
+}
+
+void elf_image_free(struct elf_image *img) {
+	if (!img)
+		return;
+	symbols_deinit(&img->dynamic);
+	symbols_deinit(&img->full);
+	free(img->segments);
+	free(img->sections);
+	free(img->section_names);
+	free(img);
+}
+
+uint16_t elf_image_machine(const struct elf_image *img) {
+	return img->header.e_machine;
+}
+
+int elf_image_section(struct elf_image *img, const char *name, uint64_t *ret_vaddr, uint64_t *ret_size) {
+	for (size_t i = 0; i < img->sections_n; i++) {
+		const Elf64_Shdr *section = &img->sections[i];
+
+		if (!(section->sh_flags & SHF_ALLOC) || section->sh_name >= img->section_names_len ||
+			strcmp(img->section_names + section->sh_name, name))
+			continue;
+		*ret_vaddr = section->sh_addr;
+		*ret_size = section->sh_size;
+		return 0;
+	}
+	return -ENOENT;
+}
+
+static int load_symbols(struct elf_image *img, const Elf64_Shdr *table, struct symbols *symbols) {
+	struct symbols read = { .read = true };
+	const Elf64_Shdr *names;
+	int r;
+
+	if (table->sh_entsize != sizeof(Elf64_Sym) || table->sh_link >= img->sections_n)
+		return -ENOENT;
+	names = &img->sections[table->sh_link];
+	if (table->sh_type == SHT_NOBITS || names->sh_type != SHT_STRTAB)
+		return -ENOENT;
+	r = read_new(img, table->sh_offset, table->sh_size, SYMBOLS_MAX, &read.items);
+	if (!r)
+		r = read_new(img, names->sh_offset, names->sh_size, SYMBOLS_MAX, &read.names);
+	if (r) {
+		symbols_deinit(&read);
+		return r;
+	}
+	read.n = (size_t)(table->sh_size / sizeof(Elf64_Sym));
+	read.names_len = (size_t)names->sh_size;
+	*symbols = read;
+	return 0;
+}
+
+/* Reads the first table of a type. A broken one counts as none. Return: 0; -ENOMEM and errors of reading. */
+static int need_symbols(struct elf_image *img, uint32_t type, struct symbols *symbols) {
+	if (symbols->read)
+		return 0;
+	for (size_t i = 0; i < img->sections_n; i++) {
+		int r;
+
+		if (img->sections[i].sh_type != type)
+			continue;
+		r = load_symbols(img, &img->sections[i], symbols);
+		if (r && r != -ENOENT && r != -EFBIG && r != -EIO)
+			return r;
+		break;
+	}
+	symbols->read = true;
+	return 0;
+}
+
+static bool symbol_is(const struct symbols *symbols, const Elf64_Sym *symbol, const char *name) {
+	unsigned type = ELF64_ST_TYPE(symbol->st_info);
+
+	return symbol->st_name < symbols->names_len && !strcmp(symbols->names + symbol->st_name, name) &&
+		symbol->st_shndx != SHN_UNDEF && symbol->st_shndx != SHN_ABS && symbol->st_shndx != SHN_COMMON &&
+		type != STT_TLS && type != STT_SECTION && type != STT_FILE;
+}
+
+static const Elf64_Sym *find_symbol(const struct symbols *symbols, const char *name) {
+	const Elf64_Sym *local = NULL;
+
+	for (size_t i = 0; i < symbols->n; i++) {
+		const Elf64_Sym *symbol = &symbols->items[i];
+
+		if (!symbol_is(symbols, symbol, name))
+			continue;
+		if (ELF64_ST_BIND(symbol->st_info) != STB_LOCAL)
+			return symbol;
+		if (!local)
+			local = symbol;
+	}
+	return local;
+}
+
+int elf_image_symbol(struct elf_image *img, const char *name, uint64_t *ret_vaddr, uint64_t *ret_size) {
+	const struct {
+		uint32_t type;
+		struct symbols *symbols;
+	} tables[] = { { SHT_DYNSYM, &img->dynamic }, { SHT_SYMTAB, &img->full } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
+		int r = need_symbols(img, tables[i].type, tables[i].symbols);
+		const Elf64_Sym *symbol;
+
+		if (r)
+			return r;
+		symbol = find_symbol(tables[i].symbols, name);
+		if (!symbol)
+			continue;
+		*ret_vaddr = symbol->st_value;
+		*ret_size = symbol->st_size;
+		return 0;
+	}
+	return -ENOENT;
+}
+
+static size_t align_up(size_t n, size_t align) {
+	return (n + align - 1) / align * align;
+}
+
+/* Looks for the build id in the bytes of notes. Sizes are below 2^32 and the buffer below NOTES_MAX: nothing wraps. */
+static const uint8_t *find_build_id(const uint8_t *notes, size_t len, size_t align, size_t *ret_len) {
+	size_t pos = 0;
+
+	while (pos < len && len - pos >= sizeof(Elf64_Nhdr)) {
+		size_t name_pos = pos + sizeof(Elf64_Nhdr), desc_pos;
+		Elf64_Nhdr note;
+
+		memcpy(&note, notes + pos, sizeof(note));
+		desc_pos = align_up(name_pos + note.n_namesz, align);
+		if (desc_pos > len || note.n_descsz > len - desc_pos)
+			return NULL;
+		if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == sizeof(ELF_NOTE_GNU) && note.n_descsz &&
+			!memcmp(notes + name_pos, ELF_NOTE_GNU, sizeof(ELF_NOTE_GNU))) {
+			*ret_len = note.n_descsz;
+			return notes + desc_pos;
+		}
+		pos = align_up(desc_pos + note.n_descsz, align);
+	}
+	return NULL;
+}
+
+static int build_id_in(const struct elf_image *img, uint64_t offset, uint64_t len, uint64_t align, uint8_t *buf,
+	size_t cap, size_t *ret_len) {
+	_free_ uint8_t *notes = NULL;
+	const uint8_t *id;
+	size_t id_len;
+	int r = read_new(img, offset, len, NOTES_MAX, &notes);
+
+	if (r)
+		return r == -ENOMEM ? r : -ENOENT;
+	id = find_build_id(notes, (size_t)len, align == 8 ? 8 : NOTE_ALIGN_DEFAULT, &id_len);
+	if (!id)
+		return -ENOENT;
+	if (id_len > cap)
+		return -ENOSPC;
+	memcpy(buf, id, id_len);
+	*ret_len = id_len;
+	return 0;
+}
+
+int elf_image_build_id(struct elf_image *img, uint8_t *buf, size_t cap, size_t *ret_len) {
+	int r = -ENOENT;
+
+	for (size_t i = 0; r == -ENOENT && i < img->segments_n; i++) {
+		const Elf64_Phdr *s = &img->segments[i];
+
+		if (s->p_type == PT_NOTE)
+			r = build_id_in(img, s->p_offset, s->p_filesz, s->p_align, buf, cap, ret_len);
+	}
+	for (size_t i = 0; r == -ENOENT && i < img->sections_n; i++) {
+		const Elf64_Shdr *s = &img->sections[i];
+
+		if (s->sh_type == SHT_NOTE)
+			r = build_id_in(img, s->sh_offset, s->sh_size, s->sh_addralign, buf, cap, ret_len);
+	}
+	return r;
+}
+
+int elf_image_writable_loads(const struct elf_image *img, struct elf_load *loads, size_t cap, size_t *ret_n) {
+	size_t n = 0;
+
+	for (size_t i = 0; i < img->loads_n && n < cap; i++) {
+		const Elf64_Phdr *load = &img->loads[i];
+
+		if (load->p_flags & PF_W)
+			loads[n++] = (struct elf_load){
+				.vaddr = load->p_vaddr,
+				.memsz = load->p_memsz,
+				.filesz = load->p_filesz,
+			};
+	}
+	*ret_n = n;
+	return 0;
+}
+
+int elf_image_read_vaddr(const struct elf_image *img, uint64_t vaddr, void *buf, size_t len) {
+	for (size_t i = 0; i < img->loads_n; i++) {
+		const Elf64_Phdr *load = &img->loads[i];
+		uint64_t at = vaddr - load->p_vaddr;
+
+		if (vaddr >= load->p_vaddr && at <= load->p_filesz && len <= load->p_filesz - at)
+			return read_at(img, load->p_offset + at, buf, len);
+	}
+	return -EFAULT;
+}
+
+/* What elf_image_bias works on. The kernel maps whole pages of the page size of this machine, which is the target's. */
+struct place {
+	const struct elf_image *img;
+	const struct proc_map *maps;
+	size_t n;
+	const struct proc_map *of;
+	uint64_t page_mask;
+};
+
+static bool same_file(const struct proc_map *a, const struct proc_map *b) {
+	return a->inode == b->inode && a->dev == b->dev && !strcmp(a->path, b->path);
+}
+
+static const struct proc_map *map_at(const struct place *place, raddr addr) {
+	size_t low = 0, high = place->n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (place->maps[middle].end <= addr)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < place->n && place->maps[low].start <= addr ? &place->maps[low] : NULL;
+}
+
+/* Whether the segment's first page lies where it belongs. What runs has to be executable there, so that a plain copy of
+ * the file in memory is not taken for the image; data may have become read-only. */
+static bool lies_at(const struct place *place, const Elf64_Phdr *load, uint64_t bias) {
+	raddr addr = (load->p_vaddr + bias) & place->page_mask;
+	const struct proc_map *map = map_at(place, addr);
+
+	return map && same_file(map, place->of) && (!(load->p_flags & PF_X) || map->exec) &&
+		map->offset + (addr - map->start) == (load->p_offset & place->page_mask);
+}
+
+/* Segments in place, doubled, and one more where `of` is inside of the image. */
+static unsigned score_of(const struct place *place, uint64_t bias) {
+	const struct elf_image *img = place->img;
+	unsigned score = 0;
+	bool inside = false;
+
+	for (size_t i = 0; i < img->loads_n; i++) {
+		const Elf64_Phdr *load = &img->loads[i];
+		uint64_t first = load->p_vaddr & place->page_mask;
+
+		if (load->p_filesz && lies_at(place, load, bias))
+			score += 2;
+		inside |= place->of->start - bias - first < load->p_vaddr - first + load->p_memsz;
+	}
+	return score ? score + inside : 0;
+}
+
+static bool contains_offset(const struct proc_map *map, uint64_t offset) {
+	return offset >= map->offset && offset - map->offset < map->end - map->start;
+}
+
+int elf_image_bias(const struct elf_image *img, const struct proc_map *maps, size_t n, const struct proc_map *of,
+	uint64_t *ret_bias) {
+	struct place place = { .img = img, .maps = maps, .n = n, .of = of };
+	unsigned best = 0, looked_at = 0;
+	uint64_t bias = 0;
+
+	place.page_mask = ~((uint64_t)sysconf(_SC_PAGESIZE) - 1);
+	for (size_t m = 0; m < n && looked_at < BIAS_MAPS_MAX; m++) {
+		if (!same_file(&maps[m], of))
+			continue;
+		looked_at++;
+		for (size_t i = 0; i < img->loads_n; i++) {
+			uint64_t offset = img->loads[i].p_offset & place.page_mask, candidate;
+			unsigned score;
+
+			if (!img->loads[i].p_filesz || !contains_offset(&maps[m], offset))
+				continue;
+			candidate =
+				maps[m].start + (offset - maps[m].offset) - (img->loads[i].p_vaddr & place.page_mask);
+			score = score_of(&place, candidate);
+			if (score > best) {
+				best = score;
+				bias = candidate;
+			}
+		}
+	}
+	if (!best)
+		return -ENOENT;
+	*ret_bias = bias;
+	return 0;
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_ELF_ELF_IMAGE_H
+#define PYSPYD_ELF_ELF_IMAGE_H
+
+#include "engine/base/util.h"
+#include "engine/proc/proc.h"
+#include <stddef.h>
+#include <stdint.h>
+
+/* One ELF file of a target: where its sections and symbols lie, and where the process has them.
+ *
+ * vaddr is an address as the file has it; raddr = vaddr + bias. The file belongs to the target and may be anything, and
+ * may change while it is read: it is only ever read (never mapped), every size is bounded, and what is broken is an
+ * error or not found. Errors of all functions besides those named: -EIO where the file ends too early, -ENOMEM, other
+ * negative errno of pread. */
+
+struct elf_image;
+
+/* ELF64 in this machine's byte order, executables and shared objects, up to 4 GiB. `fd` stays the caller's and open as
+ * long as the image is used; its file position does not matter. Section headers that cannot be read count as none.
+ * Return: 0; -ENOEXEC it is none of these or broken; -EFBIG. */
+int elf_image_open(int fd, struct elf_image **ret);
+void elf_image_free(struct elf_image *img);
+
+/* EM_X86_64, EM_AARCH64 … */
+uint16_t elf_image_machine(const struct elf_image *img);
+
+/* A section that is loaded into memory, by its name (".PyRuntime"). Return: 0; -ENOENT. */
+int elf_image_section(struct elf_image *img, const char *name, uint64_t *ret_vaddr, uint64_t *ret_size);
+
+/* A defined function or object by its name, in .dynsym first, then in .symtab; a global one goes before local ones of
+ * that name. Thread-local symbols have no address and are not found. The tables are read at the first call and kept.
+ * Return: 0; -ENOENT. */
+int elf_image_symbol(struct elf_image *img, const char *name, uint64_t *ret_vaddr, uint64_t *ret_size);
+
+/* The GNU build id. Return: 0; -ENOENT; -ENOSPC where it is longer than cap. */
+int elf_image_build_id(struct elf_image *img, uint8_t *buf, size_t cap, size_t *ret_len);
+
+/* Where the process has the file: the difference between addresses in memory and in the file, modulo 2^64. `maps` are
+ * the process's mappings, ascending as proc_maps_read gives them, `of` is one of the file's. A file may be mapped
+ * several times, and partly, and as plain bytes: the bias taken is the one under which most of its segments lie where
+ * they belong, and among equals the one whose image `of` is in. Return: 0; -ENOENT where no segment is mapped. */
+int elf_image_bias(const struct elf_image *img, const struct proc_map *maps, size_t n, const struct proc_map *of,
+	uint64_t *ret_bias);
+
+struct elf_load {
+	uint64_t vaddr;
+	uint64_t memsz;  /* bytes in memory; vaddr + memsz does not wrap */
+	uint64_t filesz; /* of these, from the file; the rest starts as zeros */
+};
+
+/* The writable segments (data and bss), at most cap of them; *ret_n says how many were stored. Return: 0. */
+int elf_image_writable_loads(const struct elf_image *img, struct elf_load *loads, size_t cap, size_t *ret_n);
+
+/* The bytes that the file has for [vaddr, vaddr + len), which lie in one segment: initial values. Return: 0; -EFAULT
+ * where the file has none for all of them (bss, or outside). */
+int elf_image_read_vaddr(const struct elf_image *img, uint64_t vaddr, void *buf, size_t len);
+
+#endif
