@@ -157,7 +157,7 @@ python3 -m json.tool "$work/p.speedscope.json" >/dev/null || fail "the speedscop
 python3 -c 'import gzip, sys; assert gzip.open(sys.argv[1]).read()' "$work/p.pb.gz" || fail "the pprof file is not gzip"
 python3 -c 'import sys, xml.etree.ElementTree as e; e.parse(sys.argv[1])' "$work/p.svg" || fail "the svg is not XML"
 grep -q 'longest_chain.* [0-9][0-9]*$' "$work/p.collapsed" || fail "the collapsed file lacks the spinning function"
-ls -A "$work" | grep -q '^\.pyspyd-' && fail "a temporary file was left"
+[ -z "$(find "$work" -name '.pyspyd-*')" ] || fail "a temporary file was left"
 
 expect 0 record --pid "$target" -d 300ms --format collapsed -o -
 grep -q longest_chain "$work/out" || fail "-o - does not write to stdout"
