@@ -392,8 +392,7 @@ int elf_image_read_vaddr(const struct elf_image *img, uint64_t vaddr, void *buf,
 /* What elf_image_bias works on. The kernel maps whole pages of the page size of this machine, which is the target's. */
 struct place {
 	const struct elf_image *img;
-	const struct proc_map *maps;
-	size_t n;
+	const proc_map_vec *maps;
 	const struct proc_map *of;
 	uint64_t page_mask;
 };
@@ -403,17 +402,17 @@ static bool same_file(const struct proc_map *a, const struct proc_map *b) {
 }
 
 static const struct proc_map *map_at(const struct place *place, raddr addr) {
-	size_t low = 0, high = place->n;
+	size_t low = 0, high = place->maps->n;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (place->maps[middle].end <= addr)
+		if (place->maps->items[middle].end <= addr)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return low < place->n && place->maps[low].start <= addr ? &place->maps[low] : NULL;
+	return low < place->maps->n && place->maps->items[low].start <= addr ? &place->maps->items[low] : NULL;
 }
 
 /* Whether the segment's first page lies where it belongs. What runs has to be executable there, so that a plain copy of
@@ -447,31 +446,36 @@ static bool contains_offset(const struct proc_map *map, uint64_t offset) {
 	return offset >= map->offset && offset - map->offset < map->end - map->start;
 }
 
-int elf_image_bias(const struct elf_image *img, const struct proc_map *maps, size_t n, const struct proc_map *of,
-	uint64_t *ret_bias) {
-	struct place place = { .img = img, .maps = maps, .n = n, .of = of };
+/* Tries each segment whose first page a mapping of the file holds. */
+static void look_at_map(const struct place *place, const struct proc_map *map, unsigned *best, uint64_t *bias) {
+	for (size_t i = 0; i < place->img->loads_n; i++) {
+		const Elf64_Phdr *load = &place->img->loads[i];
+		uint64_t offset = load->p_offset & place->page_mask, candidate;
+		unsigned score;
+
+		if (!load->p_filesz || !contains_offset(map, offset))
+			continue;
+		candidate = map->start + (offset - map->offset) - (load->p_vaddr & place->page_mask);
+		score = score_of(place, candidate);
+		if (score > *best) {
+			*best = score;
+			*bias = candidate;
+		}
+	}
+}
+
+int elf_image_bias(
+	const struct elf_image *img, const proc_map_vec *maps, const struct proc_map *of, uint64_t *ret_bias) {
+	struct place place = { .img = img, .maps = maps, .of = of };
 	unsigned best = 0, looked_at = 0;
 	uint64_t bias = 0;
 
 	place.page_mask = ~((uint64_t)sysconf(_SC_PAGESIZE) - 1);
-	for (size_t m = 0; m < n && looked_at < BIAS_MAPS_MAX; m++) {
-		if (!same_file(&maps[m], of))
+	for (size_t i = 0; i < maps->n && looked_at < BIAS_MAPS_MAX; i++) {
+		if (!same_file(&maps->items[i], of))
 			continue;
 		looked_at++;
-		for (size_t i = 0; i < img->loads_n; i++) {
-			uint64_t offset = img->loads[i].p_offset & place.page_mask, candidate;
-			unsigned score;
-
-			if (!img->loads[i].p_filesz || !contains_offset(&maps[m], offset))
-				continue;
-			candidate =
-				maps[m].start + (offset - maps[m].offset) - (img->loads[i].p_vaddr & place.page_mask);
-			score = score_of(&place, candidate);
-			if (score > best) {
-				best = score;
-				bias = candidate;
-			}
-		}
+		look_at_map(&place, &maps->items[i], &best, &bias);
 	}
 	if (!best)
 		return -ENOENT;

@@ -40,8 +40,8 @@ int elf_image_build_id(struct elf_image *img, uint8_t *buf, size_t cap, size_t *
  * the process's mappings, ascending as proc_maps_read gives them, `of` is one of the file's. A file may be mapped
  * several times, and partly, and as plain bytes: the bias taken is the one under which most of its segments lie where
  * they belong, and among equals the one whose image `of` is in. Return: 0; -ENOENT where no segment is mapped. */
-int elf_image_bias(const struct elf_image *img, const struct proc_map *maps, size_t n, const struct proc_map *of,
-	uint64_t *ret_bias);
+int elf_image_bias(
+	const struct elf_image *img, const proc_map_vec *maps, const struct proc_map *of, uint64_t *ret_bias);
 
 struct elf_load {
 	uint64_t vaddr;
