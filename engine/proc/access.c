@@ -225,24 +225,42 @@ static bool is_below(int fd, const struct stat *ours) {
 	return false;
 }
 
-/* The target's ids as our namespace names them: an id that has no name here belongs to a namespace above or beside. */
-static bool ids_are_mapped(const struct proc *proc) {
+/* What an uid_map says to us: the number of ids, and whether all have a name in our namespace. */
+struct id_map {
+	uint64_t ids;
+	bool named;
+};
+
+static bool read_id_map(int dir_fd, const char *name, struct id_map *ret) {
+	struct id_map map = { .named = true };
 	char buf[8192];
 	struct text t, line;
-	uint64_t inside, outside;
 	size_t len;
 
-	if (files_read_small(proc->dir_fd, "uid_map", buf, sizeof(buf), &len))
-		return true;
+	if (files_read_small(dir_fd, name, buf, sizeof(buf), &len))
+		return false;
 	for (t = text_of(buf, len); text_line(&t, &line);) {
-		text_blanks(&line);
-		if (!text_u64(&line, &inside))
+		uint64_t column[3];
+		size_t i = 0;
+
+		for (text_blanks(&line); i < 3 && text_u64(&line, &column[i]); i++)
+			text_blanks(&line);
+		if (i < 3)
 			continue;
-		text_blanks(&line);
-		if (text_u64(&line, &outside) && outside == UNMAPPED_ID)
-			return false;
+		map.named &= column[1] != UNMAPPED_ID;
+		map.ids += column[2];
 	}
+	*ret = map;
 	return true;
+}
+
+/* A namespace below ours has only ids that ours has as well: no unnamed ones, and not more. */
+static bool ids_fit_below(const struct proc *proc) {
+	struct id_map ours, theirs;
+
+	if (!read_id_map(AT_FDCWD, "/proc/self/uid_map", &ours) || !read_id_map(proc->dir_fd, "uid_map", &theirs))
+		return true;
+	return theirs.named && theirs.ids <= ours.ids;
 }
 
 static bool shares_userns(const struct proc *proc) {
@@ -252,7 +270,7 @@ static bool shares_userns(const struct proc *proc) {
 	if (fd >= 0 && !stat("/proc/self/ns/user", &ours))
 		return is_below(fd, &ours);
 	close_fd(&fd);
-	return ids_are_mapped(proc);
+	return ids_fit_below(proc);
 }
 
 static bool is_descendant(const struct proc *proc) {
