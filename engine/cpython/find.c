@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define FILES_MAX 2048             /* distinct mapped files that are opened */
-#define SCAN_BYTES_MAX (64U << 20) /* of writable data that are scanned */
+#define SCAN_BYTES_MAX (16U << 20) /* of writable data that are scanned */
 #define SCAN_BLOCK_BYTES (256U << 10)
 #define SCAN_CANDIDATES_MAX 16
 #define OLD_THREADS_HEAD 8   /* PyInterpreterState.tstate_head, 3.6 to 3.9 */
@@ -87,7 +87,7 @@ static int look_into_file(
 		return r == PROC_E_GONE ? r : 0; /* a file that cannot be had has nothing to say */
 	if (elf_image_open(fd, &image))
 		return 0;
-	r = elf_image_bias(image, maps, map, &bias) ? 0 : add_from_image(image, bias, candidates);
+	r = elf_image_bias(image, maps->items, maps->n, map, &bias) ? 0 : add_from_image(image, bias, candidates);
 	elf_image_free(image);
 	return r;
 }

@@ -333,6 +333,35 @@ struct profile *recorder_profile(struct recorder *recorder) {
 	return recorder->profile;
 }
 
+/* All targets' locks, in the order in which they were added: nobody else takes more than one. */
+int recorder_forget(struct recorder *recorder) {
+	struct profile *fresh, *old = recorder->profile;
+	int r = profile_new(&fresh);
+
+	if (r)
+		return r;
+	for (size_t i = 0; i < recorder->members.n; i++)
+		pthread_mutex_lock(&recorder->members.items[i]->target->lock);
+	pthread_mutex_lock(&recorder->lock);
+	fresh->start_real_ns = old->start_real_ns;
+	fresh->period_ns = old->period_ns;
+	fresh->kind = old->kind;
+	recorder->profile = fresh;
+	for (size_t i = 0; i < recorder->members.n; i++) {
+		struct member *member = recorder->members.items[i];
+		const char *name = intern_str(&old->strings, member->process_name);
+
+		member->process_name = intern_add(&fresh->strings, name, strlen(name));
+		member->frames.n = 0;
+		sample_target_forget(member->target);
+	}
+	pthread_mutex_unlock(&recorder->lock);
+	for (size_t i = recorder->members.n; i > 0; i--)
+		pthread_mutex_unlock(&recorder->members.items[i - 1]->target->lock);
+	profile_free(old);
+	return 0;
+}
+
 void recorder_lock(struct recorder *recorder) {
 	pthread_mutex_lock(&recorder->lock);
 }

@@ -42,6 +42,10 @@ struct profile *recorder_profile(struct recorder *recorder);
 void recorder_lock(struct recorder *recorder);
 void recorder_unlock(struct recorder *recorder);
 
+/* Starts the profile and everything that was decoded anew, so that a long watch does not grow without end. Ids and
+ * nodes given before mean nothing afterwards. Call without any lock. Return: 0; -ENOMEM. */
+int recorder_forget(struct recorder *recorder);
+
 struct sampler *recorder_sampler(struct recorder *recorder);
 
 /* The profile's id of a thread that was sampled, or UINT32_MAX. */

@@ -175,6 +175,18 @@ int sample_target_refresh(
 	return r;
 }
 
+void sample_target_forget(struct sample_target *target) {
+	py_code_cache_deinit(&target->codes);
+	py_code_cache_init(&target->codes, &target->rt, &target->strings);
+	target->places.n = 0;
+	map_clear(&target->place_index);
+	vec_foreach (thread, &target->threads) {
+		(*thread)->captured = false;
+		(*thread)->active = true;
+		(*thread)->mark = 0;
+	}
+}
+
 /* Bytecode offsets that a frame can have: -2 before its first instruction. */
 static bool offset_is_sane(const struct py_code *code, int64_t offset) {
 	if (code->bytecode)

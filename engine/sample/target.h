@@ -72,6 +72,9 @@ void sample_target_free(struct sample_target *target);
 int sample_target_refresh(
 	struct sample_target *target, void (*on_end)(void *userdata, struct sample_thread *thread), void *userdata);
 
+/* Forgets what was decoded, and the threads' last stacks and marks with it. Call with the lock held. */
+void sample_target_forget(struct sample_target *target);
+
 /* Decodes a captured stack into places, innermost first. *ret_places has room for stack->frames.n entries.
  * Return: 0; PY_E_TORN; MEM_E_*; -ENOMEM. */
 int sample_target_decode(

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_PIPELINE_FINDINGS_H
+#define PYSPYD_PIPELINE_FINDINGS_H
+
+#include "engine/pipeline/watched.h"
+
+/* From a watch's samples and counters to findings: feeds the detectors, keeps the findings' lives, hands events to the
+ * watch's callback. */
+
+struct findings;
+
+/* Reads the settings ("DETECTOR.KEY=VALUE"). Return: 0; PYSPYD_E_USAGE for one that there is not, or whose value is
+ * bad; -ENOMEM. */
+int findings_new(const struct pyspyd_watch_options *options, struct recorder *const *recorder,
+	struct findings **ret_findings, struct err *err);
+void findings_free(struct findings *findings);
+
+/* One interval of one process, after watched_update. Return: 0; a callback's value; -ENOMEM. */
+int findings_feed(struct findings *findings, struct watched *watched, uint64_t now_ns);
+
+/* The process has ended: what was open about it is resolved. */
+int findings_end(struct findings *findings, struct watched *watched, uint64_t now_ns);
+
+/* Lets go of what is kept for a process. */
+void findings_forget(struct findings *findings, struct watched *watched);
+
+#endif

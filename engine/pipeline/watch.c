@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT */
+/* pyspyd_watch: choose processes, sample them, report every interval, let the detectors decide. Everything but the
+ * sampling itself happens in the caller's thread. */
+#include "pyspyd/watch.h"
+
+#include "engine/base/clock.h"
+#include "engine/pipeline/findings.h"
+#include "engine/pipeline/watched.h"
+#include <errno.h>
+#include <regex.h>
+#include <time.h>
+
+#define DEFAULT_RATE_HZ 20
+#define DEFAULT_INTERVAL_NS NS_PER_SEC
+#define STARTING_WAIT_NS (5 * NS_PER_SEC)
+#define TEND_NS (100 * NS_PER_MS)
+#define SEARCH_NS (2 * NS_PER_SEC)    /* between two looks for new processes */
+#define PROFILE_BYTES_MAX (32U << 20) /* what is interned is forgotten beyond this */
+
+struct watch {
+	const struct pyspyd_watch_options *options;
+	struct recorder *recorder;
+	struct findings *findings;
+	VEC(struct watched *) watched;
+	regex_t regex;
+	struct map not_python; /* pid and start time of processes that were looked at in vain */
+	uint64_t searched_ns;
+	int callback_result;
+};
+
+static void on_tap(void *userdata, const struct sample *sample, uint32_t node) {
+	struct watch *watch = userdata;
+
+	vec_foreach (watched, &watch->watched)
+		if ((*watched)->target == sample->target)
+			window_add(&(*watched)->window, sample, node);
+}
+
+static int adopt(struct watch *watch, struct sample_target *target) {
+	struct watched *watched;
+	int r = watched_new(target, &watched);
+
+	if (r)
+		return r;
+	recorder_lock(watch->recorder);
+	r = vec_push(&watch->watched, watched);
+	recorder_unlock(watch->recorder);
+	if (r)
+		watched_free(watched);
+	return r;
+}
+
+/* Processes that the recorder attached to by itself: children, and those that executed another Python. */
+static int adopt_new(struct watch *watch) {
+	size_t n;
+	struct sample_target *const *targets = recorder_targets(watch->recorder, &n);
+	int r = 0;
+
+	for (size_t i = watch->watched.n; !r && i < n; i++)
+		r = adopt(watch, targets[i]);
+	return r == PYSPYD_E_GONE ? 0 : r;
+}
+
+static bool is_watched(const struct watch *watch, pid_t pid) {
+	vec_foreach (watched, &watch->watched)
+		if ((*watched)->target->proc.pid == pid && !(*watched)->ended)
+			return true;
+	return false;
+}
+
+static bool matches(const struct watch *watch, const struct proc *proc) {
+	struct strbuf _cleanup_(strbuf_deinit) line = { 0 };
+	struct proc_identity id;
+	bool match;
+
+	if (watch->options->all)
+		return true;
+	if (proc_identity_read(proc, &id))
+		return false;
+	for (char **arg = id.cmdline; *arg; arg++)
+		strbuf_addf(&line, arg == id.cmdline ? "%s" : " %s", *arg);
+	proc_identity_free(&id);
+	match = !regexec(&watch->regex, strbuf_str(&line), 0, NULL, 0);
+	return match;
+}
+
+static uint64_t identity_key(const struct proc *proc) {
+	return (uint64_t)proc->pid << 40 ^ proc->start_ticks;
+}
+
+/* One process that may be a Python; one that is none is not looked at again, unless it is still young. */
+static void try_process(struct watch *watch, pid_t pid) {
+	struct proc proc;
+	struct err err;
+	uint64_t unused;
+	int r;
+
+	if (pid == getpid() || is_watched(watch, pid) || proc_open("/proc", pid, &proc))
+		return;
+	if (!map_get(&watch->not_python, identity_key(&proc), &unused) && matches(watch, &proc)) {
+		r = recorder_add(watch->recorder, pid, 0, NULL, &err);
+		if (r == PYSPYD_E_UNSUPPORTED || r == PYSPYD_E_DENIED)
+			(void)!map_put(&watch->not_python, identity_key(&proc), 1);
+	}
+	proc_close(&proc);
+}
+
+static int search(struct watch *watch, uint64_t now_ns) {
+	pid_vec pids = { 0 };
+	int r;
+
+	if (watch->options->pid || (watch->searched_ns && now_ns < watch->searched_ns + SEARCH_NS))
+		return 0;
+	watch->searched_ns = now_ns;
+	r = proc_list("/proc", &pids);
+	for (size_t i = 0; !r && i < pids.n; i++)
+		try_process(watch, pids.items[i]);
+	vec_free(&pids);
+	return r;
+}
+
+static int update(struct watch *watch, struct watched *watched, uint64_t now_ns) {
+	int r = watched->ended ? PYSPYD_E_GONE : watched_update(watched, now_ns);
+
+	if (r == PYSPYD_E_GONE && !watched->ended) {
+		watched->ended = true;
+		return findings_end(watch->findings, watched, now_ns);
+	}
+	if (r)
+		return r == PYSPYD_E_GONE ? 0 : r;
+	pthread_mutex_lock(&watched->target->lock);
+	sampler_flush(recorder_sampler(watch->recorder), watched->target);
+	pthread_mutex_unlock(&watched->target->lock);
+	return findings_feed(watch->findings, watched, now_ns);
+}
+
+static int report(struct watch *watch) {
+	struct pyspyd_watch_process *reports = calloc(watch->watched.n + 1, sizeof(*reports));
+	size_t n = 0;
+	int r = reports ? 0 : -ENOMEM;
+
+	recorder_lock(watch->recorder);
+	vec_foreach (watched, &watch->watched) {
+		if (r)
+			break;
+		r = watched_report(*watched, watch->recorder, &reports[n]);
+		n += !r;
+		window_turn(&(*watched)->window);
+	}
+	profile_reset_counts(recorder_profile(watch->recorder)); /* the windows keep what is needed */
+	recorder_unlock(watch->recorder);
+	if (!r && watch->options->on_report)
+		r = watch->options->on_report(watch->options->userdata, reports, n);
+	for (size_t i = 0; i < n; i++)
+		watched_report_deinit(&reports[i]);
+	free(reports);
+	return r;
+}
+
+/* An ended process is reported once as such, then forgotten here; the recorder keeps its target to the end. */
+static size_t count_alive(const struct watch *watch) {
+	size_t alive = 0;
+
+	vec_foreach (watched, &watch->watched)
+		alive += !(*watched)->ended;
+	return alive;
+}
+
+static int interval(struct watch *watch, uint64_t now_ns) {
+	int r = adopt_new(watch);
+
+	for (size_t i = 0; !r && i < watch->watched.n; i++)
+		r = update(watch, watch->watched.items[i], now_ns);
+	if (!r)
+		r = report(watch);
+	if (!r && profile_bytes(recorder_profile(watch->recorder)) > PROFILE_BYTES_MAX)
+		r = recorder_forget(watch->recorder);
+	return r;
+}
+
+/* Waits until then, tending the recorder meanwhile. Return: whether anything is left to watch. */
+static bool wait_until(struct watch *watch, uint64_t until_ns) {
+	const struct pyspyd_watch_options *options = watch->options;
+	uint64_t now;
+	size_t alive = 1;
+
+	while (alive && (now = clock_mono_ns()) < until_ns && !(options->stop && *options->stop)) {
+		nanosleep(&(struct timespec){ .tv_nsec = (long)min_of(until_ns - now, TEND_NS) }, NULL);
+		alive = recorder_tend(watch->recorder, options->children);
+		if (!options->pid)
+			alive = 1; /* others may come */
+	}
+	return alive;
+}
+
+static int run(struct watch *watch) {
+	const struct pyspyd_watch_options *options = watch->options;
+	uint64_t every = options->interval_ns ? options->interval_ns : DEFAULT_INTERVAL_NS;
+	uint64_t start = clock_mono_ns(), end = options->duration_ns ? start + options->duration_ns : UINT64_MAX,
+		 next = start;
+
+	while (!(options->stop && *options->stop) && next < end) {
+		bool alive;
+		int r;
+
+		next = min_of(next + every, end);
+		alive = wait_until(watch, next);
+		r = search(watch, clock_mono_ns());
+		if (!r)
+			r = interval(watch, clock_boot_ns());
+		if (r)
+			return r;
+		if (!alive && !count_alive(watch))
+			return PYSPYD_E_GONE;
+		next = max_of(next, clock_mono_ns() > every ? clock_mono_ns() - every : 0); /* late: do not catch up */
+	}
+	return 0;
+}
+
+static int start(struct watch *watch, struct err *err) {
+	const struct pyspyd_watch_options *options = watch->options;
+	struct recorder_options recorder = {
+		.sampler = { .rate_hz = options->rate_hz > 0 ? options->rate_hz : DEFAULT_RATE_HZ,
+			.mode = PYSPYD_MODE_WALL,
+			.want_gil = true,
+			.want_gc = true },
+		.tap = on_tap,
+		.userdata = watch,
+	};
+	int r = 0;
+
+	if (options->name_regex && regcomp(&watch->regex, options->name_regex, REG_EXTENDED | REG_NOSUB))
+		return err_set(err, PYSPYD_E_USAGE, "'%s' is not a regular expression", options->name_regex);
+	r = findings_new(options, &watch->recorder, &watch->findings, err);
+	if (!r)
+		r = recorder_new(&recorder, &watch->recorder);
+	if (!r && options->pid)
+		r = recorder_add(watch->recorder, options->pid, STARTING_WAIT_NS, NULL, err);
+	if (!r)
+		r = search(watch, clock_mono_ns());
+	if (!r)
+		r = adopt_new(watch);
+	return r ? r : recorder_start(watch->recorder);
+}
+
+int pyspyd_watch(const struct pyspyd_watch_options *options, struct err *err) {
+	struct watch watch = { .options = options };
+	int r = start(&watch, err);
+
+	if (!r)
+		r = run(&watch);
+	if (r == PYSPYD_E_GONE && (!err || !err->text[0]))
+		err_set(err, r, "process %d has ended", (int)options->pid);
+	recorder_free(watch.recorder);
+	vec_foreach (watched, &watch.watched) {
+		findings_forget(watch.findings, *watched);
+		watched_free(*watched);
+	}
+	vec_free(&watch.watched);
+	findings_free(watch.findings);
+	map_deinit(&watch.not_python);
+	if (options->name_regex)
+		regfree(&watch.regex);
+	return r;
+}
