@@ -4,6 +4,7 @@
 #include "pyspyd/watch.h"
 
 #include "engine/base/clock.h"
+#include "engine/base/strbuf.h"
 #include "engine/pipeline/findings.h"
 #include "engine/pipeline/watched.h"
 #include <errno.h>
@@ -166,6 +167,21 @@ static size_t count_alive(const struct watch *watch) {
 	return alive;
 }
 
+/* A long watch of a program that makes code all the time would grow without end. */
+static int start_anew(struct watch *watch) {
+	int r = recorder_forget(watch->recorder);
+
+	if (r)
+		return r;
+	recorder_lock(watch->recorder);
+	vec_foreach (watched, &watch->watched) {
+		window_deinit(&(*watched)->window);
+		(*watched)->window = (struct window){ 0 };
+	}
+	recorder_unlock(watch->recorder);
+	return 0;
+}
+
 static int interval(struct watch *watch, uint64_t now_ns) {
 	int r = adopt_new(watch);
 
@@ -174,7 +190,7 @@ static int interval(struct watch *watch, uint64_t now_ns) {
 	if (!r)
 		r = report(watch);
 	if (!r && profile_bytes(recorder_profile(watch->recorder)) > PROFILE_BYTES_MAX)
-		r = recorder_forget(watch->recorder);
+		r = start_anew(watch);
 	return r;
 }
 

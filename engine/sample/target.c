@@ -176,10 +176,16 @@ int sample_target_refresh(
 }
 
 void sample_target_forget(struct sample_target *target) {
+	struct intern strings;
+
 	py_code_cache_deinit(&target->codes);
 	py_code_cache_init(&target->codes, &target->rt, &target->strings);
 	target->places.n = 0;
 	map_clear(&target->place_index);
+	if (!intern_init(&strings)) {
+		intern_deinit(&target->strings);
+		target->strings = strings;
+	}
 	vec_foreach (thread, &target->threads) {
 		(*thread)->captured = false;
 		(*thread)->active = true;
