@@ -179,7 +179,7 @@ static int reread(int fd, char *buf, size_t size, size_t *ret_len) {
 
 int proc_task_state(const struct proc_task *task, char *ret_state, int *ret_processor) {
 	char buf[FILES_STAT_SIZE];
-	size_t len;
+	size_t len = 0;
 	int r = reread(task->stat_fd, buf, sizeof(buf), &len);
 
 	return r ? r : proc_stat_state(buf, len, ret_state, ret_processor);
@@ -187,7 +187,7 @@ int proc_task_state(const struct proc_task *task, char *ret_state, int *ret_proc
 
 int proc_task_schedstat(const struct proc_task *task, struct proc_schedstat *ret) {
 	char buf[128];
-	size_t len;
+	size_t len = 0;
 	int r = reread(task->schedstat_fd, buf, sizeof(buf), &len);
 
 	return r ? r : proc_schedstat_parse(buf, len, ret);
