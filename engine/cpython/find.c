@@ -87,7 +87,7 @@ static int look_into_file(
 		return r == PROC_E_GONE ? r : 0; /* a file that cannot be had has nothing to say */
 	if (elf_image_open(fd, &image))
 		return 0;
-	r = elf_image_bias(image, maps->items, maps->n, map, &bias) ? 0 : add_from_image(image, bias, candidates);
+	r = elf_image_bias(image, maps, map, &bias) ? 0 : add_from_image(image, bias, candidates);
 	elf_image_free(image);
 	return r;
 }
