@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/* pyspyd_dump for machines and for people:
+ *
+ *   Process 4711: python3 app.py (Python 3.13.1)
+ *
+ *   Thread 4711 (MainThread) [R, GIL]
+ *     parse (/srv/app/json.py:88)
+ *       text: str = '{"a": 1}'
+ *     <module> (/srv/app/app.py:3)
+ */
+#include "pyspyd/dump.h"
+
+#include "engine/finding/stack_json.h"
+#include "engine/finding/stack_text.h"
+#include <inttypes.h>
+
+static json_t *threads_json(const struct pyspyd_dump *dump) {
+	json_t *array = json_array();
+	bool ok = array != NULL;
+
+	for (size_t i = 0; ok && i < dump->threads_n; i++)
+		ok = !json_array_append_new(array, stack_json_thread(&dump->threads[i], NULL, -1));
+	return json_done(ok, array);
+}
+
+static json_t *counters_json(const struct pyspyd_dump *dump) {
+	uint64_t frames = 0, truncated = 0, incomplete = 0;
+	json_t *object = json_object();
+	bool ok;
+
+	for (size_t i = 0; i < dump->threads_n; i++) {
+		frames += dump->threads[i].frames_n;
+		truncated += dump->threads[i].truncated;
+		incomplete += dump->threads[i].incomplete;
+	}
+	ok = json_put(true, object, "threads", json_count(dump->threads_n));
+	ok = json_put(ok, object, "frames", json_count(frames));
+	ok = json_put(ok, object, "truncated", json_count(truncated));
+	ok = json_put(ok, object, "incomplete", json_count(incomplete));
+	return json_done(ok, object);
+}
+
+char *pyspyd_dump_json(const struct pyspyd_dump *dump) {
+	json_t *object = json_object();
+	bool ok = json_put(true, object, "schema", json_string("pyspyd.dump/1"));
+
+	ok = json_put(ok, object, "process", stack_json_process(&dump->process));
+	ok = json_put(ok, object, "threads", threads_json(dump));
+	ok = json_put(ok, object, "counters", counters_json(dump));
+	return json_line(json_done(ok, object));
+}
+
+static void add_header(struct strbuf *sb, const struct pyspyd_process *process, bool colour) {
+	text_style(sb, colour, TEXT_BOLD);
+	strbuf_addf(sb, "Process %d: ", (int)process->pid);
+	text_command(sb, process);
+	text_style(sb, colour, TEXT_PLAIN);
+	strbuf_adds(sb, " (Python ");
+	text_add(sb, process->python, TEXT_NAME_MAX);
+	strbuf_adds(sb, ")\n");
+}
+
+static void add_thread_line(struct strbuf *sb, const struct pyspyd_thread *thread, bool colour) {
+	bool running = thread->state == 'R';
+
+	text_style(sb, colour, running ? TEXT_GREEN : TEXT_BOLD);
+	if (thread->tid)
+		strbuf_addf(sb, "Thread %d (", (int)thread->tid);
+	else
+		strbuf_addf(sb, "Thread 0x%" PRIx64 " (", thread->ident);
+	text_add(sb, thread->name, TEXT_NAME_MAX);
+	strbuf_adds(sb, ") [");
+	strbuf_add_printable(sb, thread->state ? &thread->state : "?", 1);
+	if (thread->gil == PYSPYD_GIL_HELD)
+		strbuf_adds(sb, ", GIL");
+	if (thread->gil == PYSPYD_GIL_WAITING)
+		strbuf_adds(sb, ", waits for the GIL");
+	if (thread->in_gc)
+		strbuf_adds(sb, ", collects garbage");
+	if (thread->interpreter > 0)
+		strbuf_addf(sb, ", interpreter %" PRId64, thread->interpreter);
+	strbuf_adds(sb, "]");
+	text_style(sb, colour, TEXT_PLAIN);
+	strbuf_adds(sb, "\n");
+}
+
+static void add_local(struct strbuf *sb, const struct pyspyd_local *local, bool colour) {
+	text_style(sb, colour, TEXT_CYAN);
+	strbuf_adds(sb, "    ");
+	text_add(sb, local->name, TEXT_NAME_MAX);
+	text_style(sb, colour, TEXT_PLAIN);
+	strbuf_adds(sb, ": ");
+	text_add(sb, local->type, TEXT_NAME_MAX);
+	strbuf_adds(sb, " = ");
+	text_add(sb, local->value, TEXT_PATH_MAX);
+	strbuf_adds(sb, "\n");
+}
+
+static void add_thread(struct strbuf *sb, const struct pyspyd_thread *thread, bool colour) {
+	add_thread_line(sb, thread, colour);
+	for (size_t i = 0; i < thread->frames_n; i++) {
+		const struct pyspyd_frame *frame = &thread->frames[i];
+
+		strbuf_adds(sb, "  ");
+		text_frame(sb, frame, false, colour);
+		strbuf_adds(sb, "\n");
+		for (size_t j = 0; frame->locals && j < frame->locals_n; j++)
+			add_local(sb, &frame->locals[j], colour);
+	}
+	if (!thread->frames_n && !thread->incomplete)
+		strbuf_adds(sb, "  (no Python frames)\n");
+	if (thread->truncated)
+		strbuf_adds(sb, "  … (deeper than is read: the outermost calls are missing)\n");
+	if (thread->incomplete)
+		strbuf_adds(sb, "  … (incomplete: it moved while it was read, or memory was not there)\n");
+}
+
+char *pyspyd_dump_text(const struct pyspyd_dump *dump, bool colour) {
+	struct strbuf sb = { 0 };
+
+	add_header(&sb, &dump->process, colour);
+	for (size_t i = 0; i < dump->threads_n; i++) {
+		strbuf_adds(&sb, "\n");
+		add_thread(&sb, &dump->threads[i], colour);
+	}
+	return strbuf_take(&sb);
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/* Freeing what the public headers describe: frames, threads, processes, dumps, rows of processes. Half-built objects
+ * are ordinary: whatever was not reached is NULL or 0. */
+#include "pyspyd/dump.h"
+#include "pyspyd/ps.h"
+#include <stdlib.h>
+
+static void locals_free(struct pyspyd_local *locals, size_t n) {
+	if (!locals)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		free(locals[i].name);
+		free(locals[i].type);
+		free(locals[i].value);
+	}
+	free(locals);
+}
+
+void pyspyd_frames_free(struct pyspyd_frame *frames, size_t n) {
+	if (!frames)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		free(frames[i].function);
+		free(frames[i].qualname);
+		free(frames[i].file);
+		free(frames[i].module);
+		locals_free(frames[i].locals, frames[i].locals_n);
+	}
+	free(frames);
+}
+
+void pyspyd_threads_free(struct pyspyd_thread *threads, size_t n) {
+	if (!threads)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		free(threads[i].name);
+		pyspyd_frames_free(threads[i].frames, threads[i].frames_n);
+	}
+	free(threads);
+}
+
+void pyspyd_process_deinit(struct pyspyd_process *process) {
+	if (!process)
+		return;
+	free(process->name);
+	for (char **argument = process->cmdline; argument && *argument; argument++)
+		free(*argument);
+	free(process->cmdline);
+	free(process->exe);
+	free(process->python);
+	free(process->cgroup);
+	free(process->container);
+	free(process->unit);
+	*process = (struct pyspyd_process){ 0 };
+}
+
+void pyspyd_dump_free(struct pyspyd_dump *dump) {
+	if (!dump)
+		return;
+	pyspyd_process_deinit(&dump->process);
+	pyspyd_threads_free(dump->threads, dump->threads_n);
+	free(dump);
+}
+
+void pyspyd_ps_free(struct pyspyd_ps_row *rows, size_t n) {
+	if (!rows)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		pyspyd_process_deinit(&rows[i].process);
+		free(rows[i].user);
+		free(rows[i].why_not);
+	}
+	free(rows);
+}

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+/* Dumps and rows of processes as text and as JSON: what people read, the schema's keys in order, hostile names. */
+#include "pyspyd/dump.h"
+#include "pyspyd/ps.h"
+
+#include "engine/base/util.h"
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <string.h>
+
+#define S(text) ((char[]){ text }) /* the public structs own their strings: not const */
+
+static struct pyspyd_local locals[] = {
+	{ .name = S("text"), .type = S("builtins.str"), .value = S("'{}'") },
+	{ .name = S("password"), .type = S("builtins.str"), .value = S("***"), .masked = true },
+};
+static struct pyspyd_frame frames[] = {
+	{ .function = S("parse"),
+		.qualname = S("Reader.parse"),
+		.file = S("/srv/app/json.py"),
+		.module = S("app.json"),
+		.line = 88,
+		.locals = locals,
+		.locals_n = ARRAY_SIZE(locals) },
+	{ .function = S("<module>"),
+		.qualname = S("<module>"),
+		.file = S("/srv/app/app.py"),
+		.module = S("__main__"),
+		.line = 3 },
+};
+static struct pyspyd_thread threads[] = {
+	{ .tid = 4711,
+		.ident = 140000000000000,
+		.name = S("MainThread"),
+		.state = 'R',
+		.gil = PYSPYD_GIL_HELD,
+		.frames = frames,
+		.frames_n = ARRAY_SIZE(frames) },
+	{ .tid = 4712,
+		.name = S("worker-3"),
+		.state = 'S',
+		.gil = PYSPYD_GIL_WAITING,
+		.interpreter = 2,
+		.truncated = true,
+		.in_gc = true,
+		.frames = frames + 1,
+		.frames_n = 1 },
+	{ .tid = 4713, .name = S("idle"), .state = 'S' },
+};
+static char *cmdline[] = { S("python3"), S("app.py"), NULL };
+static struct pyspyd_dump dump = {
+	.process = { .pid = 4711,
+		.start_real_ns = 1000000001,
+		.name = S("python3"),
+		.cmdline = cmdline,
+		.exe = S("/usr/bin/python3.13"),
+		.python = S("3.13.1"),
+		.uid = 1000,
+		.cgroup = S("/user.slice") },
+	.threads = threads,
+	.threads_n = ARRAY_SIZE(threads),
+};
+
+static void expect_keys(json_t *object, const char *keys) {
+	char have[512] = "";
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(object, key, value) {
+		strcat(have, *have ? " " : "");
+		strcat(have, key);
+	}
+	cr_assert_str_eq(have, keys);
+}
+
+Test(dump_text, reads_well) {
+	_free_ char *text = pyspyd_dump_text(&dump, false);
+
+	cr_assert_str_eq(text,
+		"Process 4711: python3 app.py (Python 3.13.1)\n"
+		"\n"
+		"Thread 4711 (MainThread) [R, GIL]\n"
+		"  Reader.parse (/srv/app/json.py:88)\n"
+		"    text: builtins.str = '{}'\n"
+		"    password: builtins.str = ***\n"
+		"  <module> (/srv/app/app.py:3)\n"
+		"\n"
+		"Thread 4712 (worker-3) [S, waits for the GIL, collects garbage, interpreter 2]\n"
+		"  <module> (/srv/app/app.py:3)\n"
+		"  … (deeper than is read: the outermost calls are missing)\n"
+		"\n"
+		"Thread 4713 (idle) [S]\n"
+		"  (no Python frames)\n");
+}
+
+Test(dump_text, colour_is_only_where_wanted) {
+	_free_ char *plain = pyspyd_dump_text(&dump, false);
+	_free_ char *coloured = pyspyd_dump_text(&dump, true);
+
+	cr_assert_null(strchr(plain, '\x1b'));
+	cr_assert_not_null(strstr(coloured, "\x1b[0m"));
+}
+
+Test(dump_text, json_has_the_schema_s_keys) {
+	_free_ char *line = pyspyd_dump_json(&dump);
+	json_t *root = json_loads(line, 0, NULL), *thread, *frame;
+
+	cr_assert_not_null(root);
+	cr_assert_null(strchr(line, '\n'));
+	expect_keys(root, "schema process threads counters");
+	cr_assert_str_eq(json_string_value(json_object_get(root, "schema")), "pyspyd.dump/1");
+	expect_keys(
+		json_object_get(root, "process"), "pid start_time name cmdline exe python uid cgroup container unit");
+	cr_assert_str_eq(json_string_value(json_object_get(json_object_get(root, "process"), "start_time")),
+		"1970-01-01T00:00:01.000000001Z");
+	cr_assert(json_is_null(json_object_get(json_object_get(root, "process"), "unit")));
+	thread = json_array_get(json_object_get(root, "threads"), 0);
+	expect_keys(thread,
+		"tid name role state cpu_percent holds waits_for stack ident gil in_gc interpreter "
+		"truncated incomplete");
+	cr_assert_eq(json_array_size(json_object_get(thread, "holds")), 1);
+	cr_assert_eq(json_object_size(json_object_get(thread, "waits_for")), 0);
+	frame = json_array_get(json_object_get(thread, "stack"), 0);
+	expect_keys(frame, "lang function qualname file line module locals");
+	expect_keys(json_array_get(json_object_get(thread, "stack"), 1), "lang function qualname file line module");
+	expect_keys(json_array_get(json_object_get(frame, "locals"), 0), "name type value masked");
+	cr_assert_eq(json_integer_value(json_object_get(json_object_get(root, "counters"), "frames")), 3);
+	json_decref(root);
+}
+
+Test(dump_text, hostile_names_steer_nothing) {
+	char long_name[10001];
+	struct pyspyd_frame frame = { .function = S("\x1b]0;owned\x07"), .file = S("a\nb\xff.py"), .line = 1 };
+	struct pyspyd_thread thread = { .tid = 1, .name = long_name, .state = '\x1b', .frames = &frame, .frames_n = 1 };
+	struct pyspyd_dump hostile = { .threads = &thread, .threads_n = 1 };
+	_free_ char *text = NULL, *line = NULL;
+	json_t *root;
+
+	/* CSI as one C1 character, and a three-byte character that the cut would split. */
+	memset(long_name, 'x', 10000);
+	long_name[10000] = '\0';
+	memcpy(long_name, "\xc2\x9b\xe2\x80\xae\x7f", 6);
+	memcpy(long_name + 254, "\xe2\x82\xac", 3);
+	text = pyspyd_dump_text(&hostile, false);
+	line = pyspyd_dump_json(&hostile);
+	cr_assert_not_null(text);
+	cr_assert_lt(strlen(text), 1000);
+	for (const char *c = text; *c; c++)
+		cr_assert(*c == '\n' || ((unsigned char)*c >= 0x20 && *c != 0x7f));
+	cr_assert_null(strstr(text, "\xc2\x9b"));
+	cr_assert_not_null(strstr(text, "…"));
+	for (const char *c = line; *c; c++)
+		cr_assert((unsigned char)*c >= 0x20 && *c != 0x7f);
+	cr_assert_null(strstr(line, "\xc2\x9b"));
+	cr_assert_null(strstr(line, "\xe2\x80\xae"));
+	root = json_loads(line, 0, NULL);
+	cr_assert_not_null(root);
+	thread.name[0] = '\0';
+	cr_assert_eq(
+		strlen(json_string_value(json_object_get(json_array_get(json_object_get(root, "threads"), 0), "name"))),
+		10000);
+	json_decref(root);
+}
+
+Test(dump_text, an_empty_dump_is_written_too) {
+	struct pyspyd_dump empty = { 0 };
+	_free_ char *text = pyspyd_dump_text(&empty, true);
+	_free_ char *line = pyspyd_dump_json(&empty);
+
+	cr_assert_not_null(text);
+	cr_assert_not_null(line);
+}
+
+Test(dump_text, ps_json_has_the_process_s_bones) {
+	struct pyspyd_ps_row rows[2] = { 0 };
+	_free_ char *line = NULL;
+	json_t *root, *row;
+
+	rows[0] = (struct pyspyd_ps_row){ .process = dump.process,
+		.user = S("root"),
+		.cpu_percent = 12.3456,
+		.rss_bytes = 1 << 20,
+		.threads = 3,
+		.fds = UINT64_MAX,
+		.attachable = true };
+	line = pyspyd_ps_json(rows, 2);
+	root = json_loads(line, 0, NULL);
+	cr_assert_not_null(root);
+	expect_keys(root, "schema processes");
+	row = json_array_get(json_object_get(root, "processes"), 0);
+	expect_keys(row,
+		"pid start_time name cmdline exe python uid cgroup container unit user cpu_percent rss_bytes "
+		"threads fds attachable why_not");
+	cr_assert(json_is_null(json_object_get(row, "fds")));
+	cr_assert_float_eq(json_real_value(json_object_get(row, "cpu_percent")), 12.346, 1e-9);
+	json_decref(root);
+}
+
+Test(dump_text, freeing_takes_null_and_half_built) {
+	struct pyspyd_dump *half = calloc(1, sizeof(*half));
+	struct pyspyd_process process = { 0 };
+
+	half->threads = calloc(2, sizeof(*half->threads));
+	half->threads_n = 2;
+	half->threads[1].frames = calloc(1, sizeof(struct pyspyd_frame));
+	half->threads[1].frames_n = 1;
+	half->threads[1].frames[0].locals = calloc(1, sizeof(struct pyspyd_local));
+	half->threads[1].frames[0].locals_n = 1;
+	pyspyd_dump_free(half);
+	pyspyd_dump_free(NULL);
+	pyspyd_threads_free(NULL, 3);
+	pyspyd_frames_free(NULL, 3);
+	pyspyd_ps_free(NULL, 3);
+	pyspyd_process_deinit(&process);
+	pyspyd_process_deinit(NULL);
+}
