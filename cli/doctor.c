@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/term.h"
 #include "pyspyd/text.h"
+#include <errno.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -46,6 +47,8 @@ static int run(const struct command *command, int argc, char **argv) {
 
 	if (r >= 0)
 		return r;
+	if (args.pid && kill(args.pid, 0) && errno == ESRCH)
+		return cli_fail(err_set(&err, PYSPYD_E_GONE, "there is no process %d", args.pid), &err);
 	r = pyspyd_doctor(args.pid, &checks, &n, &err);
 	if (r)
 		return cli_fail(r, &err);
