@@ -239,7 +239,8 @@ static int start(struct watch *watch, struct err *err) {
 		.sampler = { .rate_hz = options->rate_hz > 0 ? options->rate_hz : DEFAULT_RATE_HZ,
 			.mode = PYSPYD_MODE_WALL,
 			.want_gil = true,
-			.want_gc = true },
+			.want_gc = true,
+			.want_native = true },
 		.tap = on_tap,
 		.userdata = watch,
 	};

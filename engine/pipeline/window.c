@@ -54,7 +54,7 @@ void window_add(struct window *window, const struct sample *sample, uint32_t nod
 	thread->running += sample->flags & SAMPLE_RUNNING ? sample->ticks : 0;
 	thread->gil += sample->flags & SAMPLE_GIL ? sample->ticks : 0;
 	thread->gc += sample->flags & SAMPLE_GC ? sample->ticks : 0;
-	thread->same_place += sample->flags & SAMPLE_SAME_PLACE ? sample->ticks : 0;
+	thread->native += sample->flags & SAMPLE_NATIVE ? sample->ticks : 0;
 	add_stack(slice, thread->tid, node, sample->ticks);
 }
 
@@ -82,7 +82,7 @@ struct window_thread window_thread_sum(const struct window *window, pid_t tid, s
 		sum.running += thread->running;
 		sum.gil += thread->gil;
 		sum.gc += thread->gc;
-		sum.same_place += thread->same_place;
+		sum.native += thread->native;
 	}
 	return sum;
 }

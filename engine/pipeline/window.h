@@ -13,7 +13,7 @@
 
 struct window_thread {
 	pid_t tid;
-	uint64_t samples, running, gil, gc, same_place;
+	uint64_t samples, running, gil, gc, native;
 };
 
 struct window_stack {

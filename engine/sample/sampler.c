@@ -17,6 +17,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/limits.h"
+#include "engine/cpython/opcodes.h"
 #include "engine/sample/blocking.h"
 #include "engine/sample/priority.h"
 #include "engine/sample/schedule.h"
@@ -104,7 +105,7 @@ static void repeat(struct look *look, struct sample_thread *thread, uint64_t unt
 
 	if (until)
 		thread->counted_tick = max_of(thread->counted_tick, until - 1);
-	thread->flags &= ~(unsigned)(SAMPLE_RUNNING | SAMPLE_SAME_PLACE);
+	thread->flags &= ~(unsigned)(SAMPLE_RUNNING | SAMPLE_NATIVE);
 	if (ticks && thread->captured && mode_wants(look->me->owner->options.mode, thread->flags))
 		emit(look, thread, NULL, 0, ticks);
 }
@@ -133,15 +134,23 @@ static unsigned flags_of(struct look *look, const struct sample_thread *thread, 
 	return flags;
 }
 
+/* Whether the thread is in native code: it stands at a call, or has run for a whole period at one instruction that can
+ * take long. */
 static void note_leaf(struct look *look, struct sample_thread *thread) {
 	const struct py_raw_stack *stack = &look->me->stack;
 	const struct py_raw_frame *leaf = stack->frames.n ? stack->frames.items : NULL;
+	bool same_place =
+		leaf && thread->captured && leaf->frame == thread->leaf_frame && leaf->instr == thread->leaf_instr;
 
-	if (leaf && thread->captured && leaf->frame + leaf->code == thread->leaf_code &&
-		leaf->instr == thread->leaf_instr && thread->run_ns != thread->captured_run_ns)
-		thread->flags |= SAMPLE_SAME_PLACE;
-	thread->leaf_code = leaf ? leaf->frame + leaf->code : 0;
+	thread->leaf_frame = leaf ? leaf->frame : 0;
 	thread->leaf_instr = leaf ? leaf->instr : 0;
+	if (!leaf || !look->me->owner->options.want_native || !(thread->flags & SAMPLE_RUNNING))
+		return;
+	switch (opcode_kind_read(&look->target->rt, leaf)) {
+	case OPCODE_CALL: thread->flags |= SAMPLE_NATIVE; break;
+	case OPCODE_OTHER: thread->flags |= same_place ? SAMPLE_NATIVE : 0; break;
+	case OPCODE_LIGHT: break;
+	}
 }
 
 static void count_failure(struct cpu_sampler *me, int r) {

@@ -26,7 +26,7 @@ struct sample {
 struct sampler_options {
 	double rate_hz; /* 0: as fast as one CPU can, from wherever it runs */
 	enum pyspyd_mode mode;
-	bool want_gil, want_gc; /* flags cost reads before 3.13, and always */
+	bool want_gil, want_gc, want_native; /* flags that cost reads of their own: the first before 3.13 only */
 	bool blocking;
 	bool ordinary_priority; /* do not try for a higher one (tests, benchmark) */
 	/* Called with the target's lock held, from the samplers' threads. */

@@ -39,7 +39,7 @@ struct sample_thread {
 	uint64_t ran_ns;          /* when the counter was last seen to have moved */
 	uint64_t counted_tick;    /* last tick that was accounted for */
 	unsigned flags;           /* of its last sample */
-	raddr leaf_code;
+	raddr leaf_frame;
 	int64_t leaf_instr;
 	uint64_t mark; /* the sink's own */
 };
