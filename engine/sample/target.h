@@ -24,8 +24,8 @@ enum sample_flag {
 	SAMPLE_GIL = 1 << 1,     /* held the GIL */
 	SAMPLE_GC = 1 << 2,      /* the interpreter was collecting garbage, and this thread held the GIL */
 	SAMPLE_TRUNCATED = 1 << 3,
-	SAMPLE_SAME_PLACE =
-		1 << 4, /* ran since its last sample and stands at the same instruction: a long call into native code */
+	SAMPLE_NATIVE = 1 << 4, /* in native code that Python called: at a call, or long at one heavy instruction
+				   (want_native) */
 };
 
 struct sample_thread {
