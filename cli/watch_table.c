@@ -83,6 +83,15 @@ static void add_header(struct frame *frame, const struct pyspyd_watch_process *p
 		n && first->priority ? first->priority : "-");
 }
 
+/* "f (/long/way/to/a.py:7)" is said as "f (a.py:7)", so that the line survives the cut at the edge. */
+static void drop_folders(char *where) {
+	char *open = strstr(where, " (");
+	char *slash = strrchr(where, '/');
+
+	if (open && slash && slash > open)
+		memmove(open + 2, slash + 1, strlen(slash + 1) + 1);
+}
+
 static void add_thread(struct frame *frame, const struct pyspyd_watch_thread *thread) {
 	_free_ char *name = pyspyd_printable(thread->name ? thread->name : "");
 	_free_ char *where = pyspyd_printable(thread->where ? thread->where : "");
@@ -91,6 +100,7 @@ static void add_thread(struct frame *frame, const struct pyspyd_watch_thread *th
 
 	if (!name || !where)
 		return;
+	drop_folders(where);
 	if (thread->gil_percent >= 0)
 		snprintf(gil, sizeof(gil), "%.0f", thread->gil_percent);
 	name[term_fit(name, NAME_COLUMNS)] = '\0';
