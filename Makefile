@@ -28,6 +28,8 @@ PKG_LIBS = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
 WARN := $(if $(SAN),-w,-Wall -Wextra)
 DEV_WARN := -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wpointer-arith \
 	-Wundef -Wvla -Wwrite-strings -Wformat-security -Wimplicit-fallthrough -Wdate-time -Wredundant-decls
+# gcc takes it that -errno may be 0, and then that a result was not set. clang does not know the option.
+DEV_WARN += $(if $(findstring clang,$(CC)),,-Wno-maybe-uninitialized)
 HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 OPT := $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2) -g
 SAN_FLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=undefined)
