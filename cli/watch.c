@@ -106,7 +106,7 @@ static int expand_spike(const struct command *command, struct watch_args *args, 
 		return options_error(command, "--spike: '%s' is not PERCENT:DURATION", args->spike);
 	if (args->settings.n + 2 > STRING_LIST_MAX)
 		return options_error(command, "--set: given too often");
-	snprintf(buf[0], sizeof(buf[0]), "spiking-thread.percent=%.*s", (int)(colon - args->spike), args->spike);
+	snprintf(buf[0], sizeof(buf[0]), "spiking-thread.pct=%.*s", (int)(colon - args->spike), args->spike);
 	snprintf(buf[1], sizeof(buf[1]), "spiking-thread.for=%s", colon + 1);
 	args->settings.items[args->settings.n++] = buf[0];
 	args->settings.items[args->settings.n++] = buf[1];
