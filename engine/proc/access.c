@@ -168,15 +168,18 @@ static int try_read(pid_t pid) {
 	return errno;
 }
 
+/* Where we may not read ourselves either, the call as such is forbidden, and the file tells whether anything else is.
+ * Where there is no such call at all, memory is read through the file. Return: 0 permitted; positive errno. */
 static int try_target(const struct proc *proc) {
 	_close_ int mem_fd = -1;
 	int error = try_read(proc->pid);
 
 	if (error != ENOSYS && (error != EPERM || !try_read(getpid())))
 		return error;
-	/* We may not read ourselves either: the call as such is forbidden. The slower way may be open. */
 	mem_fd = openat(proc->dir_fd, "mem", O_RDONLY | O_CLOEXEC);
-	return mem_fd >= 0 ? 0 : ENOSYS;
+	if (mem_fd < 0)
+		return errno == ENOENT ? ESRCH : errno;
+	return error == ENOSYS ? 0 : ENOSYS;
 }
 
 /* Finds "KEY:" in a status text and moves behind it. */

@@ -74,16 +74,21 @@ static bool find_hex_id(struct text component, struct text *ret_id) {
 
 /* `parent` is the path before the component. */
 static bool find_name(struct text component, struct text parent, struct text *ret_name) {
-	struct text above;
+	struct text name = component, above;
+	bool found;
 
-	*ret_name = component;
-	if (strip_start(ret_name, "lxc.payload."))
-		return text_left(ret_name);
-	if (strip_start(ret_name, "systemd-nspawn@"))
-		return strip_end(ret_name, ".service") && text_left(ret_name);
-	if (strip_start(ret_name, "machine-"))
-		return strip_end(ret_name, ".scope") && text_left(ret_name) && !strip_start(ret_name, "qemu");
-	return take_last(&parent, &above) && (text_is(&above, "lxc") || text_is(&above, "lxc.payload"));
+	if (strip_start(&name, "lxc.payload."))
+		found = true;
+	else if (strip_start(&name, "systemd-nspawn@"))
+		found = strip_end(&name, ".service");
+	else if (strip_start(&name, "machine-"))
+		found = strip_end(&name, ".scope") && !(text_left(&name) >= 4 && !memcmp(name.at, "qemu", 4));
+	else
+		found = take_last(&parent, &above) && (text_is(&above, "lxc") || text_is(&above, "lxc.payload"));
+	if (!found || !text_left(&name))
+		return false;
+	*ret_name = name;
+	return true;
 }
 
 static bool find_container(struct text path, struct text *ret_container) {
@@ -102,9 +107,12 @@ static bool find_unit(struct text path, struct text *ret_unit) {
 	struct text component;
 
 	while (take_last(&path, &component)) {
+		struct text name = component;
+
+		if (!strip_end(&name, ".service") && !strip_end(&name, ".scope"))
+			continue;
 		*ret_unit = component;
-		if (strip_end(&component, ".service") || strip_end(&component, ".scope"))
-			return text_left(&component);
+		return true;
 	}
 	return false;
 }
@@ -162,18 +170,18 @@ static void look_at_lines(struct text t, struct paths *paths) {
 int cgroup_parse(const char *text, size_t len, struct cgroup_names *ret_names) {
 	struct paths paths = { 0 };
 	struct cgroup_names names;
-	struct text path, unit = { 0 }, better;
+	struct text path, unit = { 0 }, container;
 
 	look_at_lines(text_of(text, len), &paths);
 	path = paths.unified;
 	if (text_left(&path) <= 1 && text_left(&paths.systemd))
 		path = paths.systemd;
-	if (!find_container(path, &better))
-		better = paths.container;
-	if (!find_unit(path, &unit) && !find_unit(paths.systemd, &unit))
-		unit = (struct text){ 0 };
+	if (!find_container(path, &container))
+		container = paths.container;
+	if (!find_unit(path, &unit))
+		find_unit(paths.systemd, &unit);
 	names.path = strndup(path.at ? path.at : "", text_left(&path));
-	names.container = copy_unescaped(better);
+	names.container = copy_unescaped(container);
 	names.unit = strndup(unit.at ? unit.at : "", text_left(&unit));
 	if (!names.path || !names.container || !names.unit) {
 		free(names.path);
