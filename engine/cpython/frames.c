@@ -124,7 +124,8 @@ static bool uses_cframe(const struct layout *l) {
 	return !layout_has(l->tstate_frame);
 }
 
-enum { RANGE_TSTATE, RANGE_GENERATION, RANGE_CFRAME, RANGES_FIXED };
+/* The counter comes first, so that nothing lies between the word that points to the innermost frame and the frames. */
+enum { RANGE_GENERATION, RANGE_TSTATE, RANGE_CFRAME, RANGES_FIXED };
 
 /* Lays out the bulk read. Ranges that this version does not have are of length 0, so that the fixed ones keep their
  * places. */
@@ -136,10 +137,9 @@ static int plan_ranges(struct copy *c) {
 
 	c->scratch->ranges.n = 0;
 	c->scratch->arena_used = 0;
-	r = add_range(c->scratch, plan->tstate, tstate_window(c->l));
+	r = add_range(c->scratch, generation, generation ? layout_has(c->l->interp_code_generation) ? 8 : 4 : 0);
 	if (!r)
-		r = add_range(
-			c->scratch, generation, generation ? layout_has(c->l->interp_code_generation) ? 8 : 4 : 0);
+		r = add_range(c->scratch, plan->tstate, tstate_window(c->l));
 	if (!r)
 		r = add_range(c->scratch, plan->cframe, plan->cframe ? c->l->cframe_current_frame + 8 : 0);
 	c->chunk_first = RANGES_FIXED;

@@ -137,8 +137,9 @@ int py_threads_read(const struct py_runtime *rt, const struct proc *proc, py_thr
 	return 0;
 }
 
-#define PTHREAD_BYTES 1024 /* of struct pthread that are searched; glibc 2.36 on x86-64 has it at 720, musl 1.2 at 48 \
-			    */
+#define PTHREAD_BYTES \
+	1024 /* of struct pthread that are searched; glibc 2.36 on x86-64 has it at 720, musl 1.2 at 48 \
+	      */
 
 /* Return: whether the offset holds the thread id of a thread that exists. */
 static bool is_known_tid(const struct map *known, const uint8_t *bytes, uint32_t offset) {

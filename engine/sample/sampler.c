@@ -270,6 +270,30 @@ static void leave_to(struct look *look, struct sample_thread *thread, int cpu) {
 	look->me->count.discarded++;
 }
 
+/* Leaves the CPU to the target, where there is another one. */
+static void move_away_from(int cpu) {
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	for (int other = 0; other < CPU_SETSIZE && other < sysconf(_SC_NPROCESSORS_CONF); other++)
+		if (other != cpu)
+			CPU_SET(other, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+/* A thread that waits for the CPU that we use stands where it was left: counting that again and again would say
+ * nothing. */
+static void take_elsewhere(struct look *look, struct sample_thread *thread, int cpu) {
+	if (cpu != sched_getcpu()) {
+		take_remote(look, thread);
+		return;
+	}
+	move_away_from(cpu);
+	thread->counted_tick = look->tick;
+	thread->flags &= ~(unsigned)SAMPLE_RUNNING;
+	look->me->count.discarded++;
+}
+
 /* Without a raised priority the scheduler lets the target run on until it enters the kernel, more often than not; such
  * a look would find it at its system calls. Only wake-ups that came as promptly as can be found it wherever it was. */
 static void take_preempted(struct look *look, struct sample_thread *thread) {
@@ -302,7 +326,7 @@ static void look_at_active(struct look *look, struct sample_thread *thread) {
 		return;
 	if (state == 'R') {
 		if (look->me->owner->remote)
-			take_remote(look, thread);
+			take_elsewhere(look, thread, cpu);
 		else if (cpu != look->me->cpu)
 			leave_to(look, thread, cpu);
 		else
