@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_DETECT_DETECT_H
+#define PYSPYD_DETECT_DETECT_H
+
+#include "engine/base/vec.h"
+#include "pyspyd/err.h"
+#include "pyspyd/finding.h"
+
+/* Detectors: pure decisions over what others acquired, the time an argument.
+ *
+ *   acquire (pipeline) → decide (here) → act (finding/lifecycle.h)
+ *
+ * A detector is one file and one line in detectors.def. What it remembers between two looks at a process is its state:
+ * opaque, one per process. It says every time what is present and once what has gone; a threshold alone never makes it
+ * change its mind (hysteresis). It reads nothing, logs nothing and knows no clock. */
+
+/* What a detector sees. */
+
+struct detect_frame {
+	enum pyspyd_lang lang;
+	const char *function, *qualname, *file, *module; /* never NULL; "" where unknown */
+	int line;                                        /* 0: none */
+};
+
+/* One of the stacks a thread was seen with most. */
+struct detect_stack {
+	double share;                      /* of the thread's samples in the window, 0 to 1 */
+	const struct detect_frame *frames; /* most recent call first */
+	size_t frames_n;
+	bool truncated;
+};
+
+/* Of a thread's samples in the window, the part in which …, 0 to 1. They may overlap. Negative: was not looked at. */
+struct detect_shares {
+	double native; /* … a Python frame had called native code, which ran */
+	double gc;     /* … it collected garbage */
+	double gil_held;
+	double gil_waiting; /* … it wanted the GIL and did not have it */
+};
+
+struct detect_thread {
+	pid_t tid;
+	uint64_t start_ns;    /* when it started, of any clock: with the tid, its identity; 0 where unknown */
+	const char *name;     /* never NULL; foreign text */
+	char state;           /* as in pyspyd_thread */
+	enum pyspyd_gil gil;  /* now */
+	bool python;          /* it has a Python thread state */
+	uint64_t ident;       /* Python's, 0 without */
+	uint64_t interval_ns; /* since it was looked at last (or since it started): what the three below are sums over;
+				 0: this is the first look, nothing is known yet */
+	uint64_t run_ns;      /* on a CPU: the kernel's run counter (schedstat); where there is none, user + system */
+	uint64_t user_ns;     /* by the kernel's ticks: coarse, only their ratio is used */
+	uint64_t system_ns;
+	uint64_t samples; /* looks at its stack in the window: the last seconds, at least one interval; 0: none */
+	struct detect_shares shares;
+	const struct detect_stack *stacks; /* of the window, highest share first, DETECT_STACKS_MAX at most; those of
+					      threads that used less than half a core need not be handed in */
+	size_t stacks_n;
+};
+
+#define DETECT_STACKS_MAX 5
+
+struct detect_process {
+	const struct detect_thread *threads; /* all of them: one that is missing has ended */
+	size_t threads_n;
+	uint64_t period_ns;        /* of the schedule: what interval_ns should be */
+	double gil_switches_per_s; /* the GIL went to another thread; negative: not known */
+	bool expect_busy;          /* a rule says that this program uses its cores for its purpose */
+};
+
+/* One look at one process. A detector that needs more (a wait graph, a census) gets a pointer of its own here, NULL
+ * where it was not acquired; the others do not notice. */
+struct detect_input {
+	uint64_t now_ns; /* never goes back (CLOCK_BOOTTIME); the same clock in every look */
+	const struct detect_process *process;
+};
+
+/* What a detector says. */
+
+enum detect_presence { DETECT_PRESENT, DETECT_ABSENT };
+
+/* One thing that was read, or worked out; its place in the finding's evidence. */
+struct detect_fact {
+	const char *key; /* static */
+	enum { DETECT_NUMBER, DETECT_COUNT, DETECT_TEXT } type;
+	double number;    /* negative: not known */
+	uint64_t count;   /* UINT64_MAX: not known */
+	const char *text; /* static; NULL: not known */
+};
+
+struct detect_party {
+	const struct detect_thread *thread; /* the input's */
+	const char *role;                   /* static: "spinning", "waiting", "holding" */
+	double cpu_percent;                 /* of one core over the fault; negative: not measured */
+};
+
+#define DETECT_FACTS_MAX 12
+#define DETECT_PARTIES_MAX 16
+#define DETECT_SUMMARY_MAX 1024
+
+/* Borrows from the input: to be used before the input's strings and arrays go. */
+struct detect_verdict {
+	const char *kind;    /* "spiking-thread"; static, as all words here */
+	const char *pattern; /* "Spiking Thread" */
+	uint64_t key;        /* tells faults of one kind in one process apart; never used again */
+	enum detect_presence presence;
+	const char *ended; /* with DETECT_ABSENT, why: "calm", "thread-ended"; the rest below may be empty then */
+	enum pyspyd_severity severity;
+	uint64_t since_ns;                               /* when the fault began, on the input's clock */
+	struct detect_party parties[DETECT_PARTIES_MAX]; /* the first one's stacks are the fault's site */
+	size_t parties_n;
+	struct detect_fact facts[DETECT_FACTS_MAX];
+	size_t facts_n;
+	bool inferred;           /* else proven */
+	const char *certain_why; /* with inferred: why; static */
+	const char *advice;
+	char summary[DETECT_SUMMARY_MAX]; /* one line, printable */
+};
+
+typedef VEC(struct detect_verdict) detect_verdicts;
+
+/* Settings. */
+
+enum detect_unit {
+	DETECT_PERCENT,  /* "90" or "90%": 90.0 */
+	DETECT_DURATION, /* "10s": nanoseconds */
+	DETECT_NUMBERS,  /* "50": 50.0 */
+};
+
+struct detect_setting {
+	const char *name; /* "pct" */
+	enum detect_unit unit;
+	double value, least, most; /* default and range, in the unit's terms */
+	const char *help;          /* one line */
+};
+
+#define DETECT_SETTINGS_MAX 12
+#define DETECT_MAX 32
+
+struct detector {
+	const char *kind;
+	const struct detect_setting *settings; /* ends with a NULL name */
+	size_t state_bytes;                    /* zeroed memory is a fresh state */
+	void (*state_deinit)(void *state);
+	/* Appends its verdicts. Values stand in the settings' order. Return: 0; -ENOMEM (then some may be missing). */
+	int (*decide)(void *state, const double *settings, const struct detect_input *input, detect_verdicts *verdicts);
+};
+
+#define DETECTOR(name) extern const struct detector name##_detector;
+#include "engine/detect/detectors.def"
+#undef DETECTOR
+
+extern const struct detector *const detectors[];
+extern const size_t detectors_n;
+
+struct detect_config {
+	double values[DETECT_MAX][DETECT_SETTINGS_MAX];
+};
+
+void detect_config_init(struct detect_config *config);
+
+/* Applies "spiking-thread.pct=95". Return: 0; PYSPYD_E_USAGE, the text names what is wrong and what there is. */
+int detect_config_set(struct detect_config *config, const char *assignment, struct err *err);
+
+/* The states of all detectors for one process. */
+struct detect_set;
+int detect_set_new(struct detect_set **ret_set); /* Return: 0, -ENOMEM */
+void detect_set_free(struct detect_set *set);
+
+/* One look. Empties `verdicts` first; the vector stays the caller's to vec_free. Return: 0, -ENOMEM. */
+int detect_set_decide(struct detect_set *set, const struct detect_config *config, const struct detect_input *input,
+	detect_verdicts *verdicts);
+
+/* "12 s", "3 min 5 s", "2 h 10 min". */
+void detect_duration_text(uint64_t ns, char *out, size_t size);
+
+#endif
