@@ -48,8 +48,9 @@ static inline bool layout_has(uint32_t offset) {
 }
 
 /* The row for a version and flavour.
- * Return: the row whose range holds `version`; else, only where the flavour is the same and the minor version is too, the
- * row nearest below, or else nearest above (the caller validates it in memory before it is used); NULL where there is none. */
+ * Return: the row whose range holds `version`; else, only where the flavour is the same and the minor version is too,
+ * the row nearest below, or else nearest above (the caller validates it in memory before it is used); NULL where there
+ * is none. */
 const struct layout_row *layout_find(uint32_t version, unsigned flavour);
 
 #endif

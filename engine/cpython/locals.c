@@ -34,11 +34,13 @@ bool py_local_is_secret(const char *name) {
 }
 
 static char *type_of(const struct py_reader *py, raddr object) {
-	char name[256];
+	struct strbuf text = { 0 };
 
-	if (py_type_name(py, object, name, sizeof(name)))
+	if (py_type_describe(py, object, &text)) {
+		strbuf_deinit(&text);
 		return strdup("?");
-	return strdup(name);
+	}
+	return strbuf_take(&text);
 }
 
 static char *value_of(const struct py_reader *py, raddr object) {

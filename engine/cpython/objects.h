@@ -24,6 +24,10 @@ int py_long_read(const struct py_reader *py, raddr object, int64_t *ret);
 /* The type's name as tp_name says ("dict", "collections.OrderedDict"). */
 int py_type_name(const struct py_reader *py, raddr object, char *buf, size_t size);
 
+/* Appends the type's name as people write it: "module.QualName" for classes made by Python code, tp_name for the
+ * others. */
+int py_type_describe(const struct py_reader *py, raddr object, struct strbuf *out);
+
 /* The object's type. */
 int py_type_of(const struct py_reader *py, raddr object, raddr *ret_type);
 

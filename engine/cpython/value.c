@@ -210,24 +210,51 @@ static int add_set(struct describe *d, const struct value *v) {
 	return r;
 }
 
-/* tp_name has the module in it where C code made the type; else the class's dict knows it. */
-static void add_type_name(struct describe *d, const struct value *v) {
-	size_t start = d->out->len;
-	raddr module;
+/* A class made by Python code: its dict knows the module, the heap type the qualified name. */
+static int add_heap_type_name(const struct py_reader *py, const struct type_head *type, struct strbuf *out) {
+	raddr module, qualname;
+	int r = py_dict_get(py, type->dict, "__module__", &module);
 
-	if (v->type.flags & TYPE_HEAP && !strchr(v->type_name, '.') &&
-		!py_dict_get(d->py, v->type.dict, "__module__", &module)) {
-		if (py_text_read(d->py, module, NAME_BYTES, d->out))
-			take_back(d->out, start);
-		else
-			strbuf_adds(d->out, ".");
+	if (!r)
+		r = mem_read_u64(py->mem, type->addr + py->layout.heaptype_qualname, &qualname);
+	if (!r)
+		r = py_text_read(py, module, NAME_BYTES, out);
+	if (!r)
+		strbuf_adds(out, ".");
+	return r ? r : py_text_read(py, qualname, NAME_BYTES, out);
+}
+
+/* tp_name has the module in it where C code made the type. */
+static void add_type_name(
+	const struct py_reader *py, const struct type_head *type, const char *tp_name, struct strbuf *out) {
+	size_t start = out->len;
+
+	if (type->flags & TYPE_HEAP && !strchr(tp_name, '.') && layout_has(py->layout.heaptype_qualname)) {
+		if (!add_heap_type_name(py, type, out))
+			return;
+		take_back(out, start);
 	}
-	strbuf_add_utf8(d->out, v->type_name, strlen(v->type_name));
+	strbuf_add_utf8(out, tp_name, strlen(tp_name));
+}
+
+int py_type_describe(const struct py_reader *py, raddr object, struct strbuf *out) {
+	char tp_name[NAME_BYTES];
+	struct type_head type;
+	raddr addr;
+	int r = py_type_of(py, object, &addr);
+
+	if (!r)
+		r = type_head_read(py, addr, &type);
+	if (!r)
+		r = type.name ? mem_read_cstr(py->mem, type.name, tp_name, sizeof(tp_name)) : PY_E_TYPE;
+	if (!r)
+		add_type_name(py, &type, tp_name, out);
+	return r;
 }
 
 static int add_other(struct describe *d, const struct value *v) {
 	strbuf_adds(d->out, "<");
-	add_type_name(d, v);
+	add_type_name(d->py, &v->type, v->type_name, d->out);
 	strbuf_addf(d->out, " at 0x%llx>", (unsigned long long)v->head.addr);
 	return 0;
 }

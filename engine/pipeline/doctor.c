@@ -97,8 +97,7 @@ static void check_priority(const struct patient *patient, struct report *report)
 	if (reached == PRIORITY_NONE) {
 		report->result = PYSPYD_CHECK_LIMITED;
 		strbuf_adds(&report->effect,
-			"samples are taken from another CPU: about 1 in 1,000 stacks may be torn, and functions of "
-			"less than a microsecond are shown too small");
+			"only wake-ups that come at once count: up to nine in ten samples are discarded");
 		strbuf_adds(&report->remedy, "sudo setcap cap_sys_ptrace,cap_sys_nice+ep \"$(command -v pyspyd)\"");
 	}
 }

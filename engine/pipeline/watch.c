@@ -270,7 +270,7 @@ int pyspyd_watch(const struct pyspyd_watch_options *options, struct err *err) {
 		err_set(err, r, "process %d has ended", (int)options->pid);
 	recorder_free(watch.recorder);
 	vec_foreach (watched, &watch.watched) {
-		findings_forget(watch.findings, *watched);
+		findings_forget(*watched);
 		watched_free(*watched);
 	}
 	vec_free(&watch.watched);

@@ -39,32 +39,37 @@ void watched_free(struct watched *watched) {
 	free(watched);
 }
 
-static struct watched_thread *thread_of(struct watched *watched, pid_t tid) {
+static struct watched_thread *find_thread(struct watched *watched, pid_t tid) {
 	vec_foreach (thread, &watched->threads)
 		if (thread->tid == tid)
 			return thread;
-	if (vec_push(&watched->threads, (struct watched_thread){ .tid = tid, .user_share = -1 }))
-		return NULL;
-	return &watched->threads.items[watched->threads.n - 1];
+	return NULL;
 }
 
 static uint64_t ticks_to_ns(uint64_t ticks) {
 	return ticks * (NS_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
+static struct watched_thread *add_thread(struct watched *watched, const struct sample_thread *sampled) {
+	struct watched_thread thread = {
+		.tid = sampled->py.tid, .ident = sampled->py.ident, .first_ns = watched->last_ns
+	};
+	struct proc_stat stat;
+
+	if (!proc_thread_stat(&watched->target->proc, thread.tid, &stat))
+		thread.start_ns = ticks_to_ns(stat.start_ticks);
+	return vec_push(&watched->threads, thread) ? NULL : &watched->threads.items[watched->threads.n - 1];
+}
+
 static void split_time(const struct proc *proc, struct watched_thread *thread) {
 	struct proc_stat stat;
-	uint64_t user, system, user_was = thread->user_ns, system_was = thread->system_ns;
 
 	if (proc_thread_stat(proc, thread->tid, &stat))
 		return;
-	user = ticks_to_ns(stat.user_ticks);
-	system = ticks_to_ns(stat.system_ticks);
-	thread->user_share = -1;
-	if (user_was + system_was && user + system > user_was + system_was)
-		thread->user_share = (double)(user - user_was) / (double)(user + system - user_was - system_was);
-	thread->user_ns = user;
-	thread->system_ns = system;
+	thread->last_user_ns = thread->user_ns;
+	thread->last_system_ns = thread->system_ns;
+	thread->user_ns = ticks_to_ns(stat.user_ticks);
+	thread->system_ns = ticks_to_ns(stat.system_ticks);
 }
 
 static void read_switches(const struct proc *proc, struct watched_thread *thread) {
@@ -81,18 +86,23 @@ static void read_switches(const struct proc *proc, struct watched_thread *thread
 }
 
 static void update_thread(struct watched *watched, const struct sample_thread *sampled, bool with_status) {
-	struct watched_thread *thread = thread_of(watched, sampled->py.tid);
+	struct watched_thread *thread = find_thread(watched, sampled->py.tid);
 	struct proc_schedstat stat;
 	int cpu;
 
+	if (!thread)
+		thread = add_thread(watched, sampled);
 	if (!thread || proc_task_schedstat(&sampled->task, &stat) ||
 		proc_task_state(&sampled->task, &thread->state, &cpu))
 		return;
-	thread->cpu_percent = 0;
-	if (thread->run_ns && watched->interval_ns && stat.run_ns >= thread->run_ns)
-		thread->cpu_percent = 100.0 * (double)(stat.run_ns - thread->run_ns) / (double)watched->interval_ns;
+	thread->last_run_ns = thread->run_ns;
 	thread->run_ns = stat.run_ns;
+	thread->holds_gil = sampled->flags & SAMPLE_GIL;
 	thread->seen = true;
+	thread->cpu_percent = 0;
+	if (thread->last_run_ns && watched->interval_ns && thread->run_ns >= thread->last_run_ns)
+		thread->cpu_percent =
+			100.0 * (double)(thread->run_ns - thread->last_run_ns) / (double)watched->interval_ns;
 	if (thread->cpu_percent >= BUSY_PERCENT)
 		split_time(&watched->target->proc, thread);
 	if (with_status)
@@ -121,7 +131,7 @@ static void name_threads(struct watched *watched) {
 	if (!missing || py_thread_names_read(&target->rt, &names))
 		return;
 	vec_foreach (sampled, &target->threads) {
-		struct watched_thread *thread = thread_of(watched, (*sampled)->py.tid);
+		struct watched_thread *thread = find_thread(watched, (*sampled)->py.tid);
 		const char *name = py_thread_name(&names, (*sampled)->py.ident);
 		struct proc_stat stat;
 
@@ -191,37 +201,6 @@ int watched_update(struct watched *watched, uint64_t now_ns) {
 		return r;
 	update_cpu(watched);
 	update_threads(watched);
-	return 0;
-}
-
-static char *copy_of(const struct profile *profile, uint32_t id) {
-	return strdup(intern_str(&profile->strings, id));
-}
-
-int watched_frames(const struct profile *profile, uint32_t node, struct pyspyd_frame **ret_frames, size_t *ret_n) {
-	uint32_t ids[LIMIT_FRAMES];
-	size_t n = min_of(profile_stack(profile, node, ids, LIMIT_FRAMES), (size_t)LIMIT_FRAMES);
-	struct pyspyd_frame *frames = calloc(n + 1, sizeof(*frames));
-	bool complete = frames;
-
-	for (size_t i = 0; complete && i < n; i++) {
-		const struct profile_frame *from = &profile->frames.items[ids[n - 1 - i]];
-		struct pyspyd_frame *to = &frames[i];
-
-		to->lang = from->lang;
-		to->function = copy_of(profile, from->function);
-		to->qualname = copy_of(profile, from->function);
-		to->file = copy_of(profile, from->file);
-		to->module = copy_of(profile, from->module);
-		to->line = from->line;
-		complete = to->function && to->qualname && to->file && to->module;
-	}
-	if (!complete) {
-		pyspyd_frames_free(frames, frames ? n : 0);
-		return -ENOMEM;
-	}
-	*ret_frames = frames;
-	*ret_n = n;
 	return 0;
 }
 

@@ -10,12 +10,16 @@
 
 struct watched_thread {
 	pid_t tid;
-	uint64_t run_ns;             /* as of the last report */
-	uint64_t user_ns, system_ns; /* of busy threads */
-	double cpu_percent;          /* over the last interval */
-	double user_share;           /* of its CPU time, 0 to 1; negative: not known */
+	uint64_t ident;
+	uint64_t start_ns;            /* since boot: with the tid its identity */
+	uint64_t first_ns;            /* when it was first looked at */
+	uint64_t run_ns, last_run_ns; /* run counter now, and as of the report before; last is 0 at the first look */
+	uint64_t user_ns, system_ns;  /* by clock ticks; only busy threads are asked */
+	uint64_t last_user_ns, last_system_ns;
+	double cpu_percent; /* over the last interval */
 	uint64_t voluntary, involuntary;
 	char state;
+	bool holds_gil; /* when it was sampled last */
 	char *name;
 	bool seen; /* in this report */
 };
@@ -44,8 +48,5 @@ int watched_update(struct watched *watched, uint64_t now_ns);
 /* Fills the public shape; free with watched_report_deinit. `recorder` locked. */
 int watched_report(const struct watched *watched, struct recorder *recorder, struct pyspyd_watch_process *ret);
 void watched_report_deinit(struct pyspyd_watch_process *report);
-
-/* The frames of a node of the profile, most recent call first; the caller's (pyspyd_frames_free). `recorder` locked. */
-int watched_frames(const struct profile *profile, uint32_t node, struct pyspyd_frame **ret_frames, size_t *ret_n);
 
 #endif

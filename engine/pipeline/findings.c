@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+/* One interval of one process: what was acquired becomes the detectors' input, their verdicts become events.
+ *
+ * Strings and arrays of an input live until its verdicts were acted upon. */
+#include "engine/pipeline/findings.h"
+
+#include "engine/base/clock.h"
+#include "engine/detect/detect.h"
+#include "engine/finding/lifecycle.h"
+
+#define STACK_PERCENT 50.0 /* threads that are as busy as that get their stacks */
+
+struct detection { /* of one process */
+	struct detect_set *set;
+	struct lifecycle *lifecycle;
+};
+
+struct findings {
+	const struct pyspyd_watch_options *options;
+	struct recorder *const *recorder;
+	struct detect_config config;
+	detect_verdicts verdicts;
+	char host[65];
+};
+
+struct input {
+	struct detect_process process;
+	VEC(struct detect_thread) threads;
+	struct {
+		struct detect_stack stacks[DETECT_STACKS_MAX];
+	} * stacks; /* one for each thread */
+};
+
+int findings_new(const struct pyspyd_watch_options *options, struct recorder *const *recorder,
+	struct findings **ret_findings, struct err *err) {
+	struct findings *findings = calloc(1, sizeof(*findings));
+
+	if (!findings)
+		return -ENOMEM;
+	findings->options = options;
+	findings->recorder = recorder;
+	gethostname(findings->host, sizeof(findings->host) - 1);
+	detect_config_init(&findings->config);
+	for (const char *const *setting = options->settings; setting && *setting; setting++) {
+		int r = detect_config_set(&findings->config, *setting, err);
+
+		if (r) {
+			findings_free(findings);
+			return r;
+		}
+	}
+	*ret_findings = findings;
+	return 0;
+}
+
+void findings_free(struct findings *findings) {
+	if (!findings)
+		return;
+	vec_free(&findings->verdicts);
+	free(findings);
+}
+
+static void free_input(struct input *input) {
+	for (size_t i = 0; input->stacks && i < input->threads.n; i++)
+		for (size_t k = 0; k < DETECT_STACKS_MAX; k++)
+			free((void *)(uintptr_t)input->stacks[i].stacks[k].frames);
+	free(input->stacks);
+	vec_free(&input->threads);
+}
+
+#define FRAMES_MAX 256 /* of one stack in evidence; the innermost */
+
+/* The strings are the profile's own: they stand as long as it is not started anew, which nobody does meanwhile. */
+static int fill_frames(const struct profile *profile, uint32_t node, struct detect_stack *stack) {
+	struct detect_frame *frames = calloc(FRAMES_MAX, sizeof(*frames));
+	size_t n = 0;
+
+	if (!frames)
+		return -ENOMEM;
+	for (; node && n < FRAMES_MAX; node = profile->nodes.items[node].parent) {
+		const struct profile_frame *from = &profile->frames.items[profile->nodes.items[node].frame];
+		const char *function = intern_str(&profile->strings, from->function);
+
+		frames[n++] = (struct detect_frame){
+			.lang = from->lang,
+			.function = function,
+			.qualname = function,
+			.file = intern_str(&profile->strings, from->file),
+			.module = intern_str(&profile->strings, from->module),
+			.line = from->line,
+		};
+	}
+	stack->frames = frames;
+	stack->frames_n = n;
+	stack->truncated = node != 0;
+	return 0;
+}
+
+static int fill_stacks(const struct watched *watched, const struct profile *profile, uint64_t samples,
+	struct detect_thread *thread, struct detect_stack *stacks) {
+	struct window_stack hottest[DETECT_STACKS_MAX];
+	size_t n = window_hottest(&watched->window, thread->tid, WINDOW_SLICES, hottest, DETECT_STACKS_MAX);
+	int r = 0;
+
+	thread->stacks = stacks;
+	for (size_t i = 0; !r && i < n; i++) {
+		stacks[i].share = samples ? (double)hottest[i].samples / (double)samples : 0;
+		r = fill_frames(profile, hottest[i].node, &stacks[i]);
+		thread->stacks_n = i + 1;
+	}
+	return r;
+}
+
+static double share(uint64_t part, uint64_t whole) {
+	return whole ? (double)part / (double)whole : -1;
+}
+
+static struct detect_thread describe(const struct watched *watched, const struct watched_thread *from) {
+	const struct window_thread sum = window_thread_sum(&watched->window, from->tid, WINDOW_SLICES);
+	bool known = from->last_run_ns && watched->interval_ns;
+
+	return (struct detect_thread){
+		.tid = from->tid,
+		.start_ns = from->start_ns,
+		.name = from->name ? from->name : "?",
+		.state = from->state,
+		.gil = from->holds_gil ? PYSPYD_GIL_HELD : PYSPYD_GIL_UNKNOWN,
+		.python = true,
+		.ident = from->ident,
+		.interval_ns = known ? watched->interval_ns : 0,
+		.run_ns = known && from->run_ns > from->last_run_ns ? from->run_ns - from->last_run_ns : 0,
+		.user_ns = from->last_user_ns ? from->user_ns - from->last_user_ns : 0,
+		.system_ns = from->last_user_ns ? from->system_ns - from->last_system_ns : 0,
+		.samples = sum.samples,
+		.shares = { .native = share(sum.native, sum.running),
+			.gc = share(sum.gc, sum.samples),
+			.gil_held = share(sum.gil, sum.samples),
+			.gil_waiting = -1 },
+	};
+}
+
+static int build_input(const struct findings *findings, const struct watched *watched, struct input *input) {
+	const struct profile *profile = recorder_profile(*findings->recorder);
+	uint64_t every = findings->options->interval_ns;
+	int r = 0;
+
+	input->stacks = calloc(watched->threads.n + 1, sizeof(*input->stacks));
+	if (!input->stacks)
+		return -ENOMEM;
+	for (size_t i = 0; !r && i < watched->threads.n; i++) {
+		const struct watched_thread *from = &watched->threads.items[i];
+		struct detect_thread thread = describe(watched, from);
+
+		if (from->cpu_percent >= STACK_PERCENT)
+			r = fill_stacks(watched, profile, thread.samples, &thread, input->stacks[i].stacks);
+		if (!r)
+			r = vec_push(&input->threads, thread);
+	}
+	input->process = (struct detect_process){
+		.threads = input->threads.items,
+		.threads_n = input->threads.n,
+		.period_ns = every ? every : NS_PER_SEC,
+		.gil_switches_per_s = -1,
+	};
+	return r;
+}
+
+static int on_event(void *userdata, const struct pyspyd_finding *finding) {
+	const struct pyspyd_watch_options *options = userdata;
+
+	return options->on_finding ? options->on_finding(options->userdata, finding) : 0;
+}
+
+static struct finding_context context_of(
+	const struct findings *findings, const struct watched *watched, uint64_t now_ns) {
+	return (struct finding_context){
+		.now_ns = now_ns,
+		.real_ns = clock_real_ns(),
+		.host = findings->host,
+		.process = &watched->process,
+		.accuracy = &recorder_profile(*findings->recorder)->accuracy,
+	};
+}
+
+static int detection_of(struct watched *watched, struct detection **ret_detection) {
+	struct detection *detection;
+	int r;
+
+	if (watched->detection) {
+		*ret_detection = watched->detection;
+		return 0;
+	}
+	detection = calloc(1, sizeof(*detection));
+	if (!detection)
+		return -ENOMEM;
+	watched->detection = detection; /* half-built it is freed like a whole one */
+	r = detect_set_new(&detection->set);
+	if (!r)
+		r = lifecycle_new(&detection->lifecycle);
+	if (r)
+		findings_forget(watched);
+	else
+		*ret_detection = detection;
+	return r;
+}
+
+int findings_feed(struct findings *findings, struct watched *watched, uint64_t now_ns) {
+	struct input input = { 0 };
+	struct finding_context context;
+	struct detection *detection;
+	int r = detection_of(watched, &detection);
+
+	if (r)
+		return r;
+	recorder_lock(*findings->recorder);
+	r = build_input(findings, watched, &input);
+	recorder_unlock(*findings->recorder);
+	if (!r)
+		r = detect_set_decide(detection->set, &findings->config,
+			&(struct detect_input){ .now_ns = now_ns, .process = &input.process }, &findings->verdicts);
+	if (!r) {
+		context = context_of(findings, watched, now_ns);
+		r = lifecycle_apply(detection->lifecycle, &context, &findings->verdicts, on_event,
+			(void *)(uintptr_t)findings->options);
+	}
+	free_input(&input);
+	return r;
+}
+
+int findings_end(struct findings *findings, struct watched *watched, uint64_t now_ns) {
+	struct detection *detection = watched->detection;
+	struct finding_context context = context_of(findings, watched, now_ns);
+
+	if (!detection)
+		return 0;
+	return lifecycle_end(
+		detection->lifecycle, &context, "process-ended", on_event, (void *)(uintptr_t)findings->options);
+}
+
+void findings_forget(struct watched *watched) {
+	struct detection *detection = watched->detection;
+
+	if (!detection)
+		return;
+	detect_set_free(detection->set);
+	lifecycle_free(detection->lifecycle);
+	free(detection);
+	watched->detection = NULL;
+}
