@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT */
+/* Findings out of verdicts: everything that a verdict borrows is copied, evidence becomes JSON.
+ *
+ * Evidence has the detector's facts in their order, then the stacks, the number of samples, the accuracy of the reading
+ * and how certain it is. */
+#include "engine/finding/finding.h"
+
+#include "engine/base/util.h"
+#include "engine/finding/fingerprint.h"
+#include "engine/finding/stack_json.h"
+#include <errno.h>
+#include <string.h>
+
+/* Copies. */
+
+/* Copies *s where it is there. Return: ok and there was memory. */
+static bool copy_text(bool ok, const char *s, char **ret) {
+	*ret = ok && s ? strdup(s) : NULL;
+	return ok && (*ret || !s);
+}
+
+static bool copy_list(bool ok, char *const *list, char ***ret) {
+	size_t n = 0;
+
+	if (!ok || !list)
+		return ok;
+	while (list[n])
+		n++;
+	*ret = calloc(n + 1, sizeof(**ret));
+	ok = *ret;
+	for (size_t i = 0; ok && i < n; i++)
+		ok = copy_text(ok, list[i], &(*ret)[i]);
+	return ok;
+}
+
+int finding_copy_process(const struct pyspyd_process *process, struct pyspyd_process *ret) {
+	struct pyspyd_process copy = {
+		.pid = process->pid, .start_real_ns = process->start_real_ns, .uid = process->uid
+	};
+	bool ok = copy_text(true, process->name, &copy.name);
+
+	ok = copy_list(ok, process->cmdline, &copy.cmdline);
+	ok = copy_text(ok, process->exe, &copy.exe);
+	ok = copy_text(ok, process->python, &copy.python);
+	ok = copy_text(ok, process->cgroup, &copy.cgroup);
+	ok = copy_text(ok, process->container, &copy.container);
+	ok = copy_text(ok, process->unit, &copy.unit);
+	if (!ok) {
+		pyspyd_process_deinit(&copy);
+		return -ENOMEM;
+	}
+	*ret = copy;
+	return 0;
+}
+
+static bool copy_frame(const struct detect_frame *frame, struct pyspyd_frame *ret) {
+	bool ok;
+
+	ret->lang = frame->lang;
+	ret->line = frame->line;
+	ok = copy_text(true, frame->function, &ret->function);
+	ok = copy_text(ok, *frame->qualname ? frame->qualname : frame->function, &ret->qualname);
+	ok = copy_text(ok, frame->file, &ret->file);
+	return copy_text(ok, frame->module, &ret->module);
+}
+
+static bool copy_stack(const struct detect_stack *stack, struct pyspyd_thread *ret) {
+	bool ok;
+
+	ret->frames = calloc(stack->frames_n + 1, sizeof(*ret->frames));
+	ret->truncated = stack->truncated;
+	ok = ret->frames;
+	for (size_t i = 0; ok && i < stack->frames_n; i++) {
+		ret->frames_n = i + 1;
+		ok = copy_frame(&stack->frames[i], &ret->frames[i]);
+	}
+	return ok;
+}
+
+static bool copy_party(const struct detect_party *party, struct pyspyd_finding_thread *ret) {
+	const struct detect_thread *thread = party->thread;
+	bool ok;
+
+	ret->cpu_percent = party->cpu_percent;
+	ret->thread.tid = thread->tid;
+	ret->thread.ident = thread->ident;
+	ret->thread.state = thread->state;
+	ret->thread.gil = thread->gil;
+	ret->thread.in_gc = thread->samples && thread->shares.gc >= 0.5;
+	ok = copy_text(true, party->role, &ret->role);
+	ok = copy_text(ok, thread->name, &ret->thread.name);
+	return ok && (!thread->stacks_n || copy_stack(thread->stacks, &ret->thread));
+}
+
+static bool copy_parties(const struct detect_verdict *verdict, struct pyspyd_finding *finding) {
+	bool ok = true;
+
+	finding->threads = calloc(verdict->parties_n + 1, sizeof(*finding->threads));
+	if (!finding->threads)
+		return false;
+	for (size_t i = 0; ok && i < verdict->parties_n; i++) {
+		finding->threads_n = i + 1;
+		ok = copy_party(&verdict->parties[i], &finding->threads[i]);
+	}
+	return ok;
+}
+
+/* Evidence. */
+
+static json_t *fact_json(const struct detect_fact *fact) {
+	switch (fact->type) {
+	case DETECT_NUMBER: return json_real_or_null(fact->number);
+	case DETECT_COUNT: return json_count(fact->count);
+	case DETECT_TEXT: break;
+	}
+	return json_text(fact->text);
+}
+
+static json_t *stack_frames_json(const struct detect_stack *stack) {
+	struct pyspyd_thread copy = { 0 };
+	json_t *frames = NULL;
+
+	if (copy_stack(stack, &copy))
+		frames = stack_json_frames(copy.frames, copy.frames_n);
+	pyspyd_frames_free(copy.frames, copy.frames_n);
+	return frames;
+}
+
+static json_t *stacks_json(const struct detect_thread *thread) {
+	json_t *array = json_array();
+	bool ok = array != NULL;
+
+	for (size_t i = 0; ok && i < thread->stacks_n && i < DETECT_STACKS_MAX; i++) {
+		json_t *object = json_object();
+
+		ok = json_put(ok, object, "share", json_real_or_null(thread->stacks[i].share));
+		ok = json_put(ok, object, "frames", stack_frames_json(&thread->stacks[i]));
+		ok = !json_array_append_new(array, object) && ok;
+	}
+	return json_done(ok, array);
+}
+
+static json_t *evidence_json(const struct finding_context *context, const struct detect_verdict *verdict) {
+	json_t *object = json_object();
+	bool ok = object != NULL;
+
+	for (size_t i = 0; ok && i < verdict->facts_n; i++)
+		ok = json_put(ok, object, verdict->facts[i].key, fact_json(&verdict->facts[i]));
+	if (ok && verdict->parties_n) {
+		const struct detect_thread *thread = verdict->parties[0].thread;
+
+		ok = json_put(ok, object, "stacks", stacks_json(thread));
+		ok = json_put(ok, object, "samples", json_count(thread->samples));
+	}
+	if (ok && context->accuracy)
+		ok = json_put(ok, object, "accuracy", stack_json_accuracy(context->accuracy));
+	ok = ok && json_put(ok, object, "certainty", json_string(verdict->inferred ? "inferred" : "proven"));
+	if (ok && verdict->certain_why)
+		ok = json_put(ok, object, "certainty_why", json_text(verdict->certain_why));
+	return json_done(ok, object);
+}
+
+/* The whole. */
+
+static void set_times(const struct finding_context *context, uint64_t since_ns, struct pyspyd_finding *finding) {
+	finding->duration_ns = context->now_ns > since_ns ? context->now_ns - since_ns : 0;
+	finding->time_real_ns = context->real_ns;
+	finding->since_real_ns = context->real_ns - min_of(finding->duration_ns, context->real_ns);
+}
+
+static int set_identity(
+	const struct finding_context *context, const struct detect_verdict *verdict, struct pyspyd_finding *finding) {
+	const struct detect_thread *thread = verdict->parties_n ? verdict->parties[0].thread : NULL;
+	int r = fingerprint(verdict->kind, context->process, thread ? thread->stacks : NULL,
+		thread ? thread->stacks_n : 0, finding->fingerprint);
+
+	return r ? r : ulid_new(context->real_ns, finding->id);
+}
+
+int finding_new(const struct finding_context *context, const struct detect_verdict *verdict,
+	struct pyspyd_finding **ret_finding) {
+	struct pyspyd_finding *finding = calloc(1, sizeof(*finding));
+	bool ok = finding;
+	int r = -ENOMEM;
+
+	if (!finding)
+		return r;
+	finding->severity = verdict->severity;
+	set_times(context, verdict->since_ns, finding);
+	ok = copy_text(ok, verdict->kind, &finding->kind);
+	ok = copy_text(ok, verdict->pattern, &finding->pattern);
+	ok = copy_text(ok, context->host, &finding->host);
+	ok = copy_text(ok, verdict->summary, &finding->summary);
+	ok = copy_text(ok, verdict->advice, &finding->advice);
+	ok = ok && !finding_copy_process(context->process, &finding->process) && copy_parties(verdict, finding);
+	if (ok)
+		finding->evidence = evidence_json(context, verdict);
+	if (ok && finding->evidence)
+		r = set_identity(context, verdict, finding);
+	if (r) {
+		pyspyd_finding_free(finding);
+		return r;
+	}
+	*ret_finding = finding;
+	return 0;
+}
+
+void pyspyd_finding_free(struct pyspyd_finding *finding) {
+	if (!finding)
+		return;
+	for (size_t i = 0; finding->threads && i < finding->threads_n; i++) {
+		free(finding->threads[i].role);
+		free(finding->threads[i].thread.name);
+		pyspyd_frames_free(finding->threads[i].thread.frames, finding->threads[i].thread.frames_n);
+	}
+	free(finding->threads);
+	free(finding->kind);
+	free(finding->pattern);
+	free(finding->host);
+	pyspyd_process_deinit(&finding->process);
+	json_decref(finding->evidence);
+	free(finding->summary);
+	free(finding->advice);
+	free(finding);
+}
+
+const char *finding_severity_name(enum pyspyd_severity severity) {
+	switch (severity) {
+	case PYSPYD_INFO: return "info";
+	case PYSPYD_WARNING: return "warning";
+	case PYSPYD_CRITICAL: break;
+	}
+	return "critical";
+}
+
+const char *finding_state_name(enum pyspyd_finding_state state) {
+	switch (state) {
+	case PYSPYD_OPEN: return "open";
+	case PYSPYD_UPDATE: return "update";
+	case PYSPYD_RESOLVED: break;
+	}
+	return "resolved";
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/* A finding for people:
+ *
+ *   open warning  spiking-thread: worker-3 (tid 4711) uses 99 % of a core for 12 s in parse (json.py:88), python-loop
+ *     process 4700: python3 app.py
+ *     hottest stack (93 % of 240 samples):
+ *       parse (json.py:88)
+ *       main (app.py:3)
+ *     advice: …
+ */
+#include "engine/finding/finding.h"
+#include "engine/finding/stack_text.h"
+#include <inttypes.h>
+#include <jansson.h>
+
+#define STACK_SHOWN 12 /* frames, the innermost ones */
+
+static enum text_style style_of(const struct pyspyd_finding *finding) {
+	if (finding->state == PYSPYD_RESOLVED)
+		return TEXT_GREEN;
+	return finding->severity == PYSPYD_CRITICAL   ? TEXT_RED
+		: finding->severity == PYSPYD_WARNING ? TEXT_YELLOW
+						      : TEXT_BOLD;
+}
+
+static void add_head(struct strbuf *sb, const struct pyspyd_finding *finding, bool colour) {
+	char duration[32];
+
+	text_style(sb, colour, style_of(finding));
+	strbuf_addf(sb, "%s %s", finding_state_name(finding->state), finding_severity_name(finding->severity));
+	text_style(sb, colour, TEXT_PLAIN);
+	strbuf_adds(sb, "  ");
+	text_add(sb, finding->summary, DETECT_SUMMARY_MAX);
+	if (finding->state == PYSPYD_RESOLVED) {
+		detect_duration_text(finding->duration_ns, duration, sizeof(duration));
+		strbuf_addf(sb, "; it lasted %s", duration);
+	}
+	strbuf_addf(sb, "\n  process %d: ", (int)finding->process.pid);
+	text_command(sb, &finding->process);
+	strbuf_adds(sb, "\n");
+}
+
+static void add_stack(struct strbuf *sb, const struct pyspyd_finding *finding, bool colour) {
+	const struct pyspyd_thread *thread = &finding->threads[0].thread;
+	json_t *hottest = json_array_get(json_object_get(finding->evidence, "stacks"), 0);
+	json_t *samples = json_object_get(finding->evidence, "samples");
+
+	if (!thread->frames_n)
+		return;
+	strbuf_adds(sb, "  hottest stack");
+	if (hottest && samples)
+		strbuf_addf(sb, " (%.0f %% of %" JSON_INTEGER_FORMAT " samples)",
+			100 * json_number_value(json_object_get(hottest, "share")), json_integer_value(samples));
+	strbuf_adds(sb, ":\n");
+	for (size_t i = 0; i < thread->frames_n && i < STACK_SHOWN; i++) {
+		strbuf_adds(sb, "    ");
+		text_frame(sb, &thread->frames[i], true, colour);
+		strbuf_adds(sb, "\n");
+	}
+	if (thread->frames_n > STACK_SHOWN)
+		strbuf_addf(sb, "    … and %zu more\n", thread->frames_n - STACK_SHOWN);
+}
+
+char *pyspyd_finding_text(const struct pyspyd_finding *finding, bool colour) {
+	struct strbuf sb = { 0 };
+
+	add_head(&sb, finding, colour);
+	if (finding->state != PYSPYD_RESOLVED) {
+		if (finding->threads_n)
+			add_stack(&sb, finding, colour);
+		if (finding->advice && *finding->advice) {
+			strbuf_adds(&sb, "  advice: ");
+			text_add(&sb, finding->advice, TEXT_PATH_MAX);
+			strbuf_adds(&sb, "\n");
+		}
+	}
+	return strbuf_take(&sb);
+}

@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: MIT */
+/* Findings: who is who (fingerprints, ids), what is said when (life cycle), and how it is written (JSON, text). */
+#include "engine/base/clock.h"
+#include "engine/base/util.h"
+#include "engine/finding/fingerprint.h"
+#include "engine/finding/lifecycle.h"
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <string.h>
+
+#define S(text) ((char[]){ text }) /* the public structs own their strings: not const */
+#define FRAME(name, path, at) \
+	{ .function = name, .qualname = name, .file = path, .module = "", .line = at }
+
+static const struct detect_frame frames[] = {
+	FRAME("Reader.parse", "/srv/app/json.py", 88),
+	FRAME("main", "/srv/app/app.py", 3),
+};
+static const struct detect_stack stacks[] = { { .share = 0.93, .frames = frames, .frames_n = 2 },
+	{ .share = 0.05, .frames = frames + 1, .frames_n = 1 } };
+static const struct detect_thread thread = { .tid = 4711,
+	.name = "worker-3",
+	.state = 'R',
+	.gil = PYSPYD_GIL_HELD,
+	.python = true,
+	.samples = 240,
+	.stacks = stacks,
+	.stacks_n = 2 };
+static char *cmdline[] = { S("python3"), S("-u"), S("/srv/app/app.py"), S("--port"), S("80"), NULL };
+static const struct pyspyd_process process = { .pid = 4700,
+	.start_real_ns = 1000000001,
+	.name = S("python3"),
+	.cmdline = cmdline,
+	.exe = S("/usr/bin/python3.13"),
+	.python = S("3.13.1"),
+	.uid = 33,
+	.unit = S("app.service") };
+static const struct pyspyd_accuracy accuracy = { .source = "vm", .priority = "fifo", .looks = 300, .torn = 1 };
+
+static struct finding_context context_at(uint64_t now_ns) {
+	return (struct finding_context){ .now_ns = now_ns,
+		.real_ns = 1700000000 * NS_PER_SEC + now_ns,
+		.host = "web-1",
+		.process = &process,
+		.accuracy = &accuracy };
+}
+
+static struct detect_verdict present(void) {
+	return (struct detect_verdict){ .kind = "spiking-thread",
+		.pattern = "Spiking Thread",
+		.key = 7,
+		.severity = PYSPYD_WARNING,
+		.since_ns = 100 * NS_PER_SEC,
+		.parties = { { &thread, "spinning", 99.4321 } },
+		.parties_n = 1,
+		.facts = { { "cpu_percent", DETECT_NUMBER, 99.43216, 0, NULL },
+			{ "verdict", DETECT_TEXT, 0, 0, "python-loop" } },
+		.facts_n = 2,
+		.advice = "Look at the loop.",
+		.summary = "spiking-thread: worker-3" };
+}
+
+/* What was emitted. */
+struct heard {
+	enum pyspyd_finding_state states[64];
+	char id[27], fingerprint[33];
+	char *json;
+	size_t n;
+	int answer;
+};
+
+static int hear(void *userdata, const struct pyspyd_finding *finding) {
+	struct heard *heard = userdata;
+
+	cr_assert_lt(heard->n, ARRAY_SIZE(heard->states));
+	heard->states[heard->n++] = finding->state;
+	memcpy(heard->id, finding->id, sizeof(heard->id));
+	memcpy(heard->fingerprint, finding->fingerprint, sizeof(heard->fingerprint));
+	free(heard->json);
+	heard->json = pyspyd_finding_json(finding);
+	return heard->answer;
+}
+
+static int apply(struct lifecycle *lifecycle, uint64_t now_s, struct detect_verdict verdict, struct heard *heard) {
+	struct finding_context context = context_at(now_s * NS_PER_SEC);
+	detect_verdicts verdicts = { .items = &verdict, .n = 1, .cap = 1 };
+
+	return lifecycle_apply(lifecycle, &context, &verdicts, hear, heard);
+}
+
+static void expect_keys(json_t *object, const char *keys) {
+	char have[512] = "";
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(object, key, value) {
+		strcat(have, *have ? " " : "");
+		strcat(have, key);
+	}
+	cr_assert_str_eq(have, keys);
+}
+
+static const char *text_of(json_t *object, const char *key) {
+	return json_string_value(json_object_get(object, key));
+}
+
+Test(finding, is_said_once_then_each_minute_then_at_its_end) {
+	struct heard heard = { 0 };
+	struct lifecycle *lifecycle;
+	struct detect_verdict gone = present();
+	char id[27];
+	json_t *root;
+
+	cr_assert_eq(lifecycle_new(&lifecycle), 0);
+	apply(lifecycle, 110, present(), &heard);
+	cr_assert_eq(heard.n, 1);
+	memcpy(id, heard.id, sizeof(id));
+	for (uint64_t s = 111; s < 110 + 150; s++)
+		apply(lifecycle, s, present(), &heard);
+	cr_assert_eq(heard.n, 3);
+	cr_assert_eq(lifecycle_open(lifecycle), 1);
+	gone.presence = DETECT_ABSENT;
+	gone.ended = "calm";
+	gone.parties_n = gone.facts_n = 0;
+	apply(lifecycle, 265, gone, &heard);
+	apply(lifecycle, 266, gone, &heard);
+	cr_assert_eq(heard.n, 4);
+	cr_assert_eq(lifecycle_open(lifecycle), 0);
+	cr_assert_eq(heard.states[0], PYSPYD_OPEN);
+	cr_assert_eq(heard.states[1], PYSPYD_UPDATE);
+	cr_assert_eq(heard.states[2], PYSPYD_UPDATE);
+	cr_assert_eq(heard.states[3], PYSPYD_RESOLVED);
+	cr_assert_str_eq(heard.id, id);
+	root = json_loads(heard.json, 0, NULL);
+	cr_assert_str_eq(text_of(root, "state"), "resolved");
+	cr_assert_str_eq(text_of(root, "since"), "2023-11-14T22:15:00.000000000Z");
+	cr_assert_str_eq(text_of(root, "time"), "2023-11-14T22:17:45.000000000Z");
+	cr_assert_float_eq(json_number_value(json_object_get(root, "duration_s")), 165, 1e-6);
+	cr_assert_str_eq(text_of(json_object_get(root, "evidence"), "ended"), "calm");
+	json_decref(root);
+	free(heard.json);
+	lifecycle_free(lifecycle);
+}
+
+Test(finding, the_end_of_the_process_resolves_all) {
+	struct heard heard = { 0 };
+	struct finding_context context = context_at(200 * NS_PER_SEC);
+	struct detect_verdict other = present();
+	struct lifecycle *lifecycle;
+
+	cr_assert_eq(lifecycle_new(&lifecycle), 0);
+	other.key++;
+	apply(lifecycle, 110, present(), &heard);
+	apply(lifecycle, 110, other, &heard);
+	heard.answer = 5;
+	cr_assert_eq(lifecycle_end(lifecycle, &context, "process-ended", hear, &heard), 5);
+	cr_assert_eq(heard.n, 4);
+	cr_assert_eq(heard.states[3], PYSPYD_RESOLVED);
+	cr_assert_eq(lifecycle_open(lifecycle), 0);
+	free(heard.json);
+	lifecycle_free(lifecycle);
+}
+
+Test(finding, an_emitter_s_answer_comes_back_and_loses_nothing) {
+	struct heard heard = { .answer = 9 };
+	struct detect_verdict both[2] = { present(), present() };
+	detect_verdicts verdicts = { .items = both, .n = 2, .cap = 2 };
+	struct finding_context context = context_at(110 * NS_PER_SEC);
+	struct lifecycle *lifecycle;
+
+	both[1].key++;
+	cr_assert_eq(lifecycle_new(&lifecycle), 0);
+	cr_assert_eq(lifecycle_apply(lifecycle, &context, &verdicts, hear, &heard), 9);
+	cr_assert_eq(heard.n, 2);
+	cr_assert_eq(lifecycle_open(lifecycle), 2);
+	free(heard.json);
+	lifecycle_free(lifecycle);
+	lifecycle_free(NULL);
+}
+
+Test(finding, json_has_the_schema_s_keys_in_order) {
+	struct heard heard = { 0 };
+	struct lifecycle *lifecycle;
+	json_t *root, *part;
+
+	cr_assert_eq(lifecycle_new(&lifecycle), 0);
+	apply(lifecycle, 112, present(), &heard);
+	root = json_loads(heard.json, JSON_REJECT_DUPLICATES, NULL);
+	cr_assert_not_null(root);
+	cr_assert_null(strchr(heard.json, '\n'));
+	expect_keys(root,
+		"schema id fingerprint kind pattern severity state time since duration_s host process threads "
+		"evidence summary advice");
+	cr_assert_str_eq(text_of(root, "schema"), "pyspyd.finding/1");
+	cr_assert_str_eq(text_of(root, "severity"), "warning");
+	cr_assert_str_eq(text_of(root, "host"), "web-1");
+	part = json_object_get(root, "process");
+	expect_keys(part, "pid start_time name cmdline exe python uid cgroup container unit");
+	cr_assert_eq(json_array_size(json_object_get(part, "cmdline")), 5);
+	part = json_array_get(json_object_get(root, "threads"), 0);
+	cr_assert_eq(strncmp(heard.json, "{\"schema\":\"pyspyd.finding/1\",\"id\":\"", 34), 0);
+	cr_assert_str_eq(text_of(part, "role"), "spinning");
+	cr_assert_float_eq(json_number_value(json_object_get(part, "cpu_percent")), 99.432, 1e-9);
+	part = json_array_get(json_object_get(part, "stack"), 0);
+	expect_keys(part, "lang function qualname file line module");
+	part = json_object_get(root, "evidence");
+	expect_keys(part, "cpu_percent verdict stacks samples accuracy certainty");
+	cr_assert_eq(json_array_size(json_object_get(part, "stacks")), 2);
+	expect_keys(json_array_get(json_object_get(part, "stacks"), 0), "share frames");
+	cr_assert_eq(json_integer_value(json_object_get(json_object_get(part, "accuracy"), "torn")), 1);
+	cr_assert_str_eq(text_of(part, "certainty"), "proven");
+	json_decref(root);
+	free(heard.json);
+	lifecycle_free(lifecycle);
+}
+
+Test(finding, what_is_inferred_says_why) {
+	struct detect_verdict verdict = present();
+	struct finding_context context = context_at(110 * NS_PER_SEC);
+	struct pyspyd_finding *finding;
+
+	verdict.inferred = true;
+	verdict.certain_why = "few samples";
+	context.accuracy = NULL;
+	cr_assert_eq(finding_new(&context, &verdict, &finding), 0);
+	expect_keys(finding->evidence, "cpu_percent verdict stacks samples certainty certainty_why");
+	pyspyd_finding_free(finding);
+	pyspyd_finding_free(NULL);
+}
+
+Test(finding, text_reads_well) {
+	struct detect_verdict verdict = present();
+	struct finding_context context = context_at(112 * NS_PER_SEC);
+	struct pyspyd_finding *finding;
+	_free_ char *text = NULL, *coloured = NULL, *resolved = NULL;
+
+	cr_assert_eq(finding_new(&context, &verdict, &finding), 0);
+	text = pyspyd_finding_text(finding, false);
+	cr_assert_str_eq(text,
+		"open warning  spiking-thread: worker-3\n"
+		"  process 4700: python3 -u /srv/app/app.py --port 80\n"
+		"  hottest stack (93 % of 240 samples):\n"
+		"    Reader.parse (json.py:88)\n"
+		"    main (app.py:3)\n"
+		"  advice: Look at the loop.\n");
+	coloured = pyspyd_finding_text(finding, true);
+	cr_assert_not_null(strstr(coloured, "\x1b[33m"));
+	finding->state = PYSPYD_RESOLVED;
+	resolved = pyspyd_finding_text(finding, false);
+	cr_assert_str_eq(resolved,
+		"resolved warning  spiking-thread: worker-3; it lasted 12 s\n"
+		"  process 4700: python3 -u /srv/app/app.py --port 80\n");
+	pyspyd_finding_free(finding);
+}
+
+Test(finding, hostile_strings_break_neither_json_nor_text) {
+	static const char *const pieces[] = { "\x1b]0;x\x07", "\xff\xfe", "\xed\xa0\x80", "\xc2\x9b", "\xe2\x80\xa8",
+		"\"\\\n" };
+	char name[10001];
+	struct detect_frame frame = FRAME(name, name, 1);
+	struct detect_stack stack = { .share = 1, .frames = &frame, .frames_n = 1 };
+	struct detect_thread evil = { .tid = 1, .name = name, .state = '\xff', .stacks = &stack, .stacks_n = 1 };
+	char *arguments[] = { name, name, NULL };
+	struct pyspyd_process who = { .name = name, .cmdline = arguments, .exe = name, .unit = name };
+
+	for (size_t p = 0; p < ARRAY_SIZE(pieces); p++) {
+		struct detect_verdict verdict = present();
+		struct finding_context context = context_at(112 * NS_PER_SEC);
+		struct pyspyd_finding *finding;
+		_free_ char *text = NULL, *json = NULL;
+		json_t *root;
+
+		name[0] = '\0';
+		for (size_t n = 0; n + strlen(pieces[p]) < sizeof(name); n += strlen(pieces[p]))
+			memcpy(name + n, pieces[p], strlen(pieces[p]) + 1);
+		verdict.parties[0].thread = &evil;
+		context.process = &who;
+		context.host = name;
+		cr_assert_eq(finding_new(&context, &verdict, &finding), 0);
+		text = pyspyd_finding_text(finding, false);
+		json = pyspyd_finding_json(finding);
+		root = json_loads(json, 0, NULL);
+		cr_assert_not_null(root, "%zu", p);
+		for (const char *c = text; *c; c++)
+			cr_assert(*c == '\n' || ((unsigned char)*c >= 0x20 && *c != 0x7f));
+		for (const char *c = json; *c; c++)
+			cr_assert((unsigned char)*c >= 0x20 && *c != 0x7f);
+		cr_assert_null(strstr(json, "\xc2\x9b"));
+		cr_assert_null(strstr(json, "\xe2\x80\xa8"));
+		cr_assert_null(strstr(text, "\xc2\x9b"));
+		cr_assert_lt(strlen(text), 32768);
+		json_decref(root);
+		pyspyd_finding_free(finding);
+	}
+}
+
+/* Fingerprints. */
+
+static void print_of(const struct pyspyd_process *who, const struct detect_stack *where, size_t n, char out[33]) {
+	cr_assert_eq(fingerprint("spiking-thread", who, where, n, out), 0);
+	cr_assert_eq(strspn(out, "0123456789abcdef"), 32);
+}
+
+Test(finding, fingerprints_carry_no_pid_line_path_or_version) {
+	static const struct detect_frame moved[] = {
+		FRAME("Reader.parse", "/opt/releases/2024-11-02/json.py", 91),
+		FRAME("main", "/opt/releases/2024-11-02/app.py", 5),
+	};
+	const struct detect_stack where = { .share = 1, .frames = moved, .frames_n = 2 };
+	char *elsewhere[] = { S("/usr/bin/python3.12"), S("-X"), S("dev"), S("/opt/app.py"), NULL };
+	struct pyspyd_process who = {
+		.pid = 1, .cmdline = elsewhere, .exe = S("/opt/py/bin/python3.12"), .unit = S("app.service")
+	};
+	char a[33], b[33];
+
+	print_of(&process, stacks, 1, a);
+	print_of(&who, &where, 1, b);
+	cr_assert_str_eq(a, b);
+	cr_assert_eq(fingerprint("other-kind", &process, stacks, 1, b), 0);
+	cr_assert_str_neq(a, b);
+	elsewhere[3] = S("/opt/other.py");
+	print_of(&who, &where, 1, b);
+	cr_assert_str_neq(a, b);
+	print_of(&process, stacks + 1, 1, b);
+	cr_assert_str_neq(a, b);
+	print_of(&process, NULL, 0, b);
+	cr_assert_str_neq(a, b);
+}
+
+Test(finding, fingerprints_of_a_pool_are_one_and_ids_are_not) {
+	struct pyspyd_process other = process;
+	struct finding_context context = context_at(112 * NS_PER_SEC);
+	struct detect_verdict verdict = present();
+	struct pyspyd_finding *a, *b;
+
+	cr_assert_eq(finding_new(&context, &verdict, &a), 0);
+	other.pid++;
+	context.process = &other;
+	context.now_ns++;
+	context.host = "web-2";
+	cr_assert_eq(finding_new(&context, &verdict, &b), 0);
+	cr_assert_str_eq(a->fingerprint, b->fingerprint);
+	cr_assert_str_neq(a->id, b->id);
+	pyspyd_finding_free(a);
+	pyspyd_finding_free(b);
+}
+
+Test(finding, a_fingerprint_never_changes) {
+	char print[33];
+
+	print_of(&process, stacks, 1, print);
+	cr_assert_str_eq(print, "1195fd48c4c37d2055b1a03165aea940");
+}
+
+static char *program_of(const char *exe, const char *const *arguments, const char *unit) {
+	struct pyspyd_process who = {
+		.exe = (char *)(uintptr_t)exe, .cmdline = (char **)(uintptr_t)arguments, .unit = (char *)(uintptr_t)unit
+	};
+	struct strbuf sb = { 0 };
+
+	fingerprint_program(&sb, &who);
+	return strbuf_take(&sb);
+}
+
+Test(finding, programs_are_named_by_what_they_run) {
+	static const struct {
+		const char *exe;
+		const char *arguments[8];
+		const char *unit, *expected;
+	} table[] = {
+		{ "/usr/bin/python3.11", { "python3", "/a/app.py", "x" }, NULL, "python\nscript app.py\n\n" },
+		{ "/usr/bin/python3.11 (deleted)", { "python3", "/a/app.py" }, NULL, "python\nscript app.py\n\n" },
+		{ "/usr/bin/python3.13t", { "python3", "job-4711.py" }, NULL, "python\nscript job-#.py\n\n" },
+		{ "/usr/bin/python3", { "python3", "-W", "ignore", "-Xdev", "-Im", "http.server", "80" }, "web.service",
+			"python\nmodule http.server\nweb.service\n" },
+		{ "/usr/bin/python3", { "python3", "-uWerror", "--check-hash-based-pycs", "always", "-mpkg" }, NULL,
+			"python\nmodule pkg\n\n" },
+		{ "/usr/bin/python3", { "python3", "-c", "f(tracker_fd=5, at=0x7fFf)", "-x" }, NULL,
+			"python\ncommand f(tracker_fd=#, at=#)\n\n" },
+		{ "/usr/bin/python3", { "python3", "-" }, NULL, "python\nscript -\n\n" },
+		{ "/usr/bin/python3", { "python3" }, NULL, "python\n\n\n" },
+		{ "/usr/bin/python3", { "python3", "-c" }, NULL, "python\n\n\n" },
+		{ "/usr/bin/python3", { "python3", "-W" }, NULL, "python\n\n\n" },
+		{ "/usr/bin/python3", { "gunicorn: worker [app] 12" }, NULL, "python\ngunicorn: worker [app] #\n\n" },
+		{ "/usr/sbin/uwsgi", { "uwsgi", "--ini", "a.ini" }, "app@3.service", "uwsgi\nuwsgi\napp@#.service\n" },
+		{ NULL, { NULL }, NULL, "\n\n\n" },
+		{ "", { "/usr/bin/python3", "a.py" }, NULL, "python\nscript a.py\n\n" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		_free_ char *program = program_of(table[i].exe, table[i].arguments, table[i].unit);
+
+		cr_assert_str_eq(program, table[i].expected, "%zu: %s", i, program);
+	}
+}
+
+static char *site_of(const struct detect_stack *where, size_t n) {
+	struct strbuf sb = { 0 };
+
+	fingerprint_site(&sb, where, n);
+	return strbuf_take(&sb);
+}
+
+Test(finding, the_site_is_what_the_stacks_share) {
+	static const struct detect_frame a[] = { FRAME("a", "/s/m.py", 1), FRAME("loop", "/s/m.py", 9),
+		FRAME("main", "/s/m.py", 20) };
+	static const struct detect_frame b[] = { FRAME("b", "/s/m.py", 2), FRAME("loop", "/s/m.py", 11),
+		FRAME("main", "/s/m.py", 20) };
+	const struct detect_stack two[] = { { .share = .5, .frames = a, .frames_n = 3 },
+		{ .share = .45, .frames = b, .frames_n = 3 } };
+	const struct detect_stack one[] = { { .share = .95, .frames = a, .frames_n = 3 },
+		{ .share = .02, .frames = b, .frames_n = 3 } };
+	_free_ char *shared = site_of(two, 2), *hot = site_of(one, 2), *none = site_of(NULL, 0);
+
+	cr_assert_str_eq(shared, "loop m.py\nmain m.py\n");
+	cr_assert_str_eq(hot, "a m.py\nloop m.py\nmain m.py\n");
+	cr_assert_str_eq(none, "");
+}
+
+Test(finding, the_site_is_the_application_s_where_there_is_one) {
+	static const struct detect_frame mixed[] = {
+		{ .lang = PYSPYD_NATIVE, .function = "scan_once", .qualname = "", .file = "_json.so", .module = "" },
+		FRAME("decode", "/usr/lib/python3.11/json/decoder.py", 337),
+		FRAME("handle", "/v/lib/python3.11/site-packages/web/h.py", 5),
+		FRAME("<lambda>", "/tmp/x/app.py", 1),
+		FRAME("run", "/usr/lib/python3.11/threading.py", 1),
+	};
+	const struct detect_stack all = { .share = 1, .frames = mixed, .frames_n = 5 };
+	const struct detect_stack library = { .share = 1, .frames = mixed, .frames_n = 2 };
+	const struct detect_stack native = { .share = 1, .frames = mixed, .frames_n = 1 };
+	_free_ char *app = site_of(&all, 1), *lib = site_of(&library, 1), *leaf = site_of(&native, 1);
+
+	cr_assert_str_eq(app, "handle web/h.py\n<lambda> app.py\n");
+	cr_assert_str_eq(lib, "decode decoder.py\n");
+	cr_assert_str_eq(leaf, "scan_once _json.so\n");
+}
+
+Test(finding, ids_sort_by_time) {
+	char a[27], b[27], c[27];
+
+	cr_assert_eq(ulid_new(1469918176385 * NS_PER_MS, a), 0);
+	cr_assert_eq(ulid_new(1469918176385 * NS_PER_MS, b), 0);
+	cr_assert_eq(ulid_new(1469918176386 * NS_PER_MS, c), 0);
+	cr_assert_eq(strlen(a), 26);
+	cr_assert_eq(strncmp(a, "01ARYZ6S41", 10), 0);
+	cr_assert_eq(strncmp(a, b, 10), 0);
+	cr_assert_str_neq(a, b);
+	cr_assert_gt(strcmp(c, a), 0);
+}
