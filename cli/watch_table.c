@@ -204,8 +204,8 @@ static int table_finding(const struct pyspyd_finding *finding) {
 	*one = (struct kept){ .severity = finding->state == PYSPYD_RESOLVED ? PYSPYD_INFO : finding->severity };
 	memcpy(one->id, finding->id, sizeof(one->id));
 	one->text = pyspyd_finding_text(finding, true);
-	if (asprintf(&one->line, "%-8s %d  %s: %s", finding_state_word(finding->state), finding->process.pid,
-		    finding->kind, summary ? summary : "") < 0)
+	if (asprintf(&one->line, "%-8s %d  %s", finding_state_word(finding->state), finding->process.pid,
+		    summary ? summary : "") < 0)
 		one->line = NULL;
 	if (one->text && one->line)
 		return 0;
@@ -221,7 +221,7 @@ static void table_end(void) {
 	entered = false;
 	for (size_t i = 0; i < kept_n; i++) {
 		if (kept[i].text && kept[i].text[0])
-			puts(kept[i].text);
+			cli_print(kept[i].text);
 		forget(&kept[i]);
 	}
 	kept_n = 0;
