@@ -105,6 +105,7 @@ struct detect_verdict {
 	uint64_t key;        /* tells faults of one kind in one process apart; never used again */
 	enum detect_presence presence;
 	const char *ended; /* with DETECT_ABSENT, why: "calm", "thread-ended"; the rest below may be empty then */
+	bool fading;       /* present, but it may be over: no moment to show what it looks like */
 	enum pyspyd_severity severity;
 	uint64_t since_ns;                               /* when the fault began, on the input's clock */
 	struct detect_party parties[DETECT_PARTIES_MAX]; /* the first one's stacks are the fault's site */

@@ -251,6 +251,7 @@ static int say_present(const struct track *track, const double *settings, const 
 	double cpu_percent = min_of(percent_of(span.run_ns, span.ns), 100.0);
 	enum cause cause = find_cause(settings, input->process, thread, &span);
 
+	verdict.fading = track->calm_ns;
 	verdict.severity = input->process->expect_busy ? PYSPYD_INFO : PYSPYD_WARNING;
 	verdict.parties[verdict.parties_n++] = (struct detect_party){ thread, "spinning", cpu_percent };
 	verdict.certain_why = find_doubt(cause, thread);

@@ -71,7 +71,7 @@ static int update_one(struct open_finding *one, const struct finding_context *co
 	struct pyspyd_finding *finding;
 	int r;
 
-	if (context->now_ns - one->said_ns < LIFECYCLE_UPDATE_NS)
+	if (verdict->fading || context->now_ns - one->said_ns < LIFECYCLE_UPDATE_NS)
 		return 0;
 	r = finding_new(context, verdict, &finding);
 	if (r)

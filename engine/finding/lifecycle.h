@@ -4,7 +4,8 @@
 
 #include "engine/finding/finding.h"
 
-/* From verdicts to events, for one process: open once, updated at most once a minute, resolved when gone. Hysteresis is
+/* From verdicts to events, for one process: open once, updated at most once a minute (not while it
+ * fades), resolved when gone. Hysteresis is
  * the detectors'. An event keeps its finding's id, fingerprint and beginning. */
 
 #define LIFECYCLE_UPDATE_NS 60000000000ULL

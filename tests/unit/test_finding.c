@@ -142,6 +142,22 @@ Test(finding, is_said_once_then_each_minute_then_at_its_end) {
 	lifecycle_free(lifecycle);
 }
 
+Test(finding, is_not_updated_while_it_fades) {
+	struct heard heard = { 0 };
+	struct detect_verdict fading = present();
+	struct lifecycle *lifecycle;
+
+	fading.fading = true;
+	cr_assert_eq(lifecycle_new(&lifecycle), 0);
+	apply(lifecycle, 110, present(), &heard);
+	apply(lifecycle, 171, fading, &heard);
+	cr_assert_eq(heard.n, 1);
+	apply(lifecycle, 172, present(), &heard);
+	cr_assert_eq(heard.n, 2);
+	free(heard.json);
+	lifecycle_free(lifecycle);
+}
+
 Test(finding, the_end_of_the_process_resolves_all) {
 	struct heard heard = { 0 };
 	struct finding_context context = context_at(200 * NS_PER_SEC);

@@ -131,8 +131,10 @@ Test(spiking_thread, is_said_while_it_lasts_and_once_when_it_has_gone) {
 	cr_assert_eq(seconds(&world, 100, 100), 100);
 	cr_assert_eq(only(&world)->key, key);
 	cr_assert_leq(fact(only(&world), "window_s")->number, 20);
+	cr_assert_not(only(&world)->fading);
 	cr_assert_eq(seconds(&world, 4, 1), 4);
 	cr_assert_eq(only(&world)->presence, DETECT_PRESENT);
+	cr_assert(only(&world)->fading);
 	cr_assert_eq(second(&world, 1), 1);
 	cr_assert_eq(only(&world)->presence, DETECT_ABSENT);
 	cr_assert_str_eq(only(&world)->ended, "calm");
