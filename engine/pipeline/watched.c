@@ -51,9 +51,7 @@ static uint64_t ticks_to_ns(uint64_t ticks) {
 }
 
 static struct watched_thread *add_thread(struct watched *watched, const struct sample_thread *sampled) {
-	struct watched_thread thread = {
-		.tid = sampled->py.tid, .ident = sampled->py.ident, .first_ns = watched->last_ns
-	};
+	struct watched_thread thread = { .tid = sampled->py.tid, .ident = sampled->py.ident, .user_ns = UINT64_MAX };
 	struct proc_stat stat;
 
 	if (!proc_thread_stat(&watched->target->proc, thread.tid, &stat))
@@ -61,11 +59,18 @@ static struct watched_thread *add_thread(struct watched *watched, const struct s
 	return vec_push(&watched->threads, thread) ? NULL : &watched->threads.items[watched->threads.n - 1];
 }
 
+static void forget_split(struct watched_thread *thread) {
+	thread->user_ns = thread->system_ns = UINT64_MAX;
+	thread->split_known = false;
+}
+
 static void split_time(const struct proc *proc, struct watched_thread *thread) {
 	struct proc_stat stat;
 
+	thread->split_known = false;
 	if (proc_thread_stat(proc, thread->tid, &stat))
 		return;
+	thread->split_known = thread->user_ns != UINT64_MAX;
 	thread->last_user_ns = thread->user_ns;
 	thread->last_system_ns = thread->system_ns;
 	thread->user_ns = ticks_to_ns(stat.user_ticks);
@@ -105,6 +110,8 @@ static void update_thread(struct watched *watched, const struct sample_thread *s
 			100.0 * (double)(thread->run_ns - thread->last_run_ns) / (double)watched->interval_ns;
 	if (thread->cpu_percent >= BUSY_PERCENT)
 		split_time(&watched->target->proc, thread);
+	else
+		forget_split(thread);
 	if (with_status)
 		read_switches(&watched->target->proc, thread);
 }

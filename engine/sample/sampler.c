@@ -316,6 +316,18 @@ static bool read_run_time(struct sample_thread *thread, uint64_t now_ns) {
 	return true;
 }
 
+/* A runnable thread whose last CPU is ours. It may have waited for that CPU since its last sample, behind others: then
+ * it stands where it stood. */
+static void look_at_own(struct look *look, struct sample_thread *thread) {
+	look->me->busy_ns = look->now_ns;
+	if (!is_leader(look->me)) /* the leader has just asked */
+		read_run_time(thread, look->now_ns);
+	if (thread->captured && thread->run_ns == thread->captured_run_ns)
+		repeat(look, thread, look->tick + 1);
+	else
+		take_preempted(look, thread);
+}
+
 static void look_at_active(struct look *look, struct sample_thread *thread) {
 	char state;
 	int cpu;
@@ -330,9 +342,7 @@ static void look_at_active(struct look *look, struct sample_thread *thread) {
 		else if (cpu != look->me->cpu)
 			leave_to(look, thread, cpu);
 		else
-			take_preempted(look, thread);
-		if (cpu == look->me->cpu)
-			look->me->busy_ns = look->now_ns;
+			look_at_own(look, thread);
 		return;
 	}
 	if (is_leader(look->me))
