@@ -415,17 +415,26 @@ static const struct proc_map *map_at(const struct place *place, raddr addr) {
 	return low < place->maps->n && place->maps->items[low].start <= addr ? &place->maps->items[low] : NULL;
 }
 
-/* Whether the segment's first page lies where it belongs. What runs has to be executable there, so that a plain copy of
- * the file in memory is not taken for the image; data may have become read-only. */
-static bool lies_at(const struct place *place, const Elf64_Phdr *load, uint64_t bias) {
+enum fit {
+	FIT_NONE,     /* nothing there, or another part of the file */
+	FIT_REPLACED, /* something else: programs move their code to huge pages */
+	FIT_IN_PLACE,
+};
+
+/* How the segment's first page lies. What runs has to be executable there, so that a plain copy of the file in memory
+ * is not taken for the image; data may have become read-only. */
+static enum fit fit_of(const struct place *place, const Elf64_Phdr *load, uint64_t bias) {
 	raddr addr = (load->p_vaddr + bias) & place->page_mask;
 	const struct proc_map *map = map_at(place, addr);
 
-	return map && same_file(map, place->of) && (!(load->p_flags & PF_X) || map->exec) &&
-		map->offset + (addr - map->start) == (load->p_offset & place->page_mask);
+	if (!map || ((load->p_flags & PF_X) && !map->exec))
+		return FIT_NONE;
+	if (!same_file(map, place->of))
+		return FIT_REPLACED;
+	return map->offset + (addr - map->start) == (load->p_offset & place->page_mask) ? FIT_IN_PLACE : FIT_NONE;
 }
 
-/* Segments in place, doubled, and one more where `of` is inside of the image. */
+/* Segments in place, doubled, and one more where `of` is inside of the image; 0 where a segment has no place. */
 static unsigned score_of(const struct place *place, uint64_t bias) {
 	const struct elf_image *img = place->img;
 	unsigned score = 0;
@@ -434,9 +443,11 @@ static unsigned score_of(const struct place *place, uint64_t bias) {
 	for (size_t i = 0; i < img->loads_n; i++) {
 		const Elf64_Phdr *load = &img->loads[i];
 		uint64_t first = load->p_vaddr & place->page_mask;
+		enum fit fit = load->p_filesz ? fit_of(place, load, bias) : FIT_REPLACED;
 
-		if (load->p_filesz && lies_at(place, load, bias))
-			score += 2;
+		if (fit == FIT_NONE)
+			return 0;
+		score += fit == FIT_IN_PLACE ? 2 : 0;
 		inside |= place->of->start - bias - first < load->p_vaddr - first + load->p_memsz;
 	}
 	return score ? score + inside : 0;

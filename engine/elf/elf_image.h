@@ -39,7 +39,7 @@ int elf_image_build_id(struct elf_image *img, uint8_t *buf, size_t cap, size_t *
 /* Where the process has the file: the difference between addresses in memory and in the file, modulo 2^64. `maps` are
  * the process's mappings, ascending as proc_maps_read gives them, `of` is one of the file's. A file may be mapped
  * several times, and partly, and as plain bytes: the bias taken is the one under which most of its segments lie where
- * they belong, and among equals the one whose image `of` is in. Return: 0; -ENOENT where no segment is mapped. */
+ * they belong and none is missing, and among equals the one whose image `of` is in. Return: 0; -ENOENT. */
 int elf_image_bias(
 	const struct elf_image *img, const proc_map_vec *maps, const struct proc_map *of, uint64_t *ret_bias);
 
