@@ -8,7 +8,7 @@
 #include "engine/detect/detect.h"
 #include "engine/finding/lifecycle.h"
 
-#define STACK_PERCENT 50.0 /* threads that are as busy as that get their stacks */
+#define STACK_PERCENT 10.0 /* threads that are as busy as that get their stacks */
 
 struct detection { /* of one process */
 	struct detect_set *set;

@@ -64,6 +64,7 @@ struct sampler {
 	struct cpu_sampler *cpus; /* cpus_n of them; one, unbound, where it is remote */
 	size_t cpus_n;
 	atomic_int leader;
+	atomic_uint_fast64_t looked_tick;
 	atomic_bool stop;
 	bool remote;
 	bool running;
@@ -456,7 +457,8 @@ static void look_around(struct cpu_sampler *me, uint64_t tick, uint64_t now_ns) 
 		if (look.target)
 			look_at_target(&look);
 	}
-	if (is_leader(me))
+	if (is_leader(me) &&
+		atomic_exchange(&sampler->looked_tick, tick) != tick) /* leaders change in the middle of a tick */
 		me->count.looks++;
 }
 
