@@ -51,6 +51,8 @@ static inline int vec_grow(void **items, size_t *cap, size_t need, size_t item_s
 		(v)->n = (v)->cap = 0; \
 	} while (0)
 
-#define vec_foreach(item, v) for (__typeof__((v)->items + 0) item = (v)->items; item < (v)->items + (v)->n; item++)
+/* Adds nothing to the NULL of an empty vector. */
+#define vec_foreach(item, v) \
+	for (__typeof__((v)->items + 0) item = (v)->items; (v)->n && item < (v)->items + (v)->n; item++)
 
 #endif
