@@ -2,6 +2,7 @@
 /* String interning: an open-addressing table of ids over an array of strings. */
 #include "engine/base/intern.h"
 
+#include "engine/base/limits.h"
 #include "engine/base/map.h"
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,8 @@ uint32_t intern_add(struct intern *intern, const char *s, size_t len) {
 	slot = find(intern, s, len);
 	if (intern->slots[slot])
 		return intern->slots[slot];
+	if (intern->bytes > LIMIT_INTERN_BYTES)
+		return 0;
 	copy = strndup(s, len);
 	if (!copy || vec_push(&intern->strings, copy)) {
 		free(copy);

@@ -17,7 +17,7 @@ struct intern {
 int intern_init(struct intern *intern);
 void intern_deinit(struct intern *intern);
 
-/* Return: the id (0 for "" and when out of memory). */
+/* Return: the id (0 for "", when out of memory, and for a new string beyond LIMIT_INTERN_BYTES). */
 uint32_t intern_add(struct intern *intern, const char *s, size_t len);
 
 /* Return: the string; "" for an id that was never given. */

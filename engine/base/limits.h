@@ -12,10 +12,13 @@
 #define LIMIT_NAME_CHARS 1024        /* of a function's or a thread's name, a type's name */
 #define LIMIT_PATH_CHARS 4096        /* of a file name */
 #define LIMIT_LINETABLE_BYTES (4U << 20)
-#define LIMIT_LOCALS 256              /* variables shown of one frame */
-#define LIMIT_VALUE_CHARS 120         /* of one variable's value */
-#define LIMIT_DICT_ENTRIES (1U << 20) /* looked at in one dictionary */
-#define LIMIT_MAPS 65536              /* lines of one /proc/PID/maps */
-#define LIMIT_CODES 65536             /* code objects kept decoded per process */
+#define LIMIT_LOCALS 256               /* variables shown of one frame */
+#define LIMIT_VALUE_CHARS 120          /* of one variable's value */
+#define LIMIT_DICT_ENTRIES (1U << 20)  /* looked at in one dictionary */
+#define LIMIT_MAPS 65536               /* lines of one /proc/PID/maps */
+#define LIMIT_INTERN_BYTES (64U << 20) /* of one table of strings */
+#define LIMIT_PLACES (1U << 20)        /* instructions kept decoded per process */
+#define LIMIT_NODES (4U << 20)         /* distinct stacks of one profile */
+#define LIMIT_CODES 65536              /* code objects kept decoded per process */
 
 #endif

@@ -33,7 +33,7 @@ struct recorder {
 	VEC(struct sample_target *) targets;
 	VEC(struct candidate) candidates;
 	uint64_t start_ns;
-	uint32_t stack[4096 + 1];
+	uint64_t lost; /* samples that the profile had no room for */
 };
 
 static uint32_t frame_of(struct recorder *recorder, struct member *member, uint32_t place) {
@@ -94,7 +94,9 @@ static void on_sample(void *userdata, const struct sample *sample) {
 	thread = thread_id(recorder, member, sample->thread);
 	if (sample->places)
 		node = node_of(recorder, member, sample);
-	if (node != UINT32_MAX && thread != UINT32_MAX) {
+	if (node == UINT32_MAX || thread == UINT32_MAX) {
+		recorder->lost += sample->ticks;
+	} else {
 		sample->thread->mark = ((uint64_t)thread + 1) << 32 | node;
 		profile_count(recorder->profile, thread, node, sample->ticks,
 			sample->ticks * sampler_period_ns(recorder->sampler));
@@ -329,6 +331,8 @@ struct sample_target *const *recorder_targets(const struct recorder *recorder, s
 
 struct profile *recorder_profile(struct recorder *recorder) {
 	sampler_accuracy(recorder->sampler, &recorder->profile->accuracy);
+	recorder->profile->accuracy.discarded += recorder->lost;
+	recorder->profile->accuracy.samples -= recorder->lost;
 	recorder->profile->duration_ns = clock_mono_ns() - recorder->start_ns;
 	return recorder->profile;
 }

@@ -13,6 +13,7 @@
  * It does not know where samples come from, and keeps no times: time buckets are several profiles. */
 #include "engine/profile/profile.h"
 
+#include "engine/base/limits.h"
 #include "engine/base/util.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -97,7 +98,7 @@ uint32_t profile_add_node(struct profile *profile, uint32_t parent, uint32_t fra
 	if (map_get(&profile->node_index, key, &id))
 		return (uint32_t)id;
 	id = profile->nodes.n;
-	if (id >= NO_ID || vec_push(&profile->nodes, node))
+	if (id >= LIMIT_NODES || vec_push(&profile->nodes, node))
 		return NO_ID;
 	if (map_put(&profile->node_index, key, id)) {
 		profile->nodes.n--;

@@ -58,7 +58,8 @@ struct profile {
 int profile_new(struct profile **ret_profile);
 void profile_free(struct profile *profile);
 
-/* Each returns the id of what is added or was there already; UINT32_MAX when out of memory. */
+/* Each returns the id of what is added or was there already; UINT32_MAX when out of memory, or at the limit
+ * (LIMIT_NODES). */
 uint32_t profile_add_frame(struct profile *profile, const struct profile_frame *frame);
 uint32_t profile_add_node(struct profile *profile, uint32_t parent, uint32_t frame);
 uint32_t profile_add_thread(struct profile *profile, const struct profile_thread *thread);

@@ -208,7 +208,7 @@ static int add_place(
 		.module = code->module,
 		.line = py_code_line(&target->codes, code, offset),
 	};
-	int r = vec_push(&target->places, place);
+	int r = target->places.n < LIMIT_PLACES ? vec_push(&target->places, place) : -ENOMEM;
 
 	if (!r)
 		r = map_put(&target->place_index, key, target->places.n - 1);
