@@ -79,12 +79,13 @@ static int fill_frames(const struct profile *profile, uint32_t node, struct dete
 		return -ENOMEM;
 	for (; node && n < FRAMES_MAX; node = profile->nodes.items[node].parent) {
 		const struct profile_frame *from = &profile->frames.items[profile->nodes.items[node].frame];
-		const char *function = intern_str(&profile->strings, from->function);
+		const char *qualname = intern_str(&profile->strings, from->function);
+		const char *dot = strrchr(qualname, '.');
 
 		frames[n++] = (struct detect_frame){
 			.lang = from->lang,
-			.function = function,
-			.qualname = function,
+			.function = dot ? dot + 1 : qualname, /* the compiler makes it so */
+			.qualname = qualname,
 			.file = intern_str(&profile->strings, from->file),
 			.module = intern_str(&profile->strings, from->module),
 			.line = from->line,
