@@ -117,6 +117,8 @@ struct mem_bytes {
 };
 
 static int bytes_read_one(const struct mem_bytes *bytes, const struct mem_range *range) {
+	if (!range->len) /* wherever it is, as for a live process */
+		return 0;
 	for (size_t i = 0; i < bytes->n; i++) {
 		const struct mem_segment *s = &bytes->segments[i];
 
@@ -133,6 +135,8 @@ static int bytes_read_many(struct mem *mem, const struct mem_range *ranges, size
 	size_t done = 0;
 	int r = 0;
 
+	if (n > MEM_RANGES_MAX)
+		return -E2BIG;
 	while (done < n && !(r = bytes_read_one((struct mem_bytes *)mem, &ranges[done])))
 		done++;
 	if (ret_done)
