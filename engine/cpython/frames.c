@@ -17,7 +17,7 @@
 #define ARENA_BYTES (8U << 20)
 #define FIRST_CHUNK_BYTES 4096 /* read of a chunk that is seen for the first time */
 #define CHUNK_SLACK_BYTES 1024 /* copied beyond the newest frame, for calls until the next look */
-#define PLAN_EXTRAS_MAX 960    /* single frames in one bulk read; with the rest below MEM_RANGES_MAX */
+#define PLAN_EXTRAS_MAX 960    /* single frames in one bulk read */
 #define LOOKAHEAD 64           /* how far ahead in the plan a frame is searched when the expected one is not next */
 #define STATUS_HOLDS_GIL_3_13 (1U << 5) /* CPython 3.13 Include/cpython/pystate.h, _status */
 #define OWNER_FIRST_HIDDEN \
@@ -146,6 +146,7 @@ static int plan_ranges(struct copy *c) {
 	for (size_t i = 0; !r && i < plan->chunks.n; i++)
 		r = add_range(c->scratch, plan->chunks.items[i].addr, plan->chunks.items[i].len);
 	c->extra_first = c->extra_next = c->scratch->ranges.n;
+	extras = min_of(extras, MEM_RANGES_MAX - min_of(c->scratch->ranges.n, (size_t)MEM_RANGES_MAX));
 	for (size_t i = 0; !r && i < extras; i++)
 		r = add_range(c->scratch, plan->extras.items[i].addr, plan->extras.items[i].len);
 	c->extra_end = c->scratch->ranges.n;
@@ -239,6 +240,8 @@ static int insert_chunk(struct copy *c, size_t at, raddr addr, uint32_t len) {
 static void remove_chunks(struct copy *c, size_t at, size_t n) {
 	struct py_stack_plan *plan = c->plan;
 
+	if (!n)
+		return;
 	memmove(&plan->chunks.items[at], &plan->chunks.items[at + n],
 		(plan->chunks.n - at - n) * sizeof(*plan->chunks.items));
 	memmove(chunk_range(c, at), chunk_range(c, at + n),
@@ -324,7 +327,7 @@ static int extend_newest_chunk(struct copy *c, raddr addr) {
 	struct mem_range range;
 	int r;
 
-	if (addr < newest->addr || size > LIMIT_CHUNK_BYTES || need > size)
+	if (addr < newest->addr || size > LIMIT_CHUNK_BYTES || addr - newest->addr > size || need > size)
 		return PY_E_TYPE;
 	r = fetch(c, newest->addr, (size_t)min_of(size, need + CHUNK_SLACK_BYTES));
 	if (r)
@@ -481,7 +484,7 @@ static void learn(struct copy *c) {
 		newest->len = (uint32_t)min_of(want, size);
 	}
 	plan->extras.n = 0;
-	if (!vec_reserve(&plan->extras, c->scratch->extras.n)) {
+	if (c->scratch->extras.n && !vec_reserve(&plan->extras, c->scratch->extras.n)) {
 		memcpy(plan->extras.items, c->scratch->extras.items,
 			c->scratch->extras.n * sizeof(*plan->extras.items));
 		plan->extras.n = c->scratch->extras.n;
@@ -495,7 +498,7 @@ static int first_frame(struct copy *c, raddr *ret_frame) {
 	return 0;
 }
 
-int py_stack_capture(const struct py_runtime *rt, struct py_stack_plan *plan, struct py_stack_scratch *scratch,
+static int capture(const struct py_runtime *rt, struct py_stack_plan *plan, struct py_stack_scratch *scratch,
 	struct py_raw_stack *stack) {
 	struct copy c = { .rt = rt,
 		.l = &rt->reader.layout,
@@ -530,4 +533,14 @@ int py_stack_capture(const struct py_runtime *rt, struct py_stack_plan *plan, st
 	if (!r || r == PY_E_TORN)
 		learn(&c);
 	return r;
+}
+
+int py_stack_capture(const struct py_runtime *rt, struct py_stack_plan *plan, struct py_stack_scratch *scratch,
+	struct py_raw_stack *stack) {
+	int r = capture(rt, plan, scratch, stack);
+
+	if (r != -ENOMEM || !(plan->chunks.n + plan->extras.n))
+		return r;
+	plan->chunks.n = plan->extras.n = 0; /* guesses that fill the buffer leave no room for what is needed */
+	return capture(rt, plan, scratch, stack);
 }
