@@ -79,8 +79,12 @@ static int live_read_many(struct mem *mem, const struct mem_range *ranges, size_
 		total += ranges[i].len;
 	}
 	got = process_vm_readv(live->pid, local, n, remote, n, 0);
-	if (got < 0 && errno == ENOSYS) {
+	if (got < 0 &&
+		(errno == ENOSYS ||
+			errno ==
+				EPERM)) { /* EPERM may be a seccomp filter's, which has nothing against reading files */
 		r = read_by_fd(live, ranges, n, &done);
+		r = r == -EACCES ? -EPERM : r;
 	} else if (got < 0) {
 		r = condition_of(errno);
 	} else {

@@ -21,6 +21,16 @@ static bool is_stopped(const struct pyspyd_record_options *options) {
 	return options->stop && *options->stop;
 }
 
+/* Children that ended have left what they had to say in the profile. */
+static void drop_ended(struct recorder *recorder) {
+	size_t n;
+	struct sample_target *const *targets = recorder_targets(recorder, &n);
+
+	for (size_t i = n; i > 0; i--)
+		if (targets[i - 1]->ended)
+			recorder_drop(recorder, targets[i - 1]);
+}
+
 /* Return: 0; PYSPYD_E_GONE where every process ended before the time that was asked for. */
 static int run(struct recorder *recorder, const struct pyspyd_record_options *options) {
 	uint64_t start = clock_mono_ns(), end = options->duration_ns ? start + options->duration_ns : UINT64_MAX;
@@ -32,6 +42,7 @@ static int run(struct recorder *recorder, const struct pyspyd_record_options *op
 		nanosleep(&(struct timespec){ .tv_nsec = (long)wait }, NULL);
 		if (!recorder_tend(recorder, options->children))
 			return options->duration_ns ? PYSPYD_E_GONE : 0;
+		drop_ended(recorder);
 		now = clock_mono_ns();
 		if (options->progress && now >= next_progress) {
 			struct pyspyd_accuracy accuracy;

@@ -15,7 +15,6 @@ struct member {
 	struct sample_target *target;
 	VEC(uint32_t) frames; /* by place */
 	uint32_t process_name;
-	bool seen_end;
 };
 
 struct candidate { /* a descendant that is not (yet) a Python */
@@ -132,15 +131,18 @@ int recorder_new(const struct recorder_options *options, struct recorder **ret_r
 	return 0;
 }
 
+static void free_member(struct member *member) {
+	sample_target_free(member->target);
+	vec_free(&member->frames);
+	free(member);
+}
+
 void recorder_free(struct recorder *recorder) {
 	if (!recorder)
 		return;
 	sampler_free(recorder->sampler);
-	vec_foreach (member, &recorder->members) {
-		sample_target_free((*member)->target);
-		vec_free(&(*member)->frames);
-		free(*member);
-	}
+	vec_foreach (member, &recorder->members)
+		free_member(*member);
 	vec_free(&recorder->members);
 	vec_free(&recorder->targets);
 	vec_free(&recorder->candidates);
@@ -192,6 +194,24 @@ int recorder_add(
 	return sampler_add(recorder->sampler, target); /* freed with the members where there is no more room */
 }
 
+void recorder_drop(struct recorder *recorder, struct sample_target *target) {
+	struct member *member = recorder->members.items[target->mark - 1];
+	size_t i = target->mark - 1, last = recorder->members.n - 1;
+
+	pthread_mutex_lock(&target->lock);
+	target->ended = true;
+	sampler_flush(recorder->sampler, target);
+	pthread_mutex_unlock(&target->lock);
+	sampler_remove(recorder->sampler, target);
+	pthread_mutex_lock(&recorder->lock);
+	recorder->members.items[i] = recorder->members.items[last]; /* the last one takes its place */
+	recorder->targets.items[i] = recorder->targets.items[last];
+	recorder->targets.items[i]->mark = i + 1;
+	recorder->members.n = recorder->targets.n = last;
+	pthread_mutex_unlock(&recorder->lock);
+	free_member(member);
+}
+
 int recorder_start(struct recorder *recorder) {
 	recorder->start_ns = clock_mono_ns();
 	recorder->profile->start_real_ns = clock_real_ns();
@@ -225,11 +245,13 @@ static void name_threads(struct recorder *recorder, struct member *member) {
 	bool missing = false;
 
 	pthread_mutex_lock(&target->lock);
+	pthread_mutex_lock(&recorder->lock);
 	vec_foreach (item, &target->threads) {
 		uint32_t id = recorder_thread_id(*item);
 
 		missing |= id != UINT32_MAX && !recorder->profile->threads.items[id].name;
 	}
+	pthread_mutex_unlock(&recorder->lock);
 	if (missing && !py_thread_names_read(&target->rt, &names)) {
 		pthread_mutex_lock(&recorder->lock);
 		vec_foreach (item, &target->threads) {

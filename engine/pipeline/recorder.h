@@ -26,6 +26,9 @@ void recorder_free(struct recorder *recorder);
 int recorder_add(
 	struct recorder *recorder, pid_t pid, uint64_t wait_ns, struct sample_target **ret_target, struct err *err);
 
+/* Takes a target out and frees it; what it gave to the profile stays. Call without any lock. */
+void recorder_drop(struct recorder *recorder, struct sample_target *target);
+
 int recorder_start(struct recorder *recorder);
 void recorder_stop(struct recorder *recorder);
 
@@ -34,7 +37,7 @@ void recorder_stop(struct recorder *recorder);
  * many targets have not ended. */
 size_t recorder_tend(struct recorder *recorder, bool children);
 
-/* Targets in the order in which they were added; ended ones stay in the list. */
+/* The targets, ended ones too until they are dropped. Good until the next recorder_add, _tend or _drop. */
 struct sample_target *const *recorder_targets(const struct recorder *recorder, size_t *ret_n);
 
 /* The profile, with accuracy and duration up to date. Lock while it is used and the sampler runs. */

@@ -30,11 +30,11 @@ struct watch {
 };
 
 static void on_tap(void *userdata, const struct sample *sample, uint32_t node) {
-	struct watch *watch = userdata;
+	struct watched *watched = sample->target->owner;
 
-	vec_foreach (watched, &watch->watched)
-		if ((*watched)->target == sample->target)
-			window_add(&(*watched)->window, sample, node);
+	(void)userdata;
+	if (watched)
+		window_add(&watched->window, sample, node);
 }
 
 static int adopt(struct watch *watch, struct sample_target *target) {
@@ -43,23 +43,33 @@ static int adopt(struct watch *watch, struct sample_target *target) {
 
 	if (r)
 		return r;
-	recorder_lock(watch->recorder);
 	r = vec_push(&watch->watched, watched);
-	recorder_unlock(watch->recorder);
-	if (r)
+	if (r) {
 		watched_free(watched);
-	return r;
+		return r;
+	}
+	recorder_lock(watch->recorder);
+	target->owner = watched;
+	recorder_unlock(watch->recorder);
+	return 0;
 }
 
-/* Processes that the recorder attached to by itself: children, and those that executed another Python. */
+/* Processes that the recorder attached to by itself: children, and those that executed another Python. One that has
+ * ended already is let go. */
 static int adopt_new(struct watch *watch) {
 	size_t n;
 	struct sample_target *const *targets = recorder_targets(watch->recorder, &n);
-	int r = 0;
 
-	for (size_t i = watch->watched.n; !r && i < n; i++)
-		r = adopt(watch, targets[i]);
-	return r == PYSPYD_E_GONE ? 0 : r;
+	for (size_t i = n; i > 0; i--) {
+		struct sample_target *target = targets[i - 1];
+		int r = target->owner ? 0 : adopt(watch, target);
+
+		if (r == PYSPYD_E_GONE)
+			recorder_drop(watch->recorder, target);
+		else if (r)
+			return r;
+	}
+	return 0;
 }
 
 static bool is_watched(const struct watch *watch, pid_t pid) {
@@ -158,7 +168,24 @@ static int report(struct watch *watch) {
 	return r;
 }
 
-/* An ended process is reported once as such, then forgotten here; the recorder keeps its target to the end. */
+/* An ended process was reported once as such. */
+static void drop_ended(struct watch *watch) {
+	size_t kept = 0;
+
+	for (size_t i = 0; i < watch->watched.n; i++) {
+		struct watched *watched = watch->watched.items[i];
+
+		if (!watched->ended) {
+			watch->watched.items[kept++] = watched;
+			continue;
+		}
+		recorder_drop(watch->recorder, watched->target);
+		findings_forget(watched);
+		watched_free(watched);
+	}
+	watch->watched.n = kept;
+}
+
 static size_t count_alive(const struct watch *watch) {
 	size_t alive = 0;
 
@@ -189,6 +216,8 @@ static int interval(struct watch *watch, uint64_t now_ns) {
 		r = update(watch, watch->watched.items[i], now_ns);
 	if (!r)
 		r = report(watch);
+	if (!r)
+		drop_ended(watch);
 	if (!r && profile_bytes(recorder_profile(watch->recorder)) > PROFILE_BYTES_MAX)
 		r = start_anew(watch);
 	return r;

@@ -44,6 +44,7 @@ struct cpu_sampler {
 	bool ran; /* was awake at least once */
 	sem_t wake;
 	atomic_bool awake;
+	atomic_uint rounds; /* odd while it goes through the targets */
 	enum sample_priority priority;
 	uint64_t busy_ns; /* when it last had a thread of its own */
 	struct py_stack_scratch scratch;
@@ -59,9 +60,9 @@ struct cpu_sampler {
 struct sampler {
 	struct sampler_options options;
 	struct schedule schedule;
-	struct sample_target *targets[TARGETS_MAX];
-	atomic_size_t targets_n;
-	struct cpu_sampler *cpus; /* cpus_n of them; one, unbound, where it is remote */
+	_Atomic(struct sample_target *) targets[TARGETS_MAX]; /* with gaps */
+	atomic_size_t targets_n;                              /* slots in use, the gaps among them */
+	struct cpu_sampler *cpus;                             /* cpus_n of them; one, unbound, where it is remote */
 	size_t cpus_n;
 	atomic_int leader;
 	atomic_uint_fast64_t looked_tick;
@@ -107,6 +108,8 @@ static void repeat(struct look *look, struct sample_thread *thread, uint64_t unt
 	if (until)
 		thread->counted_tick = max_of(thread->counted_tick, until - 1);
 	thread->flags &= ~(unsigned)(SAMPLE_RUNNING | SAMPLE_NATIVE);
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): sampler_flush only chooses a sampler that has an owner
+	 */
 	if (ticks && thread->captured && mode_wants(look->me->owner->options.mode, thread->flags))
 		emit(look, thread, NULL, 0, ticks);
 }
@@ -434,31 +437,39 @@ static void mind_idle(struct look *look) {
 static void look_at_target(struct look *look) {
 	struct sample_target *target = look->target;
 
-	pthread_mutex_lock(&target->lock);
-	if (!target->ended) {
-		if (is_leader(look->me))
-			mind_idle(look);
-		for (size_t i = 0; i < target->threads.n; i++)
-			if (target->threads.items[i]->active)
-				look_at_active(look, target->threads.items[i]);
-		if (!proc_alive(&target->proc))
-			target->ended = true;
+	if (is_leader(look->me))
+		mind_idle(look);
+	for (size_t i = 0; i < target->threads.n; i++)
+		if (target->threads.items[i]->active)
+			look_at_active(look, target->threads.items[i]);
+	if (!proc_alive(&target->proc))
+		target->ended = true;
+}
+
+/* Goes through the targets, each locked. `rounds` is odd meanwhile, for sampler_remove. */
+static void visit_targets(struct cpu_sampler *me, uint64_t tick, uint64_t now_ns, void (*visit)(struct look *look)) {
+	struct sampler *sampler = me->owner;
+
+	atomic_fetch_add(&me->rounds, 1);
+	for (size_t i = 0; i < atomic_load(&sampler->targets_n); i++) {
+		struct look look = {
+			.me = me, .target = atomic_load(&sampler->targets[i]), .tick = tick, .now_ns = now_ns
+		};
+
+		if (!look.target)
+			continue;
+		pthread_mutex_lock(&look.target->lock);
+		if (!look.target->ended)
+			visit(&look);
+		pthread_mutex_unlock(&look.target->lock);
 	}
-	pthread_mutex_unlock(&target->lock);
+	atomic_fetch_add(&me->rounds, 1);
 }
 
 static void look_around(struct cpu_sampler *me, uint64_t tick, uint64_t now_ns) {
-	struct sampler *sampler = me->owner;
-	size_t n = atomic_load(&sampler->targets_n);
-
-	for (size_t i = 0; i < n; i++) {
-		struct look look = { .me = me, .target = sampler->targets[i], .tick = tick, .now_ns = now_ns };
-
-		if (look.target)
-			look_at_target(&look);
-	}
+	visit_targets(me, tick, now_ns, look_at_target);
 	if (is_leader(me) &&
-		atomic_exchange(&sampler->looked_tick, tick) != tick) /* leaders change in the middle of a tick */
+		atomic_exchange(&me->owner->looked_tick, tick) != tick) /* leaders change in the middle of a tick */
 		me->count.looks++;
 }
 
@@ -526,6 +537,12 @@ static void run_ticks(struct cpu_sampler *me) {
 	}
 }
 
+static void take_running(struct look *look) {
+	vec_foreach (item, &look->target->threads)
+		if ((*item)->active && (*item)->flags & SAMPLE_RUNNING)
+			take_remote(look, *item);
+}
+
 /* At the highest rate: whatever ran at the last housekeeping is copied again and again. */
 static void run_fast(struct cpu_sampler *me) {
 	struct sampler *sampler = me->owner;
@@ -540,15 +557,7 @@ static void run_fast(struct cpu_sampler *me) {
 			next_ns = now + FAST_TICK_NS;
 			continue;
 		}
-		for (size_t i = 0; i < atomic_load(&sampler->targets_n); i++) {
-			struct look look = { .me = me, .target = sampler->targets[i], .tick = tick, .now_ns = now };
-
-			pthread_mutex_lock(&look.target->lock);
-			vec_foreach (item, &look.target->threads)
-				if ((*item)->active && (*item)->flags & SAMPLE_RUNNING)
-					take_remote(&look, *item);
-			pthread_mutex_unlock(&look.target->lock);
-		}
+		visit_targets(me, tick, now, take_running);
 		me->count.looks++;
 	}
 }
@@ -578,6 +587,12 @@ static void take_blocked(struct look *look) {
 	vec_free(&tids);
 }
 
+static void look_blocking(struct look *look) {
+	mind_idle(look);
+	take_blocked(look);
+	look->target->ended |= !proc_alive(&look->target->proc);
+}
+
 static void run_blocking(struct cpu_sampler *me) {
 	struct sampler *sampler = me->owner;
 	uint64_t tick = schedule_next(&sampler->schedule, clock_mono_ns());
@@ -589,15 +604,7 @@ static void run_blocking(struct cpu_sampler *me) {
 		now = clock_mono_ns();
 		me->count.late += now > due + sampler->schedule.period_ns / 2;
 		me->count.looks++;
-		for (size_t i = 0; i < atomic_load(&sampler->targets_n); i++) {
-			struct look look = { .me = me, .target = sampler->targets[i], .tick = tick, .now_ns = now };
-
-			pthread_mutex_lock(&look.target->lock);
-			mind_idle(&look);
-			take_blocked(&look);
-			look.target->ended |= !proc_alive(&look.target->proc);
-			pthread_mutex_unlock(&look.target->lock);
-		}
+		visit_targets(me, tick, now, look_blocking);
 		tick = max_of(tick + 1, schedule_next(&sampler->schedule, clock_mono_ns()) - 1);
 	}
 }
@@ -702,13 +709,32 @@ void sampler_free(struct sampler *sampler) {
 }
 
 int sampler_add(struct sampler *sampler, struct sample_target *target) {
-	size_t n = atomic_load(&sampler->targets_n);
+	size_t n = atomic_load(&sampler->targets_n), i = 0;
 
-	if (n >= TARGETS_MAX)
+	while (i < n && atomic_load(&sampler->targets[i]))
+		i++;
+	if (i >= TARGETS_MAX)
 		return -ENOSPC;
-	sampler->targets[n] = target;
-	atomic_store(&sampler->targets_n, n + 1);
+	atomic_store(&sampler->targets[i], target);
+	if (i == n)
+		atomic_store(&sampler->targets_n, n + 1);
 	return 0;
+}
+
+/* A sampler that is in a round may still have the target; one that begins a round later finds the gap. */
+static void wait_for_round(struct cpu_sampler *cpu) {
+	unsigned round = atomic_load(&cpu->rounds);
+
+	while (round & 1 && atomic_load(&cpu->rounds) == round)
+		nanosleep(&(struct timespec){ .tv_nsec = NS_PER_US }, NULL);
+}
+
+void sampler_remove(struct sampler *sampler, struct sample_target *target) {
+	for (size_t i = 0; i < atomic_load(&sampler->targets_n); i++)
+		if (atomic_load(&sampler->targets[i]) == target)
+			atomic_store(&sampler->targets[i], NULL);
+	for (size_t i = 0; i < sampler->cpus_n; i++)
+		wait_for_round(&sampler->cpus[i]);
 }
 
 int sampler_start(struct sampler *sampler) {
@@ -755,9 +781,13 @@ void sampler_stop(struct sampler *sampler) {
 	}
 	sampler->running = false;
 	for (size_t i = 0; i < atomic_load(&sampler->targets_n); i++) {
-		pthread_mutex_lock(&sampler->targets[i]->lock);
-		sampler_flush(sampler, sampler->targets[i]);
-		pthread_mutex_unlock(&sampler->targets[i]->lock);
+		struct sample_target *target = atomic_load(&sampler->targets[i]);
+
+		if (!target)
+			continue;
+		pthread_mutex_lock(&target->lock);
+		sampler_flush(sampler, target);
+		pthread_mutex_unlock(&target->lock);
 	}
 }
 

@@ -40,8 +40,13 @@ struct sampler;
 int sampler_new(const struct sampler_options *options, struct sampler **ret_sampler);
 void sampler_free(struct sampler *sampler); /* stops it first; the targets stay the caller's */
 
-/* A target is added before or after the start; it must live until the sampler is freed. Return: 0; -ENOSPC. */
+/* A target is added before or after the start; it must live until it is removed or the sampler is freed. Return: 0;
+ * -ENOSPC. */
 int sampler_add(struct sampler *sampler, struct sample_target *target);
+
+/* Takes a target out, in the middle of sampling too. When it returns no sampler knows the target any more. Call without
+ * any target's lock. */
+void sampler_remove(struct sampler *sampler, struct sample_target *target);
 
 /* Starts the sampler threads. Return: 0; negative errno. */
 int sampler_start(struct sampler *sampler);

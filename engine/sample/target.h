@@ -59,7 +59,8 @@ struct sample_target {
 				 others sleep */
 	uint64_t elsewhere_tick; /* last tick at which one of them ran on another CPU than the one that looked */
 	bool ended;
-	uint64_t mark; /* the sink's own */
+	uint64_t mark; /* the sink's own, two of them */
+	void *owner;
 };
 
 /* Attaches. `wait_ns`: how long a process that is still starting is waited for. Return: 0; PYSPYD_E_*; negative errno.
