@@ -18,19 +18,26 @@ int err_set(struct err *err, int code, const char *format, ...) {
 	return code;
 }
 
+/* Appends what there is room for. */
+static void append(struct err *err, const char *text) {
+	size_t used = strlen(err->text), n = strnlen(text, sizeof(err->text) - 1 - used);
+
+	memcpy(err->text + used, text, n);
+	err->text[used + n] = '\0';
+}
+
 int err_wrap(struct err *err, int code, const char *format, ...) {
 	char inner[ERR_TEXT_MAX];
 	va_list args;
-	int n;
 
 	if (!err)
 		return code;
 	memcpy(inner, err->text, sizeof(inner));
 	va_start(args, format);
-	n = vsnprintf(err->text, sizeof(err->text), format, args);
+	vsnprintf(err->text, sizeof(err->text), format, args);
 	va_end(args);
-	if (n >= 0 && (size_t)n < sizeof(err->text))
-		snprintf(err->text + n, sizeof(err->text) - (size_t)n, ": %s", inner);
+	append(err, ": ");
+	append(err, inner);
 	err->code = code;
 	return code;
 }
