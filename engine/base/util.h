@@ -17,18 +17,17 @@ typedef uint64_t raddr; /* an address in a target; never a pointer of ours */
 #define _unused_ __attribute__((unused))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-#define min_of(a, b) \
+/* Each use gets names of its own, so that one may stand in another. */
+#define PASTE_(a, b) a##b
+#define PASTE(a, b) PASTE_(a, b)
+#define COMPARE_(a, op, b, x, y) \
 	({ \
-		__typeof__(a) _a = (a); \
-		__typeof__(b) _b = (b); \
-		_a < _b ? _a : _b; \
+		__typeof__(a) x = (a); \
+		__typeof__(b) y = (b); \
+		x op y ? x : y; \
 	})
-#define max_of(a, b) \
-	({ \
-		__typeof__(a) _a = (a); \
-		__typeof__(b) _b = (b); \
-		_a > _b ? _a : _b; \
-	})
+#define min_of(a, b) COMPARE_(a, <, b, PASTE(x_, __COUNTER__), PASTE(y_, __COUNTER__))
+#define max_of(a, b) COMPARE_(a, >, b, PASTE(x_, __COUNTER__), PASTE(y_, __COUNTER__))
 
 /* Moves a pointer out of a variable that is cleaned up. */
 #define take_ptr(p) \
