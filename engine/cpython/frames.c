@@ -146,8 +146,7 @@ static int plan_ranges(struct copy *c) {
 	for (size_t i = 0; !r && i < plan->chunks.n; i++)
 		r = add_range(c->scratch, plan->chunks.items[i].addr, plan->chunks.items[i].len);
 	c->extra_first = c->extra_next = c->scratch->ranges.n;
-	extras = min_of(extras, MEM_RANGES_MAX - min_of(c->scratch->ranges.n, (size_t)MEM_RANGES_MAX));
-	for (size_t i = 0; !r && i < extras; i++)
+	for (size_t i = 0; !r && i < extras && c->scratch->ranges.n < MEM_RANGES_MAX; i++)
 		r = add_range(c->scratch, plan->extras.items[i].addr, plan->extras.items[i].len);
 	c->extra_end = c->scratch->ranges.n;
 	return r;
