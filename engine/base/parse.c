@@ -6,6 +6,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/util.h"
 #include <errno.h>
+#include <float.h>
 #include <limits.h>
 #include <string.h>
 
@@ -60,6 +61,8 @@ static int scan_decimal(const char **s, double *ret) {
 		for (p++; is_digit(*p); p++)
 			value += (*p - '0') * (place /= 10);
 	}
+	if (value > DBL_MAX)
+		return -ERANGE;
 	*s = p;
 	*ret = value;
 	return 0;

@@ -16,8 +16,10 @@ static bool reserve(struct strbuf *sb, size_t more) {
 	size_t cap = sb->cap ? sb->cap : 64;
 	char *data;
 
-	if (sb->failed)
+	if (sb->failed || more >= SIZE_MAX / 2 - sb->len) {
+		sb->failed = true;
 		return false;
+	}
 	while (cap - sb->len <= more)
 		cap *= 2;
 	if (cap == sb->cap)

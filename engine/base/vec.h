@@ -20,10 +20,10 @@ static inline int vec_grow(void **items, size_t *cap, size_t need, size_t item_s
 
 	if (need <= *cap)
 		return 0;
+	if (need > SIZE_MAX / 2 / item_size)
+		return -ENOMEM;
 	while (want < need)
 		want *= 2;
-	if (want > SIZE_MAX / item_size)
-		return -ENOMEM;
 	grown = realloc(*items, want * item_size);
 	if (!grown)
 		return -ENOMEM;
