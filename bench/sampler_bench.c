@@ -23,6 +23,7 @@
 #include <sys/uio.h>
 
 #define PATHS_MAX 64
+#define WARM_UP_S 1.2
 #define READS_IN_A_ROW 1000
 #define FRAMES_SEEN_MAX 4096
 
@@ -35,10 +36,10 @@ struct known {
 };
 
 struct tally {
-	uint64_t running, torn, leaf, outside; /* samples of the main thread on a CPU */
-	uint64_t idle;                         /* ticks of other threads and of sleep */
-	uint64_t frames;                       /* of all running samples */
-	size_t depth;                          /* number of down frames in whole paths; 0 not yet known */
+	uint64_t running, torn, leaf; /* samples of the main thread on a CPU */
+	uint64_t idle;                /* ticks of other threads and of sleep */
+	uint64_t frames;              /* of all running samples */
+	size_t depth;                 /* number of down frames in whole paths; 0 not yet known */
 	uint64_t paths[PATHS_MAX];
 	pid_t pid;
 	VEC(struct known) known;
@@ -114,7 +115,6 @@ static void on_sample(void *userdata, const struct sample *sample) {
 	tally->frames += sample->n;
 	tally->torn += shape.bad || (shape.leaves && shape.downs != tally->depth);
 	tally->leaf += shape.leaves > 0;
-	tally->outside += shape.path < 0;
 	if (shape.path >= 0)
 		tally->paths[shape.path]++;
 }
@@ -186,24 +186,55 @@ static struct sample_target *attach(const char *pid) {
 	return NULL;
 }
 
-static void print_samples(const struct sampler *sampler, const struct sample_target *target, const struct tally *tally,
-	uint64_t cpu, uint64_t wall, uint64_t reads) {
+/* Everything that is counted, at one moment. */
+struct moment {
 	struct pyspyd_accuracy acc;
+	struct tally tally;
+	uint64_t cpu_ns, wall_ns, reads;
+};
+
+static void note(
+	struct moment *moment, const struct sampler *sampler, struct sample_target *target, const struct tally *tally) {
+	pthread_mutex_lock(&target->lock);
+	sampler_accuracy(sampler, &moment->acc);
+	moment->tally = *tally;
+	moment->reads = target->mem->reads;
+	moment->cpu_ns = cpu_ns();
+	moment->wall_ns = clock_mono_ns();
+	pthread_mutex_unlock(&target->lock);
+}
+
+static void put(json_t *line, const char *name, uint64_t end, uint64_t begin) {
+	json_object_set_new(line, name, json_integer((json_int_t)(end - begin)));
+}
+
+static void print_between(const struct moment *a, const struct moment *b) {
+	json_t *line = json_pack("{ssss}", "source", b->acc.source, "priority", b->acc.priority);
 	json_t *paths = json_array();
 
-	sampler_accuracy(sampler, &acc);
 	for (size_t i = 0; i < PATHS_MAX; i++)
-		json_array_append_new(paths, json_integer((json_int_t)tally->paths[i]));
-	print(json_pack("{sssssIsIsIsIsIsIsIsIsIsIsIsIsIsIsIsIso}", "source", acc.source, "priority", acc.priority,
-		"expected", acc.expected, "looks", acc.looks, "samples", tally->running, "idle", tally->idle, "torn",
-		tally->torn, "rejected", acc.torn, "discarded", acc.discarded, "late", acc.late, "unreadable",
-		acc.unreadable, "leaf", tally->leaf, "outside", tally->outside, "frames", tally->frames, "cpu_ns", cpu,
-		"wall_ns", wall, "reads", reads, "threads", (json_int_t)target->threads.n, "paths", paths));
+		json_array_append_new(paths, json_integer((json_int_t)(b->tally.paths[i] - a->tally.paths[i])));
+	put(line, "expected", b->acc.expected, a->acc.expected);
+	put(line, "looks", b->acc.looks, a->acc.looks);
+	put(line, "rejected", b->acc.torn, a->acc.torn);
+	put(line, "discarded", b->acc.discarded, a->acc.discarded);
+	put(line, "late", b->acc.late, a->acc.late);
+	put(line, "unreadable", b->acc.unreadable, a->acc.unreadable);
+	put(line, "samples", b->tally.running, a->tally.running);
+	put(line, "idle", b->tally.idle, a->tally.idle);
+	put(line, "torn", b->tally.torn, a->tally.torn);
+	put(line, "leaf", b->tally.leaf, a->tally.leaf);
+	put(line, "frames", b->tally.frames, a->tally.frames);
+	put(line, "cpu_ns", b->cpu_ns, a->cpu_ns);
+	put(line, "wall_ns", b->wall_ns, a->wall_ns);
+	put(line, "reads", b->reads, a->reads);
+	json_object_set_new(line, "paths", paths);
+	print(line);
 }
 
 static int run_sample(char **args) {
+	static struct moment begin, end;
 	struct sample_target *target = attach(args[0]);
-	double seconds = atof(args[1]);
 	struct tally tally = { .pid = atoi(args[0]) };
 	struct sampler_options options = { .rate_hz = atof(args[2]),
 		.mode = !strcmp(args[4], "wall") ? PYSPYD_MODE_WALL : PYSPYD_MODE_CPU,
@@ -211,20 +242,23 @@ static int run_sample(char **args) {
 		.on_sample = on_sample,
 		.userdata = &tally };
 	struct sampler *sampler;
-	uint64_t cpu, begin, reads;
+	uint64_t start;
 
-	if (!target || (!strcmp(args[3], "nice") && deny_fifo()))
+	if (!target)
 		return 1;
+	if (!strcmp(args[3], "nice") && deny_fifo())
+		return fail("cannot be nice -20 alone here");
 	if (sampler_new(&options, &sampler) || sampler_add(sampler, target))
 		return fail("out of memory");
-	cpu = cpu_ns();
-	begin = clock_mono_ns();
-	reads = target->mem->reads;
+	start = clock_mono_ns();
 	if (sampler_start(sampler))
 		return fail("cannot start");
-	sleep_until(begin + (uint64_t)(seconds * NS_PER_SEC));
+	sleep_until(start + (uint64_t)(WARM_UP_S * NS_PER_SEC));
+	note(&begin, sampler, target, &tally);
+	sleep_until(begin.wall_ns + (uint64_t)(atof(args[1]) * NS_PER_SEC));
+	note(&end, sampler, target, &tally);
 	sampler_stop(sampler);
-	print_samples(sampler, target, &tally, cpu_ns() - cpu, clock_mono_ns() - begin, target->mem->reads - reads);
+	print_between(&begin, &end);
 	sampler_free(sampler);
 	sample_target_free(target);
 	vec_free(&tally.known);
@@ -243,7 +277,7 @@ static int run_floor(char **args) {
 	uint64_t cpu, looks = 0, now = schedule.start_ns, tick = 0;
 
 	if (!strcmp(args[3], "nice") && deny_fifo())
-		return fail("cannot do without CAP_SYS_NICE");
+		return fail("cannot be nice -20 alone here");
 	if (!strcmp(args[3], "none"))
 		priority_ordinary();
 	else
