@@ -217,8 +217,7 @@ static bool may_be_absent(size_t target) {
 static bool value_is_sane(const struct step *step, uint64_t value, uint64_t group_bytes) {
 	if (step->kind == STEP_GROUP || step->kind == STEP_OTHER)
 		return value > 0 && value <= GROUP_MAX_BYTES;
-	return value <= group_bytes && group_bytes - value >= (step->width == 1 ? 0 : step->width) &&
-		value % step->width == 0;
+	return value <= group_bytes && group_bytes - value >= step->width && value % step->width == 0;
 }
 
 /* Runs the steps over the table. Return: the number of the first value that is not sane, counted from 1; 0 when all
