@@ -7,6 +7,10 @@
  * every interval of `resolve-for` lay below the lower line, or the thread has ended. A gap (an interval of more than
  * three periods: suspended, starved) proves nothing either way: candidates start again, faults stay.
  *
+ * On a crowded machine a thread that spins does not get a whole core. One that was runnable all the time, waiting for a
+ * CPU where it did not run, and did run for a good part of it, counts as if it had had the core: it never slept, which
+ * a thread that works now and then always does.
+ *
  * Why it spins is told by the ticks (user or system) and by what its samples of the window show. What is reported is
  * the mean of the last one to two times `for`, not of the whole fault, so that an update says what is so now.
  *
@@ -20,9 +24,12 @@
 #include <string.h>
 
 #define GAP_PERIODS 3
-#define ENOUGH_SAMPLES 20 /* for a verdict that rests on shares */
-#define MOST 0.5          /* of the samples, or of the ticks */
-#define SHOWN_NAME_MAX 72 /* bytes; printable forms are at most four times as long, and three fit in a summary */
+#define ENOUGH_SAMPLES 20   /* for a verdict that rests on shares */
+#define MOST 0.5            /* of the samples, or of the ticks */
+#define NEVER_SLEPT_PCT 98  /* of an interval, runnable; the rest is what two clocks disagree by */
+#define GOOD_PART_PCT 30    /* of a core, really used */
+#define WORTH_SAYING_PCT 10 /* of the time, waited for a CPU */
+#define SHOWN_NAME_MAX 72   /* bytes; printable forms are at most four times as long, and three fit in a summary */
 
 enum { PCT, FOR, RESOLVE_PCT, RESOLVE_FOR, CONVOY_SWITCHES };
 
@@ -38,7 +45,8 @@ static const struct detect_setting settings_table[] = {
 };
 
 struct span {
-	uint64_t ns, run_ns, user_ns, system_ns;
+	uint64_t ns, run_ns, wait_ns, user_ns, system_ns;
+	uint64_t claim_ns; /* what counts: the time run, and the time waited where the thread never slept */
 };
 
 struct track {
@@ -72,12 +80,26 @@ static double percent_of(uint64_t part, uint64_t whole) {
 static void span_add(struct span *span, const struct span *more) {
 	span->ns += more->ns;
 	span->run_ns += more->run_ns;
+	span->wait_ns += more->wait_ns;
+	span->claim_ns += more->claim_ns;
 	span->user_ns += more->user_ns;
 	span->system_ns += more->system_ns;
 }
 
+static bool never_slept(const struct detect_thread *thread) {
+	return percent_of(thread->run_ns + thread->wait_ns, thread->interval_ns) >= NEVER_SLEPT_PCT &&
+		percent_of(thread->run_ns, thread->interval_ns) >= GOOD_PART_PCT;
+}
+
 static struct span span_of(const struct detect_thread *thread) {
-	return (struct span){ thread->interval_ns, thread->run_ns, thread->user_ns, thread->system_ns };
+	return (struct span){
+		.ns = thread->interval_ns,
+		.run_ns = thread->run_ns,
+		.wait_ns = thread->wait_ns,
+		.user_ns = thread->user_ns,
+		.system_ns = thread->system_ns,
+		.claim_ns = thread->run_ns + (never_slept(thread) ? thread->wait_ns : 0),
+	};
 }
 
 static struct span span_shown(const struct track *track) {
@@ -201,8 +223,8 @@ static void add_site(struct strbuf *sb, const struct detect_frame *frame) {
 	strbuf_adds(sb, ")");
 }
 
-static void write_summary(struct detect_verdict *verdict, const struct detect_thread *thread, double cpu_percent,
-	uint64_t duration_ns, const char *cause) {
+static void write_summary(struct detect_verdict *verdict, const struct detect_thread *thread, const struct span *span,
+	double cpu_percent, uint64_t duration_ns, const char *cause) {
 	const struct detect_frame *frame = hot_frame(thread);
 	struct strbuf sb = { 0 };
 	char duration[32];
@@ -210,7 +232,10 @@ static void write_summary(struct detect_verdict *verdict, const struct detect_th
 	detect_duration_text(duration_ns, duration, sizeof(duration));
 	strbuf_adds(&sb, "spiking-thread: ");
 	add_name(&sb, thread->name);
-	strbuf_addf(&sb, " (tid %d) uses %.0f %% of a core for %s", (int)thread->tid, cpu_percent, duration);
+	strbuf_addf(&sb, " (tid %d) uses %.0f %% of a core", (int)thread->tid, cpu_percent);
+	if (percent_of(span->wait_ns, span->ns) >= WORTH_SAYING_PCT)
+		strbuf_addf(&sb, " and waits for one %.0f %% of the time,", percent_of(span->wait_ns, span->ns));
+	strbuf_addf(&sb, " for %s", duration);
 	if (frame)
 		add_site(&sb, frame);
 	strbuf_addf(&sb, ", %s", cause);
@@ -229,6 +254,7 @@ static void add_evidence(struct detect_verdict *verdict, const struct span *span
 	add_number(verdict, "cpu_percent", cpu_percent);
 	add_number(verdict, "user_percent", ticks_ns ? cpu_percent * (double)span->user_ns / (double)ticks_ns : -1);
 	add_number(verdict, "system_percent", ticks_ns ? cpu_percent * (double)span->system_ns / (double)ticks_ns : -1);
+	add_number(verdict, "waited_percent", percent_of(span->wait_ns, span->ns));
 	add_number(verdict, "window_s", (double)span->ns / 1e9);
 	verdict->facts[verdict->facts_n++] = (struct detect_fact){ "verdict", DETECT_TEXT, 0, 0, cause };
 	add_number(verdict, "gil_switches_per_s", process->gil_switches_per_s);
@@ -258,7 +284,7 @@ static int say_present(const struct track *track, const double *settings, const 
 	verdict.inferred = verdict.certain_why;
 	verdict.advice = causes[cause].advice;
 	add_evidence(&verdict, &span, cpu_percent, input->process, causes[cause].name);
-	write_summary(&verdict, thread, cpu_percent, input->now_ns - track->since_ns, causes[cause].name);
+	write_summary(&verdict, thread, &span, cpu_percent, input->now_ns - track->since_ns, causes[cause].name);
 	return vec_push(verdicts, verdict);
 }
 
@@ -295,7 +321,9 @@ static void start_track(struct state *state, struct track *track, const struct d
 }
 
 static bool begins(const double *settings, const struct detect_input *input, const struct detect_thread *thread) {
-	return !is_gap(input->process, thread) && percent_of(thread->run_ns, thread->interval_ns) >= settings[PCT];
+	struct span interval = span_of(thread);
+
+	return !is_gap(input->process, thread) && percent_of(interval.claim_ns, interval.ns) >= settings[PCT];
 }
 
 /* The thread's interval goes into its candidate. Return: whether there still is one. */
@@ -305,8 +333,8 @@ static bool candidate_goes_on(struct state *state, struct track *track, const do
 
 	if (!is_gap(input->process, thread)) {
 		span_add(&track->span, &interval);
-		if (percent_of(interval.run_ns, interval.ns) >= settings[PCT] * settings[RESOLVE_PCT] / 100 &&
-			percent_of(track->span.run_ns, track->span.ns) >= settings[PCT])
+		if (percent_of(interval.claim_ns, interval.ns) >= settings[PCT] * settings[RESOLVE_PCT] / 100 &&
+			percent_of(track->span.claim_ns, track->span.ns) >= settings[PCT])
 			return true;
 		if (begins(settings, input, thread)) {
 			start_track(state, track, input, thread);
@@ -325,7 +353,7 @@ static void fault_goes_on(struct track *track, const double *settings, const str
 		track->calm_ns = 0;
 		return;
 	}
-	if (percent_of(interval.run_ns, interval.ns) < settings[PCT] * settings[RESOLVE_PCT] / 100)
+	if (percent_of(interval.claim_ns, interval.ns) < settings[PCT] * settings[RESOLVE_PCT] / 100)
 		track->calm_ns += interval.ns;
 	else
 		track->calm_ns = 0;

@@ -130,6 +130,7 @@ static struct detect_thread describe(const struct watched *watched, const struct
 		.ident = from->ident,
 		.interval_ns = known ? watched->interval_ns : 0,
 		.run_ns = known && from->run_ns > from->last_run_ns ? from->run_ns - from->last_run_ns : 0,
+		.wait_ns = known && from->wait_ns > from->last_wait_ns ? from->wait_ns - from->last_wait_ns : 0,
 		.user_ns = from->split_known ? from->user_ns - from->last_user_ns : 0,
 		.system_ns = from->split_known ? from->system_ns - from->last_system_ns : 0,
 		.samples = sum.samples,

@@ -102,6 +102,8 @@ static void update_thread(struct watched *watched, const struct sample_thread *s
 		return;
 	thread->last_run_ns = thread->run_ns;
 	thread->run_ns = stat.run_ns;
+	thread->last_wait_ns = thread->wait_ns;
+	thread->wait_ns = stat.wait_ns;
 	thread->holds_gil = sampled->flags & SAMPLE_GIL;
 	thread->seen = true;
 	thread->cpu_percent = 0;

@@ -11,9 +11,10 @@
 struct watched_thread {
 	pid_t tid;
 	uint64_t ident;
-	uint64_t start_ns;            /* since boot: with the tid its identity */
-	uint64_t run_ns, last_run_ns; /* run counter now, and as of the report before; last is 0 at the first look */
-	uint64_t user_ns, system_ns;  /* by clock ticks; only busy threads are asked */
+	uint64_t start_ns;              /* since boot: with the tid its identity */
+	uint64_t run_ns, last_run_ns;   /* run counter now, and as of the report before; last is 0 at the first look */
+	uint64_t wait_ns, last_wait_ns; /* runnable without a CPU, likewise */
+	uint64_t user_ns, system_ns;    /* by clock ticks; only busy threads are asked */
 	uint64_t last_user_ns, last_system_ns;
 	bool split_known;   /* the four above are of two reports in a row */
 	double cpu_percent; /* over the last interval */

@@ -157,6 +157,38 @@ Test(spiking_thread, threads_at_forty_percent_are_none) {
 	world_deinit(&world);
 }
 
+/* One second of thread 0, part of it spent waiting for a CPU. */
+static size_t crowded_second(struct world *world, double cpu_percent, double wait_percent) {
+	use(world, 0, cpu_percent, NS_PER_SEC);
+	world->threads[0].wait_ns = (uint64_t)(NS_PER_SEC * wait_percent / 100);
+	return look(world, NS_PER_SEC);
+}
+
+Test(spiking_thread, a_spin_on_a_crowded_machine_is_found) {
+	struct world world;
+	size_t verdicts = 0;
+
+	world_init(&world, 1);
+	for (int i = 0; i < 10; i++)
+		verdicts += crowded_second(&world, 45, 54);
+	cr_assert_eq(verdicts, 1);
+	cr_assert_float_eq(fact(only(&world), "cpu_percent")->number, 45, 0.01);
+	cr_assert_float_eq(fact(only(&world), "waited_percent")->number, 54, 0.01);
+	cr_assert(strstr(only(&world)->summary, "uses 45 % of a core and waits for one 54 % of the time"));
+	world_deinit(&world);
+}
+
+Test(spiking_thread, work_now_and_then_on_a_crowded_machine_is_none) {
+	struct world world;
+
+	world_init(&world, 1);
+	for (int i = 0; i < 600; i++) {
+		cr_assert_eq(crowded_second(&world, 40, 40), 0); /* sleeps a fifth of the time */
+		cr_assert_eq(crowded_second(&world, 10, 90), 0); /* hardly gets to run: what it would do is not known */
+	}
+	world_deinit(&world);
+}
+
 Test(spiking_thread, bursts_of_five_seconds_are_none) {
 	struct world world;
 
