@@ -186,7 +186,7 @@ int py_locals_read(const struct py_runtime *rt, const struct py_raw_frame *frame
 							       : read_three_tuples(&slots, frame);
 	if (r) {
 		free_locals(slots.locals, slots.n);
-		return r == PY_E_TYPE ? PY_E_TORN : r;
+		return r == PY_E_TYPE || r == PY_E_TRUNCATED ? PY_E_TORN : r;
 	}
 	*ret_locals = slots.locals;
 	*ret_n = slots.n;
