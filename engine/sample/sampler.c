@@ -164,17 +164,22 @@ static void count_failure(struct cpu_sampler *me, int r) {
 		me->count.unreadable++;
 }
 
-/* Copies, decodes and counts one thread that stands still. */
-static int take(struct look *look, struct sample_thread *thread, bool running) {
+/* Copies and decodes a thread's stack; this tick has been accounted for, whatever becomes of it. */
+static int read_stack(struct look *look, struct sample_thread *thread) {
 	struct cpu_sampler *me = look->me;
 	int r = py_stack_capture(&look->target->rt, &thread->plan, &me->scratch, &me->stack);
 
 	thread->counted_tick = look->tick;
-	if (!r)
-		r = sample_target_decode(look->target, &me->stack, look->now_ns, me->places);
+	return r ? r : sample_target_decode(look->target, &me->stack, look->now_ns, me->places);
+}
+
+/* Counts what read_stack brought. */
+static void count_stack(struct look *look, struct sample_thread *thread, bool running, int r) {
+	struct cpu_sampler *me = look->me;
+
 	if (r) {
 		count_failure(me, r);
-		return r;
+		return;
 	}
 	thread->flags = flags_of(look, thread, running);
 	note_leaf(look, thread);
@@ -182,69 +187,49 @@ static int take(struct look *look, struct sample_thread *thread, bool running) {
 	thread->captured_run_ns = thread->run_ns;
 	if (mode_wants(me->owner->options.mode, thread->flags))
 		emit(look, thread, me->places, me->stack.frames.n, 1);
-	return 0;
 }
 
-/* From another CPU a thread that runs may move while it is copied. A copy that took as long as usual had no time to be
- * torn. */
-static void take_remote(struct look *look, struct sample_thread *thread) {
-	struct cpu_sampler *me = look->me;
-	bool was_captured = thread->captured;
-	int r = py_stack_capture(&look->target->rt, &thread->plan, &me->scratch, &me->stack);
-	uint64_t ns = me->stack.copy_ns;
+/* A thread that stands still. */
+static void take(struct look *look, struct sample_thread *thread, bool running) {
+	count_stack(look, thread, running, read_stack(look, thread));
+}
 
-	thread->counted_tick = look->tick;
-	if (!r && me->usual_copy_ns && ns > SLOW_COPY_FACTOR * me->usual_copy_ns) {
-		me->usual_copy_ns += me->usual_copy_ns / 64 + 1;
-		me->count.discarded++;
-		return;
-	}
-	/* A running estimate of the median: a step up or down, whichever side this copy was on. */
-	me->usual_copy_ns = !me->usual_copy_ns
-		? ns
-		: me->usual_copy_ns + (ns > me->usual_copy_ns ? 1 : -1) * (int64_t)(me->usual_copy_ns / 64 + 1);
-	if (!r)
-		r = sample_target_decode(look->target, &me->stack, look->now_ns, me->places);
-	if (r) {
-		count_failure(me, r);
-		return;
-	}
-	thread->flags = flags_of(look, thread, true);
-	thread->captured = was_captured;
-	note_leaf(look, thread);
-	thread->captured = true;
-	thread->captured_run_ns = thread->run_ns;
-	if (mode_wants(me->owner->options.mode, thread->flags))
-		emit(look, thread, me->places, me->stack.frames.n, 1);
+/* A running estimate of the median: a step up or down, whichever side this copy was on. */
+static bool is_slow_copy(struct cpu_sampler *me, uint64_t ns) {
+	uint64_t step = me->usual_copy_ns / 64 + 1;
+	bool slow = me->usual_copy_ns && ns > SLOW_COPY_FACTOR * me->usual_copy_ns;
+
+	me->usual_copy_ns = !me->usual_copy_ns ? ns
+		: ns > me->usual_copy_ns       ? me->usual_copy_ns + step
+					       : me->usual_copy_ns - step;
+	return slow;
+}
+
+/* From another CPU a thread that runs may move while it is copied. A copy that took as long as usual had the least time
+ * to be torn. */
+static void take_remote(struct look *look, struct sample_thread *thread) {
+	int r = read_stack(look, thread);
+
+	if (is_slow_copy(look->me, look->me->stack.copy_ns) && !r)
+		look->me->count.discarded++;
+	else
+		count_stack(look, thread, true, r);
 }
 
 /* A thread that sleeps: unread where it has not run, and read with the run counter as witness that it slept on. */
 static void take_sleeping(struct look *look, struct sample_thread *thread) {
 	struct proc_schedstat after;
-	struct cpu_sampler *me = look->me;
 	int r;
 
 	if (thread->captured && thread->run_ns == thread->captured_run_ns) {
 		repeat(look, thread, look->tick + 1);
 		return;
 	}
-	thread->counted_tick = look->tick;
-	r = py_stack_capture(&look->target->rt, &thread->plan, &me->scratch, &me->stack);
-	if (!r)
-		r = sample_target_decode(look->target, &me->stack, look->now_ns, me->places);
-	if (proc_task_schedstat(&thread->task, &after) || after.run_ns != thread->run_ns) {
-		me->count.discarded++;
-		return;
-	}
-	if (r) {
-		count_failure(me, r);
-		return;
-	}
-	thread->flags = flags_of(look, thread, false);
-	thread->captured = true;
-	thread->captured_run_ns = thread->run_ns;
-	if (mode_wants(me->owner->options.mode, thread->flags))
-		emit(look, thread, me->places, me->stack.frames.n, 1);
+	r = read_stack(look, thread);
+	if (proc_task_schedstat(&thread->task, &after) || after.run_ns != thread->run_ns)
+		look->me->count.discarded++;
+	else
+		count_stack(look, thread, false, r);
 }
 
 static struct cpu_sampler *sampler_of_cpu(struct sampler *sampler, int cpu) {
