@@ -185,7 +185,8 @@ static int add_name(void *userdata, raddr key, raddr value) {
 
 	if (reader->names->names.n >= LIMIT_THREADS)
 		return PY_E_TRUNCATED;
-	if (py_long_read(&reader->rt->reader, key, &ident) || py_attribute(&reader->rt->reader, value, "_name", &name))
+	if (py_long_read(&reader->rt->reader, key, &ident) || ident <= 0 ||
+		py_attribute(&reader->rt->reader, value, "_name", &name))
 		return 0;
 	r = py_text_read(&reader->rt->reader, name, LIMIT_NAME_CHARS, &text);
 	if (r && r != PY_E_TRUNCATED)
