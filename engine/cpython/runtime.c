@@ -137,7 +137,7 @@ static int try_layout(const struct attempt *attempt, const struct layout *layout
 		return PYSPYD_E_STARTING; /* the version is certain, so sys is just not filled yet */
 	if (r)
 		return r == PYSPYD_E_STARTING || r == MEM_E_GONE || r < 0 ? r : NO_MATCH;
-	if (hexversion < row->first_version || hexversion > row->last_version ||
+	if (hexversion < 0 || hexversion > UINT32_MAX || layout_find((uint32_t)hexversion, row->flavour) != row ||
 		(attempt->version >= FIRST_WITH_OWN_TABLE && hexversion != attempt->version) ||
 		flavour_of(strbuf_str(&abiflags)) != row->flavour)
 		return NO_MATCH;
@@ -361,6 +361,11 @@ int py_interps_read(const struct py_runtime *rt, py_interp_vec *ret_interps) {
 	int r = mem_read_u64(rt->reader.mem, rt->interp_head, &next);
 
 	while (!r && next && interps.n < LIMIT_INTERPRETERS) {
+		vec_foreach (seen, &interps)
+			if (seen->addr == next)
+				r = PY_E_TORN;
+		if (r)
+			break;
 		if (layout_has(l->interp_id))
 			r = mem_read_u64(rt->reader.mem, next + l->interp_id, &id);
 		if (!r)

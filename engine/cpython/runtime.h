@@ -37,7 +37,8 @@ int py_runtime_attach_wait(
  * ended, or executes another program now. */
 int py_runtime_check(const struct py_runtime *rt);
 
-/* Interpreters, newest first; the main one has id 0. */
+/* Interpreters, newest first; the main one has id 0. Return: 0; PY_E_TORN: the list leads back into itself; MEM_E_*;
+ * negative errno. */
 struct py_interp {
 	raddr addr;
 	int64_t id;
