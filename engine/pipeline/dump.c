@@ -18,18 +18,23 @@ struct job {
 	struct py_stack_scratch scratch;
 	struct py_thread_names names;
 	struct stopped_threads stopped;
+	VEC(char) states; /* by thread, from before we stopped them */
 	struct pyspyd_dump *dump;
 	struct err *err;
 	int result;
 };
 
-static int add_thread(struct job *job, struct sample_thread *thread) {
+static int add_thread(struct job *job, size_t i) {
+	struct sample_thread *thread = job->target->threads.items[i];
+	struct pyspyd_thread *described = &job->dump->threads[job->dump->threads_n];
 	const struct describe_options options = { .locals = job->options->locals, .unmask = job->options->unmask };
-	int r = describe_thread(
-		job->target, thread, &job->names, &options, &job->scratch, &job->dump->threads[job->dump->threads_n]);
+	int r = describe_thread(job->target, thread, &job->names, &options, &job->scratch, described);
 
-	if (!r)
+	if (!r) {
 		job->dump->threads_n++;
+		if (described->state == 't' && i < job->states.n)
+			described->state = job->states.items[i];
+	}
 	return r == PYSPYD_E_GONE && proc_alive(&job->target->proc) ? 0
 								    : r; /* one thread ended; the others are there */
 }
@@ -38,9 +43,16 @@ static int stop_threads(struct job *job) {
 	VEC(pid_t) tids = { 0 };
 	int r = 0;
 
-	vec_foreach (thread, &job->target->threads)
+	vec_foreach (thread, &job->target->threads) {
+		char state = '?';
+		int cpu;
+
+		proc_task_state(&(*thread)->task, &state, &cpu);
+		if (!r)
+			r = vec_push(&job->states, state);
 		if (!r)
 			r = vec_push(&tids, (*thread)->py.tid);
+	}
 	if (!r)
 		r = blocking_stop(tids.items, tids.n, STOP_MAX_NS, &job->stopped);
 	vec_free(&tids);
@@ -59,7 +71,7 @@ static int read_threads(struct job *job) {
 		r = stop_threads(job);
 	/* The list has the newest thread first; people expect the main thread first. */
 	for (size_t i = target->threads.n; !r && i > 0; i--)
-		r = add_thread(job, target->threads.items[i - 1]);
+		r = add_thread(job, i - 1);
 	blocking_resume(&job->stopped);
 	return r;
 }
@@ -112,6 +124,7 @@ int pyspyd_dump(pid_t pid, const struct pyspyd_dump_options *options, struct pys
 	py_thread_names_deinit(&job.names);
 	py_stack_scratch_deinit(&job.scratch);
 	vec_free(&job.stopped.threads);
+	vec_free(&job.states);
 	sample_target_free(job.target);
 	if (job.result) {
 		pyspyd_dump_free(job.dump);
