@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""What the live tests share: interpreters, targets that say when they are ready, pyspyd, and checks that are counted.
+
+A target prints one line when it is where it should be, and ends when its stdin is closed; nothing waits by the clock."""
+
+import fnmatch
+import json
+import os
+import select
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BUILD = os.path.abspath(os.environ.get("BUILD") or os.path.join(HERE, "../../build"))
+PYSPYD = os.environ.get("PYSPYD") or os.path.join(BUILD, "pyspyd")
+READY_S = 30
+COMMAND_S = 60
+
+
+class Checks:
+    """Failures are said at once; `end` turns them into the script's exit status."""
+
+    def __init__(self):
+        self.failed = 0
+        self.passed = 0
+
+    def that(self, ok, text):
+        if ok:
+            self.passed += 1
+        else:
+            self.failed += 1
+            print("FAIL " + text.encode("ascii", "backslashreplace").decode().replace("\n", "\\n")[:800], flush=True)
+        return ok
+
+    def end(self):
+        print("%d checks passed, %d failed" % (self.passed, self.failed))
+        sys.exit(1 if self.failed else 0)
+
+
+def skip(reason):
+    print(reason)
+    sys.exit(77)
+
+
+def note(text):
+    print(text, flush=True)
+
+
+def interpreters(default="*"):
+    """(name, version, command), those that match the script's arguments or LIVE_INTERPRETERS."""
+    patterns = sys.argv[1:] or os.environ.get("LIVE_INTERPRETERS", default).split()
+    listing = subprocess.run([os.path.join(HERE, "../../tools/interpreters")], stdout=subprocess.PIPE,
+                             stderr=subprocess.DEVNULL, timeout=120).stdout.decode()
+    found = []
+    for line in listing.splitlines():
+        name, command = line.split("\t")[:2]
+        if any(fnmatch.fnmatch(name, p) for p in patterns):
+            version = tuple(int(n) for n in name.split("-")[0].rstrip("t").split(".")[:2])
+            found.append((name, version, command.split()))
+    if not found:
+        skip("no interpreter found")
+    return found
+
+
+class Target:
+    """A process that was started and is killed at the end of a `with`."""
+
+    def __init__(self, command, program=None, **options):
+        argv = list(command) + (["-u", "-c", program] if program is not None else [])
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
+        self.pid = self.process.pid
+
+    def line(self):
+        """The next line that it prints; "" where it does not."""
+        if not select.select([self.process.stdout], [], [], READY_S)[0]:
+            return ""
+        return self.process.stdout.readline().decode().rstrip("\n")
+
+    def ready(self):
+        text = self.line()
+        if not text:
+            raise RuntimeError("the target did not get ready")
+        return text
+
+    def ready_and_reading(self):
+        """`ready`, and its main thread sleeps in read(0, …): it wants the GIL no more."""
+        text = self.ready()
+        for _ in range(100000):
+            with open("/proc/%d/syscall" % self.pid) as f:
+                words = f.read().split()
+            if len(words) > 2 and words[1] == "0x0":
+                return text
+            os.sched_yield()
+        raise RuntimeError("the target does not read its stdin")
+
+    def say(self, text="\n"):
+        self.process.stdin.write(text.encode())
+        self.process.stdin.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def pyspyd(*args, prefix=(), timeout=COMMAND_S, **options):
+    """Runs it. Return: exit status, stdout, stderr."""
+    done = subprocess.run(list(prefix) + [PYSPYD] + [str(a) for a in args], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, **options)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def dump(pid, *args, **options):
+    """Return: the parsed dump, or None; and what was said on stderr with the exit status."""
+    status, out, err = pyspyd("dump", "--json", "--pid", pid, *args, **options)
+    return (json.loads(out) if status == 0 else None), "exit %d: %s" % (status, err.strip())
+
+
+def functions(thread):
+    return [frame["function"] for frame in thread["stack"]]
+
+
+def thread_with(dumped, function):
+    for thread in dumped["threads"]:
+        if function in functions(thread):
+            return thread
+    return None
+
+
+def state_of(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return ""
