@@ -497,28 +497,35 @@ static void judge_wake(struct cpu_sampler *me, uint64_t late_ns) {
 	me->prompt = late_ns < me->wake_floor_ns + LATE_WAKE_NS;
 }
 
+/* The tick to wait for. We run before everything else here: whoever looks for longer than half a period leaves the CPU
+ * to the others for as long as that. */
+static uint64_t next_tick(const struct schedule *schedule, uint64_t tick, uint64_t woke_ns) {
+	uint64_t now = clock_mono_ns(), took = now - woke_ns;
+	uint64_t next = schedule_next(schedule, took > schedule->period_ns / 2 ? now + took : now);
+
+	return max_of(tick + 1, next ? next - 1 : 0);
+}
+
 static void run_ticks(struct cpu_sampler *me) {
 	struct sampler *sampler = me->owner;
 	uint64_t tick = schedule_next(&sampler->schedule, clock_mono_ns());
 
 	while (!atomic_load(&sampler->stop)) {
-		uint64_t due = schedule_time(&sampler->schedule, tick), now, next;
+		uint64_t due = schedule_time(&sampler->schedule, tick), woke;
 
 		sleep_until(due);
-		now = clock_mono_ns();
-		judge_wake(me, now - due);
-		if (now > due + sampler->schedule.period_ns / 2 && is_leader(me))
+		woke = clock_mono_ns();
+		judge_wake(me, woke - due);
+		if (woke > due + sampler->schedule.period_ns / 2 && is_leader(me))
 			me->count.late++;
-		look_around(me, tick, now);
-		now = clock_mono_ns();
-		if (is_leader(me)) {
-			hand_over(me, now);
-		} else if (now > me->busy_ns + PARK_AFTER_NS) {
+		look_around(me, tick, woke);
+		tick = next_tick(&sampler->schedule, tick, woke);
+		if (is_leader(me))
+			hand_over(me, woke);
+		else if (woke > me->busy_ns + PARK_AFTER_NS) {
 			park(me);
-			now = clock_mono_ns();
+			tick = schedule_next(&sampler->schedule, clock_mono_ns());
 		}
-		next = schedule_next(&sampler->schedule, now);
-		tick = max_of(tick + 1, next ? next - 1 : 0);
 	}
 }
 
@@ -590,7 +597,7 @@ static void run_blocking(struct cpu_sampler *me) {
 		me->count.late += now > due + sampler->schedule.period_ns / 2;
 		me->count.looks++;
 		visit_targets(me, tick, now, look_blocking);
-		tick = max_of(tick + 1, schedule_next(&sampler->schedule, clock_mono_ns()) - 1);
+		tick = next_tick(&sampler->schedule, tick, now);
 	}
 }
 
