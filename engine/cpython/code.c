@@ -203,6 +203,10 @@ int py_code_lookup(struct py_code_cache *cache, const struct py_raw_frame *frame
 	} else if (cache->codes.n >= LIMIT_CODES) {
 		forget_codes(cache);
 	}
+	if (now_ns - cache->last_globals_ns > RECHECK_NS) {
+		cache->last_globals = 0;
+		cache->last_globals_ns = now_ns;
+	}
 	r = read_image(cache, frame->code, &image);
 	if (r)
 		return r;

@@ -35,6 +35,7 @@ struct py_code_cache {
 	raddr code_type;    /* the type object of code objects, once it was seen */
 	raddr last_globals; /* the dictionary whose __name__ was looked up last, and what it said */
 	uint32_t last_module;
+	uint64_t last_globals_ns;           /* when; an old answer may be another dictionary's at the same address */
 	uint64_t decoded, reused_addresses; /* for the accuracy account */
 };
 

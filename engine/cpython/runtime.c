@@ -281,8 +281,9 @@ static int find_runtime(
 		r = condition_of(try_pass(proc, mem, maps, (enum py_find_pass)pass, rt, err));
 	}
 	if (r == NO_MATCH)
-		return err_set(err, PYSPYD_E_UNSUPPORTED, "%s",
-			other ? other : "no CPython interpreter of 3.6 to 3.15 in this process");
+		return other ? err_set(err, PYSPYD_E_UNSUPPORTED, "%s", other)
+			     : err_set(err, PYSPYD_E_UNSUPPORTED,
+				       "no CPython interpreter of 3.6 to 3.15 in it (%.200s)", maps->items[0].path);
 	if (r == PYSPYD_E_STARTING)
 		return err_set(err, r, "its Python interpreter is still starting, or already ending");
 	return r;
