@@ -49,7 +49,7 @@ struct detect_thread {
 	uint64_t interval_ns; /* since it was looked at last (or since it started): what the four below are sums over;
 				 0: this is the first look, nothing is known yet */
 	uint64_t run_ns;      /* on a CPU: the kernel's run counter (schedstat); where there is none, user + system */
-	uint64_t wait_ns;      /* of the same interval: runnable, but without a CPU */
+	uint64_t wait_ns;     /* of the same interval: runnable, but without a CPU */
 	uint64_t user_ns;     /* by the kernel's ticks: coarse, only their ratio is used */
 	uint64_t system_ns;
 	uint64_t samples; /* looks at its stack in the window: the last seconds, at least one interval; 0: none */
