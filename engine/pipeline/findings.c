@@ -125,8 +125,10 @@ static struct detect_thread describe(const struct watched *watched, const struct
 		.start_ns = from->start_ns,
 		.name = from->name ? from->name : "?",
 		.state = from->state,
-		.gil = from->holds_gil ? PYSPYD_GIL_HELD : PYSPYD_GIL_UNKNOWN,
-		.python = true,
+		.gil = !from->python      ? PYSPYD_GIL_NONE
+			: from->holds_gil ? PYSPYD_GIL_HELD
+					  : PYSPYD_GIL_UNKNOWN,
+		.python = from->python,
 		.ident = from->ident,
 		.interval_ns = known ? watched->interval_ns : 0,
 		.run_ns = known && from->run_ns > from->last_run_ns ? from->run_ns - from->last_run_ns : 0,

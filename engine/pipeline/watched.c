@@ -9,8 +9,9 @@
 #include <errno.h>
 
 #define SMAPS_EVERY_NS (5 * NS_PER_SEC)
-#define BUSY_PERCENT 20.0     /* from here on a thread's user and system time are read apart */
-#define STATUS_THREADS_MAX 64 /* switches are read for so many threads of a process, the busiest first come */
+#define BUSY_PERCENT 20.0      /* from here on a thread's user and system time are read apart */
+#define NATIVE_THREADS_MAX 256 /* of one process; two files are kept open for each */
+#define STATUS_THREADS_MAX 64  /* switches are read for so many threads of a process, the busiest first come */
 
 int watched_new(struct sample_target *target, struct watched **ret_watched) {
 	struct watched *watched = calloc(1, sizeof(*watched));
@@ -28,35 +29,44 @@ int watched_new(struct sample_target *target, struct watched **ret_watched) {
 	return 0;
 }
 
+static void free_thread(struct watched_thread *thread) {
+	proc_task_close(&thread->task);
+	free(thread->name);
+}
+
 void watched_free(struct watched *watched) {
 	if (!watched)
 		return;
 	vec_foreach (thread, &watched->threads)
-		free(thread->name);
+		free_thread(thread);
 	vec_free(&watched->threads);
+	map_deinit(&watched->thread_index);
 	window_deinit(&watched->window);
 	pyspyd_process_deinit(&watched->process);
 	free(watched);
 }
 
 static struct watched_thread *find_thread(struct watched *watched, pid_t tid) {
-	vec_foreach (thread, &watched->threads)
-		if (thread->tid == tid)
-			return thread;
-	return NULL;
+	uint64_t i;
+
+	return map_get(&watched->thread_index, (uint64_t)tid, &i) ? &watched->threads.items[i] : NULL;
 }
 
 static uint64_t ticks_to_ns(uint64_t ticks) {
 	return ticks * (NS_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
-static struct watched_thread *add_thread(struct watched *watched, const struct sample_thread *sampled) {
-	struct watched_thread thread = { .tid = sampled->py.tid, .ident = sampled->py.ident, .user_ns = UINT64_MAX };
+static struct watched_thread *add_thread(struct watched *watched, pid_t tid) {
+	struct watched_thread thread = {
+		.tid = tid, .task = { .stat_fd = -1, .schedstat_fd = -1 }, .user_ns = UINT64_MAX
+	};
 	struct proc_stat stat;
 
-	if (!proc_thread_stat(&watched->target->proc, thread.tid, &stat))
+	if (!proc_thread_stat(&watched->target->proc, tid, &stat))
 		thread.start_ns = ticks_to_ns(stat.start_ticks);
-	return vec_push(&watched->threads, thread) ? NULL : &watched->threads.items[watched->threads.n - 1];
+	if (map_put(&watched->thread_index, (uint64_t)tid, watched->threads.n) || vec_push(&watched->threads, thread))
+		return NULL;
+	return &watched->threads.items[watched->threads.n - 1];
 }
 
 static void forget_split(struct watched_thread *thread) {
@@ -90,21 +100,17 @@ static void read_switches(const struct proc *proc, struct watched_thread *thread
 	thread->involuntary = status.involuntary_switches;
 }
 
-static void update_thread(struct watched *watched, const struct sample_thread *sampled, bool with_status) {
-	struct watched_thread *thread = find_thread(watched, sampled->py.tid);
+/* Reads what the kernel counts of a thread. Return: whether it is there. */
+static bool update_thread(struct watched *watched, struct watched_thread *thread, const struct proc_task *task) {
 	struct proc_schedstat stat;
 	int cpu;
 
-	if (!thread)
-		thread = add_thread(watched, sampled);
-	if (!thread || proc_task_schedstat(&sampled->task, &stat) ||
-		proc_task_state(&sampled->task, &thread->state, &cpu))
-		return;
+	if (proc_task_schedstat(task, &stat) || proc_task_state(task, &thread->state, &cpu))
+		return false;
 	thread->last_run_ns = thread->run_ns;
 	thread->run_ns = stat.run_ns;
 	thread->last_wait_ns = thread->wait_ns;
 	thread->wait_ns = stat.wait_ns;
-	thread->holds_gil = sampled->flags & SAMPLE_GIL;
 	thread->seen = true;
 	thread->cpu_percent = 0;
 	if (thread->last_run_ns && watched->interval_ns && thread->run_ns >= thread->last_run_ns)
@@ -114,18 +120,66 @@ static void update_thread(struct watched *watched, const struct sample_thread *s
 		split_time(&watched->target->proc, thread);
 	else
 		forget_split(thread);
+	return true;
+}
+
+static void update_python_thread(struct watched *watched, const struct sample_thread *sampled, bool with_status) {
+	struct watched_thread *thread = find_thread(watched, sampled->py.tid);
+
+	if (!thread)
+		thread = add_thread(watched, sampled->py.tid);
+	if (!thread || !update_thread(watched, thread, &sampled->task))
+		return;
+	if (!thread->python) { /* it may have been another's until now */
+		proc_task_close(&thread->task);
+		free(thread->name);
+		thread->name = NULL;
+	}
+	thread->python = true;
+	thread->ident = sampled->py.ident;
+	thread->holds_gil = sampled->flags & SAMPLE_GIL;
 	if (with_status)
 		read_switches(&watched->target->proc, thread);
+}
+
+/* Threads of native libraries: no Python stack, but they can spin as well. */
+static void update_native_threads(struct watched *watched) {
+	const struct proc *proc = &watched->target->proc;
+	pid_vec tids = { 0 };
+	size_t kept_open = 0;
+
+	if (proc_threads(proc, &tids))
+		return;
+	for (size_t i = 0; i < tids.n && kept_open < NATIVE_THREADS_MAX; i++) {
+		struct watched_thread *thread = find_thread(watched, tids.items[i]);
+		struct proc_stat stat;
+
+		if (thread && thread->seen)
+			continue;
+		if (!thread)
+			thread = add_thread(watched, tids.items[i]);
+		if (!thread || (thread->task.stat_fd < 0 && proc_task_open(proc, thread->tid, &thread->task)))
+			continue;
+		kept_open++;
+		thread->python = false;
+		if (!thread->name && !proc_thread_stat(proc, thread->tid, &stat))
+			thread->name = strdup(stat.comm);
+		update_thread(watched, thread, &thread->task);
+	}
+	vec_free(&tids);
 }
 
 static void drop_unseen(struct watched *watched) {
 	size_t kept = 0;
 
+	map_clear(&watched->thread_index);
 	for (size_t i = 0; i < watched->threads.n; i++) {
-		if (watched->threads.items[i].seen)
-			watched->threads.items[kept++] = watched->threads.items[i];
+		struct watched_thread *thread = &watched->threads.items[i];
+
+		if (thread->seen && !map_put(&watched->thread_index, (uint64_t)thread->tid, kept))
+			watched->threads.items[kept++] = *thread;
 		else
-			free(watched->threads.items[i].name);
+			free_thread(thread);
 	}
 	watched->threads.n = kept;
 }
@@ -161,7 +215,8 @@ static void update_threads(struct watched *watched) {
 		thread->seen = false;
 	pthread_mutex_lock(&target->lock);
 	vec_foreach (sampled, &target->threads)
-		update_thread(watched, *sampled, n++ < STATUS_THREADS_MAX);
+		update_python_thread(watched, *sampled, n++ < STATUS_THREADS_MAX);
+	update_native_threads(watched);
 	drop_unseen(watched);
 	name_threads(watched);
 	pthread_mutex_unlock(&target->lock);

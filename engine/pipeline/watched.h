@@ -10,6 +10,8 @@
 
 struct watched_thread {
 	pid_t tid;
+	bool python;           /* else one that native code started, and that Python does not know */
+	struct proc_task task; /* of those others; Python's are kept open with the target */
 	uint64_t ident;
 	uint64_t start_ns;              /* since boot: with the tid its identity */
 	uint64_t run_ns, last_run_ns;   /* run counter now, and as of the report before; last is 0 at the first look */
@@ -30,6 +32,7 @@ struct watched {
 	struct pyspyd_process process;
 	struct window window;
 	VEC(struct watched_thread) threads;
+	struct map thread_index; /* by thread id */
 	struct proc_counters counters;
 	double cpu_percent;
 	uint64_t cpu_ns;      /* as of the last report; 0: none yet */
