@@ -140,6 +140,10 @@ static const struct {
 		"way." },
 };
 
+static const char not_python_advice[] =
+	"A native library started this thread, Python does not know it: `perf top -t TID` names the function. Pools of "
+	"numerical libraries that wait busily are a common reason (OMP_WAIT_POLICY=passive, fewer threads).";
+
 static bool is_convoy(
 	const double *settings, const struct detect_process *process, const struct detect_thread *thread) {
 	if (process->gil_switches_per_s < settings[CONVOY_SWITCHES])
@@ -282,7 +286,7 @@ static int say_present(const struct track *track, const double *settings, const 
 	verdict.parties[verdict.parties_n++] = (struct detect_party){ thread, "spinning", cpu_percent };
 	verdict.certain_why = find_doubt(cause, thread);
 	verdict.inferred = verdict.certain_why;
-	verdict.advice = causes[cause].advice;
+	verdict.advice = thread->python ? causes[cause].advice : not_python_advice;
 	add_evidence(&verdict, &span, cpu_percent, input->process, causes[cause].name);
 	write_summary(&verdict, thread, &span, cpu_percent, input->now_ns - track->since_ns, causes[cause].name);
 	return vec_push(verdicts, verdict);
