@@ -8,6 +8,8 @@
 
 #include "engine/base/clock.h"
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 
 #define TRY_CHILD_NS (3 * NS_PER_SEC) /* a child that is no Python by then is left alone */
 
@@ -15,11 +17,14 @@ struct member {
 	struct sample_target *target;
 	VEC(uint32_t) frames; /* by place */
 	uint32_t process_name;
+	int memory_fd; /* /proc/PID/mem: of the program that was attached to, even when another one is executed; -1
+			  where it may not be opened */
 };
 
-struct candidate { /* a descendant that is not (yet) a Python */
+struct candidate { /* a descendant, or a process that executed another program, that is not (yet) a Python */
 	pid_t pid;
 	uint64_t since_ns;
+	bool was_member;
 	bool given_up;
 };
 
@@ -134,6 +139,7 @@ int recorder_new(const struct recorder_options *options, struct recorder **ret_r
 static void free_member(struct member *member) {
 	sample_target_free(member->target);
 	vec_free(&member->frames);
+	close_fd(&member->memory_fd);
 	free(member);
 }
 
@@ -159,6 +165,7 @@ static int add_member(struct recorder *recorder, struct sample_target *target) {
 	if (!member)
 		return -ENOMEM;
 	member->target = target;
+	member->memory_fd = openat(target->proc.dir_fd, "mem", O_RDONLY | O_CLOEXEC);
 	proc_stat_read(&target->proc, &stat);
 	pthread_mutex_lock(&recorder->lock);
 	member->process_name = intern_add(&recorder->profile->strings, stat.comm, strlen(stat.comm));
@@ -167,8 +174,10 @@ static int add_member(struct recorder *recorder, struct sample_target *target) {
 		recorder->members.n--;
 	target->mark = recorder->members.n;
 	pthread_mutex_unlock(&recorder->lock);
-	if (r)
+	if (r) {
+		close_fd(&member->memory_fd);
 		free(member);
+	}
 	return r;
 }
 
@@ -291,11 +300,32 @@ static struct candidate *candidate_of(struct recorder *recorder, pid_t pid) {
 
 static void try_candidate(struct recorder *recorder, pid_t pid) {
 	struct candidate *candidate = candidate_of(recorder, pid);
+	int r;
 
 	if (!candidate || candidate->given_up)
 		return;
-	if (recorder_add(recorder, pid, 0, NULL, NULL) && clock_mono_ns() > candidate->since_ns + TRY_CHILD_NS)
+	r = recorder_add(recorder, pid, 0, NULL, NULL);
+	if (r == PYSPYD_E_GONE || (r && clock_mono_ns() > candidate->since_ns + TRY_CHILD_NS))
 		candidate->given_up = true;
+}
+
+/* Tries all candidates. Return: how many processes that were members may become so again. */
+static size_t try_candidates(struct recorder *recorder) {
+	size_t waiting = 0;
+
+	for (size_t i = 0; i < recorder->candidates.n;) {
+		struct candidate *candidate = &recorder->candidates.items[i];
+
+		if (kill(candidate->pid, 0) && errno == ESRCH) { /* the number is free for another process */
+			*candidate = recorder->candidates.items[--recorder->candidates.n];
+			continue;
+		}
+		if (!is_member(recorder, candidate->pid))
+			try_candidate(recorder, candidate->pid);
+		waiting += candidate->was_member && !candidate->given_up;
+		i++;
+	}
+	return waiting;
 }
 
 static void find_children(struct recorder *recorder, pid_t root) {
@@ -309,18 +339,30 @@ static void find_children(struct recorder *recorder, pid_t root) {
 	vec_free(&pids);
 }
 
+/* The address space that was opened is no more: another program is executed. Its interpreter may well lie at the same
+ * addresses. */
+static bool has_executed(const struct member *member) {
+	uint8_t byte;
+
+	return member->memory_fd >= 0 && pread(member->memory_fd, &byte, 1, (off_t)member->target->rt.interp_head) == 0;
+}
+
 /* Return: whether it still runs the program that we know. */
 static bool check_member(struct recorder *recorder, struct member *member) {
 	struct sample_target *target = member->target;
+	struct candidate *candidate = NULL;
 	bool other_program;
 
 	pthread_mutex_lock(&target->lock);
-	other_program = !target->ended && py_runtime_check(&target->rt);
+	other_program = !target->ended && (has_executed(member) || py_runtime_check(&target->rt));
 	if (other_program)
 		target->ended = true;
 	pthread_mutex_unlock(&target->lock);
 	if (other_program && proc_alive(&target->proc))
-		candidate_of(recorder, target->proc.pid); /* it executes something else, maybe a Python again */
+		candidate = candidate_of(recorder, target->proc.pid); /* maybe it is a Python again */
+	if (candidate)
+		*candidate =
+			(struct candidate){ .pid = target->proc.pid, .since_ns = clock_mono_ns(), .was_member = true };
 	return !target->ended;
 }
 
@@ -335,12 +377,7 @@ size_t recorder_tend(struct recorder *recorder, bool children) {
 		alive++;
 		name_threads(recorder, member);
 	}
-	for (size_t i = 0; i < recorder->candidates.n; i++)
-		if (!is_member(recorder, recorder->candidates.items[i].pid)) {
-			try_candidate(recorder, recorder->candidates.items[i].pid);
-			alive += !recorder->candidates.items[i].given_up &&
-				is_member(recorder, recorder->candidates.items[i].pid);
-		}
+	alive += try_candidates(recorder);
 	for (size_t i = 0; children && i < n; i++)
 		find_children(recorder, recorder->members.items[i]->target->proc.pid);
 	return alive;
