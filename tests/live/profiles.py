@@ -16,7 +16,7 @@ def collapsed(data, threads=False):
         text, _, count = line.rpartition(" ")
         frames = tuple(text.split(";"))
         for frame in frames[1 if threads else 0:]:
-            if not FRAME.match(frame):
+            if not FRAME.match(frame) and frames[1 if threads else 0:] != ("<no frames>",):
                 raise ValueError("not a frame: %r" % frame)
         if not count.isdigit() or int(count) < 1:
             raise ValueError("not a count: %r" % line)
