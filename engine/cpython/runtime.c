@@ -234,7 +234,8 @@ static int try_candidate(
 		}
 	}
 	if (attempt.version >= FIRST_WITH_OWN_TABLE) /* the table is zero until the runtime is set up */
-		return PY_MINOR(attempt.version) <= 0x030f ? PYSPYD_E_STARTING : unsupported_version(&attempt, "");
+		return layout_find(attempt.version, LAYOUT_RELEASE) ? PYSPYD_E_STARTING
+								    : unsupported_version(&attempt, "");
 	r = try_rows(&attempt, rt);
 	if (r == NO_MATCH && attempt.version)
 		return unsupported_version(&attempt, "");
