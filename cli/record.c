@@ -90,8 +90,12 @@ static int keep_output(struct output *output, const char *file_name) {
 	struct stat st;
 	int r;
 
-	if (!output->temp || fstat(output->fd, &st) || !st.st_size)
+	if (!output->temp || fstat(output->fd, &st))
 		return 0;
+	if (!st.st_size) {
+		cli_say("no sample was counted: %s is not written", printable ? printable : "the file");
+		return 0;
+	}
 	r = output_commit(output);
 	if (r)
 		cli_say("cannot write %s: %s", printable ? printable : "the file", strerror(-r));

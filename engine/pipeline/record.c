@@ -55,11 +55,28 @@ static int run(struct recorder *recorder, const struct pyspyd_record_options *op
 	return 0;
 }
 
+static int check_gil(const struct sample_target *target, struct err *err) {
+	py_interp_vec interps = { 0 };
+	struct py_interp_view view = { .gil_known = true };
+
+	if (!(target->rt.reader.flavour & LAYOUT_FREE_THREADED))
+		return 0;
+	if (!py_interps_read(&target->rt, &interps) && interps.n)
+		py_interp_view(&target->rt, interps.items[0].addr, &view);
+	vec_free(&interps);
+	if (view.gil_known)
+		return 0;
+	return err_set(err, PYSPYD_E_USAGE, "this Python runs without a GIL: there is no holder to record");
+}
+
 static int record(struct recorder *recorder, pid_t pid, const struct pyspyd_record_options *options,
 	const struct exporter *exporter, int out_fd, struct pyspyd_accuracy *ret_accuracy, struct err *err) {
 	const struct export_options export = { .threads = options->threads, .title = NULL };
-	int ended, r = recorder_add(recorder, pid, STARTING_WAIT_NS, NULL, err);
+	struct sample_target *target;
+	int ended, r = recorder_add(recorder, pid, STARTING_WAIT_NS, &target, err);
 
+	if (!r && options->mode == PYSPYD_MODE_GIL)
+		r = check_gil(target, err);
 	if (!r)
 		r = recorder_start(recorder);
 	if (r)

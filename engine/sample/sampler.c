@@ -101,6 +101,19 @@ static bool mode_wants(enum pyspyd_mode mode, unsigned flags) {
 	return mode == PYSPYD_MODE_WALL || flags & (mode == PYSPYD_MODE_CPU ? SAMPLE_RUNNING : SAMPLE_GIL);
 }
 
+/* Whether the kernel thread executes something in a newer interpreter, and this state only waits for that to return. */
+static bool is_covered(const struct sample_thread *thread) {
+	for (const struct sample_thread *inner = thread->inner; inner; inner = inner->inner)
+		if (inner->has_frames)
+			return true;
+	return false;
+}
+
+/* A state that has no frames while another one of the same kernel thread may have. */
+static bool counts(const struct sample_thread *thread) {
+	return !is_covered(thread) && (thread->has_frames || thread->py.interp_id == 0);
+}
+
 /* Counts a thread again for the ticks from its last account to before `until`. */
 static void repeat(struct look *look, struct sample_thread *thread, uint64_t until) {
 	uint64_t ticks = until > thread->counted_tick + 1 ? until - thread->counted_tick - 1 : 0;
@@ -110,7 +123,7 @@ static void repeat(struct look *look, struct sample_thread *thread, uint64_t unt
 	thread->flags &= ~(unsigned)(SAMPLE_RUNNING | SAMPLE_NATIVE);
 	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): sampler_flush only chooses a sampler that has an owner
 	 */
-	if (ticks && thread->captured && mode_wants(look->me->owner->options.mode, thread->flags))
+	if (ticks && thread->captured && counts(thread) && mode_wants(look->me->owner->options.mode, thread->flags))
 		emit(look, thread, NULL, 0, ticks);
 }
 
@@ -185,7 +198,8 @@ static void count_stack(struct look *look, struct sample_thread *thread, bool ru
 	note_leaf(look, thread);
 	thread->captured = true;
 	thread->captured_run_ns = thread->run_ns;
-	if (mode_wants(me->owner->options.mode, thread->flags))
+	thread->has_frames = me->stack.frames.n;
+	if (counts(thread) && mode_wants(me->owner->options.mode, thread->flags))
 		emit(look, thread, me->places, me->stack.frames.n, 1);
 }
 

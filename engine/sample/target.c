@@ -149,6 +149,30 @@ static int index_threads(const py_thread_vec *threads, struct map *by_tstate) {
 	return 0;
 }
 
+/* A thread that runs code in a sub-interpreter has a thread state in each: the newest one with frames is what it
+ * executes, the others wait for it. */
+static void link_inner(struct sample_target *target) {
+	struct map _cleanup_(map_deinit) by_tid = { 0 };
+
+	for (size_t i = 0; i < target->threads.n; i++) {
+		struct sample_thread *thread = target->threads.items[i], *other;
+		uint64_t at;
+
+		thread->inner = NULL;
+		if (!map_get(&by_tid, (uint64_t)thread->py.tid, &at)) {
+			(void)!map_put(&by_tid, (uint64_t)thread->py.tid, i);
+			continue;
+		}
+		other = target->threads.items[at];
+		if (other->py.interp_id > thread->py.interp_id) {
+			thread->inner = other;
+		} else {
+			other->inner = thread;
+			(void)!map_put(&by_tid, (uint64_t)thread->py.tid, i);
+		}
+	}
+}
+
 int sample_target_refresh(
 	struct sample_target *target, void (*on_end)(void *userdata, struct sample_thread *thread), void *userdata) {
 	struct map _cleanup_(map_deinit) by_tstate = { 0 }, known = { 0 };
@@ -171,6 +195,7 @@ int sample_target_refresh(
 		if (now.items[i].tid && !map_get(&known, now.items[i].tstate, &unused))
 			r = add_thread(target, &now.items[i]);
 	}
+	link_inner(target);
 	vec_free(&now);
 	return r;
 }

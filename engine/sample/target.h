@@ -32,13 +32,15 @@ struct sample_thread {
 	struct py_thread py;
 	struct proc_task task;
 	struct py_stack_plan plan;
-	bool active;              /* ran lately: looked at on every tick */
-	bool captured;            /* has a stack that can be counted again */
-	uint64_t run_ns;          /* run counter now, as last read */
-	uint64_t captured_run_ns; /* … when its stack was captured */
-	uint64_t ran_ns;          /* when the counter was last seen to have moved */
-	uint64_t counted_tick;    /* last tick that was accounted for */
-	unsigned flags;           /* of its last sample */
+	bool active;                 /* ran lately: looked at on every tick */
+	bool captured;               /* has a stack that can be counted again */
+	uint64_t run_ns;             /* run counter now, as last read */
+	uint64_t captured_run_ns;    /* … when its stack was captured */
+	uint64_t ran_ns;             /* when the counter was last seen to have moved */
+	uint64_t counted_tick;       /* last tick that was accounted for */
+	struct sample_thread *inner; /* the same kernel thread's state in a newer interpreter, or NULL */
+	bool has_frames;             /* its last sample had any */
+	unsigned flags;              /* of its last sample */
 	raddr leaf_frame;
 	int64_t leaf_instr;
 	uint64_t mark; /* the sink's own */
