@@ -118,7 +118,7 @@ static int record_to(struct record_args *args, const struct program *program, st
 	clear_progress(args);
 	if (accuracy.looks)
 		say_accuracy(&accuracy, cli_now_ns() - start_ns);
-	kept = r == 0 || r == PYSPYD_E_GONE ? keep_output(output, args->file) : 0;
+	kept = r == 0 || (r == PYSPYD_E_GONE && accuracy.looks) ? keep_output(output, args->file) : 0;
 	if (r == PYSPYD_E_GONE && program->pid && accuracy.looks)
 		r = 0; /* a program that we started ends when it is done */
 	if (r)

@@ -11,7 +11,7 @@
 #include "engine/cpython/objects.h"
 #include <stdlib.h>
 
-#define THREAD_LIST_TRIES 3
+#define THREAD_LIST_TRIES 10
 
 static int read_thread(const struct py_runtime *rt, raddr tstate, struct py_thread *thread, raddr *ret_next) {
 	const struct layout *l = &rt->reader.layout;
@@ -21,8 +21,9 @@ static int read_thread(const struct py_runtime *rt, raddr tstate, struct py_thre
 
 	if (r)
 		return r;
-	if (peek_u64(bytes, len, l->tstate_interp) != thread->interp)
-		return PY_E_TORN;
+	if (peek_u64(bytes, len, l->tstate_interp) != thread->interp ||
+		peek_u64(bytes, len, l->tstate_prev) != thread->tstate)
+		return PY_E_TORN; /* one that ended, and is something else by now */
 	thread->tstate = tstate;
 	thread->ident = peek_u64(bytes, len, l->tstate_thread_id);
 	thread->tid = 0;
@@ -32,11 +33,15 @@ static int read_thread(const struct py_runtime *rt, raddr tstate, struct py_thre
 	return 0;
 }
 
-static int read_interp_threads(const struct py_runtime *rt, const struct py_interp *interp, py_thread_vec *threads) {
+/* Appends an interpreter's threads. *changed is set where one began or ended meanwhile: then the list may lack some. */
+static int read_interp_threads(
+	const struct py_runtime *rt, const struct py_interp *interp, py_thread_vec *threads, bool *changed) {
+	const raddr head_addr = interp->addr + rt->reader.layout.interp_threads_head;
 	struct py_thread thread = { .interp = interp->addr, .interp_id = interp->id };
-	uint64_t next;
-	int r = mem_read_u64(rt->reader.mem, interp->addr + rt->reader.layout.interp_threads_head, &next);
+	uint64_t head, next;
+	int r = mem_read_u64(rt->reader.mem, head_addr, &head);
 
+	next = head;
 	while (!r && next) {
 		if (threads->n >= LIMIT_THREADS)
 			return PY_E_TORN;
@@ -44,6 +49,10 @@ static int read_interp_threads(const struct py_runtime *rt, const struct py_inte
 		if (!r)
 			r = vec_push(threads, thread);
 	}
+	if (!r)
+		r = mem_read_u64(rt->reader.mem, head_addr, &next);
+	if (!r && next != head)
+		*changed = true;
 	return r;
 }
 
@@ -108,24 +117,49 @@ static int translate_tids(const struct py_runtime *rt, const struct proc *proc, 
 	return 0;
 }
 
-static int read_all(const struct py_runtime *rt, py_thread_vec *threads) {
+static int read_all(const struct py_runtime *rt, py_thread_vec *threads, bool *changed) {
 	py_interp_vec interps = { 0 };
 	int r = py_interps_read(rt, &interps);
 
 	threads->n = 0;
+	*changed = false;
 	for (size_t i = 0; !r && i < interps.n; i++)
-		r = read_interp_threads(rt, &interps.items[i], threads);
+		r = read_interp_threads(rt, &interps.items[i], threads, changed);
 	vec_free(&interps);
+	return r;
+}
+
+/* A thread that begins or ends under us breaks the chain, and the next try may find it whole. Where threads come and go
+ * all the time, the longest list that was read to its end must do. */
+static int read_settled(const struct py_runtime *rt, py_thread_vec *ret_threads) {
+	py_thread_vec threads = { 0 }, longest = { 0 };
+	bool changed = true, any = false;
+	int r = PY_E_TORN;
+
+	for (int i = 0; i < THREAD_LIST_TRIES && changed && (!r || r == PY_E_TORN || r == MEM_E_FAULT); i++) {
+		r = read_all(rt, &threads, &changed);
+		changed |= r != 0;
+		if (!r && (!any || !changed || threads.n > longest.n)) {
+			py_thread_vec other = longest;
+
+			longest = threads;
+			threads = other;
+			any = true;
+		}
+	}
+	vec_free(&threads);
+	if (any && (!r || r == PY_E_TORN || r == MEM_E_FAULT)) {
+		*ret_threads = longest;
+		return 0;
+	}
+	vec_free(&longest);
 	return r;
 }
 
 int py_threads_read(const struct py_runtime *rt, const struct proc *proc, py_thread_vec *ret_threads) {
 	py_thread_vec threads = { 0 };
-	int r = PY_E_TORN;
+	int r = read_settled(rt, &threads);
 
-	/* A thread that begins or ends under us breaks the chain; the next try finds it whole. */
-	for (int i = 0; i < THREAD_LIST_TRIES && (r == PY_E_TORN || r == MEM_E_FAULT); i++)
-		r = read_all(rt, &threads);
 	if (!r)
 		r = translate_tids(rt, proc, &threads);
 	if (r) {
@@ -137,9 +171,7 @@ int py_threads_read(const struct py_runtime *rt, const struct proc *proc, py_thr
 	return 0;
 }
 
-#define PTHREAD_BYTES \
-	1024 /* of struct pthread that are searched; glibc 2.36 on x86-64 has it at 720, musl 1.2 at 48 \
-	      */
+#define PTHREAD_BYTES 1024 /* of struct pthread that are searched */
 
 /* Return: whether the offset holds the thread id of a thread that exists. */
 static bool is_known_tid(const struct map *known, const uint8_t *bytes, uint32_t offset) {

@@ -241,6 +241,8 @@ raddr image_thread(struct image *img, raddr interp, uint64_t ident, pid_t tid) {
 	raddr at = image_take(img, l->tstate_size), head = interp + l->interp_threads_head;
 
 	image_put_u64(img, at + l->tstate_next, image_u64(img, head));
+	if (image_u64(img, head))
+		image_put_u64(img, image_u64(img, head) + l->tstate_prev, at);
 	image_put_u64(img, at + l->tstate_interp, interp);
 	image_put_u64(img, at + l->tstate_thread_id, ident);
 	if (layout_has(l->tstate_native_thread_id))
