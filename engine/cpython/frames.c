@@ -410,6 +410,8 @@ static int add_frame(struct copy *c, raddr addr, const uint8_t *bytes) {
 	}
 	if (layout_has(l->frame_tlbc_index))
 		frame.code_base = peek_u32(bytes, c->frame_bytes, l->frame_tlbc_index);
+	if (!frame.code && !c->stack->frames.n)
+		return 0; /* 3.14+: it has just returned; its caller is the innermost frame */
 	if (!frame.code || frame.code & 7)
 		return PY_E_TORN;
 	return vec_push(&c->stack->frames, frame);
