@@ -441,8 +441,6 @@ static void look_at_target(struct look *look) {
 	for (size_t i = 0; i < target->threads.n; i++)
 		if (target->threads.items[i]->active)
 			look_at_active(look, target->threads.items[i]);
-	if (!proc_alive(&target->proc))
-		target->ended = true;
 }
 
 /* Goes through the targets, each locked. `rounds` is odd meanwhile, for sampler_remove. */
