@@ -144,8 +144,15 @@ class Row:
         return statistics.median(r["samples"] / r["wall_ns"] * 1e9 for r in self.runs) if self.runs else math.nan
 
     def share(self, key):
-        whole = self.sum("samples") + (self.sum(key) if key in ("discarded", "rejected") else 0)
-        return self.sum(key) / whole if whole else math.nan
+        return self.sum(key) / self.sum("samples") if self.sum("samples") else math.nan
+
+    def lost(self):
+        """Looks that gave no sample, as the sampler itself says."""
+        return self.sum("discarded") + self.sum("rejected") + self.sum("unreadable")
+
+    def lost_share(self):
+        tried = self.sum("samples") + self.lost()
+        return self.lost() / tried if tried else math.nan
 
     def paths(self):
         """(chi² of the 64 equal shares in standard errors from what is expected of it, the share that is farthest off in its own)."""
@@ -325,7 +332,7 @@ def table_lines(rows):
         chi2, worst = row.paths() if 0 < hz <= 1000 else (None, None)
         error = row.leaf_error(word) if word and 0 < hz <= 1000 else None
         lines.append((target, tool, hz or "max", row.sum("samples"), number(row.cost_ns() / 1000), "%.0f" % row.rate(),
-                      "%d" % row.sum("torn"), "%.2f%%" % (100 * row.share("discarded")), number(chi2, 1), number(worst, 1),
+                      "%d" % row.sum("torn"), "%.2f%%" % (100 * row.lost_share()), number(chi2, 1), number(worst, 1),
                       number(row.share("leaf"), 3), number(error, 1), number(row.rss_mib(), 1)))
     return lines
 
@@ -362,7 +369,7 @@ def judge(name, rows, crowd, slow, best_peer):
         aim("highest rate: CPU of a sample / process_vm_readv of 4 KiB", cost / median_of(readv, "page_ns"), 2)
         aim("  / process_vm_readv of the %d bytes of a sample" % median_of(readv, "sample_bytes"),
             cost / median_of(readv, "sample_ns"), 2)
-        aim("reads for a sample", fast.sum("reads") / max(1, fast.sum("samples") + fast.sum("discarded") + fast.sum("rejected")), 1.01)
+        aim("reads for a sample", fast.sum("reads") / max(1, fast.sum("looks")), 1.01)
     if best_peer:
         aim("highest rate / that of %s" % best_peer[0], fast.rate() / best_peer[1], 1.5, below=False)
     for hz in (1000, 100):
@@ -372,7 +379,7 @@ def judge(name, rows, crowd, slow, best_peer):
     total = [r for r in rows.values() if r.tool in ("pyspyd fifo", "pyspyd nice")]
     torn, samples = sum(r.sum("torn") for r in total), sum(r.sum("samples") for r in total)
     aim("torn, from the target's own CPU", torn, 0, "%d of %d" % (torn, samples))
-    lost = sum(r.sum("discarded") + r.sum("rejected") + r.sum("unreadable") for r in (own, many))
+    lost = own.lost() + many.lost()
     aim("discarded, from the target's own CPU", lost, 0, "%d of %d" % (lost, own.sum("looks") + many.sum("looks")))
     for row, what in ((other, "1 kHz"), (fast, "highest rate")):
         aim("torn, from another CPU, %s" % what, 100 * row.share("torn"), 0.1, unit="%")

@@ -154,14 +154,14 @@ static void print(json_t *line) {
 	json_decref(line);
 }
 
-/* nice where FIFO is asked for otherwise: as a service with LimitNICE= alone is. */
+/* Takes nice -20 and gives the right to more away: the samplers' threads inherit both. */
 static int deny_fifo(void) {
-	const struct rlimit nice = { 40, 40 }, rtprio = { 0, 0 };
 	const cap_value_t sys_nice = CAP_SYS_NICE;
+	const struct rlimit none = { 0, 0 };
 	cap_t caps;
 	int r;
 
-	if (setrlimit(RLIMIT_NICE, &nice) || setrlimit(RLIMIT_RTPRIO, &rtprio))
+	if (setpriority(PRIO_PROCESS, 0, -20) || setrlimit(RLIMIT_RTPRIO, &none))
 		return -1;
 	caps = cap_get_proc();
 	r = caps ? cap_set_flag(caps, CAP_EFFECTIVE, 1, &sys_nice, CAP_CLEAR) : -1;
