@@ -5,6 +5,7 @@
 #include "engine/base/vec.h"
 #include "pyspyd/err.h"
 #include "pyspyd/finding.h"
+#include "pyspyd/waits.h"
 
 /* Detectors: pure decisions over what others acquired, the time an argument.
  *
@@ -66,7 +67,10 @@ struct detect_process {
 	size_t threads_n;
 	uint64_t period_ns;        /* of the schedule: what interval_ns should be */
 	double gil_switches_per_s; /* the GIL went to another thread; negative: not known */
-	bool expect_busy;          /* a rule says that this program uses its cores for its purpose */
+	pid_t gil_holder;          /* the thread that has held the GIL without a break … */
+	uint64_t gil_held_ns; /* … for at least that long, as far as it was looked at; 0: nobody, or it changes hands */
+	uint32_t gil_waiters; /* threads that wanted it meanwhile */
+	bool expect_busy;     /* a rule says that this program uses its cores for its purpose */
 };
 
 /* One look at one process. A detector that needs more (a wait graph, a census) gets a pointer of its own here, NULL
@@ -74,6 +78,10 @@ struct detect_process {
 struct detect_input {
 	uint64_t now_ns; /* never goes back (CLOCK_BOOTTIME); the same clock in every look */
 	const struct detect_process *process;
+	const struct pyspyd_waits *waits; /* the wait graph, solved and confirmed; NULL: not looked at this time, what
+					     was said last still stands */
+	pid_t pid;                        /* whose looks these are: which nodes of the graph are its own */
+	const bool *alive;                /* per node of waits: see waits_alive; NULL with waits */
 };
 
 /* What a detector says. */
@@ -90,7 +98,8 @@ struct detect_fact {
 };
 
 struct detect_party {
-	const struct detect_thread *thread; /* the input's */
+	const struct detect_thread *thread; /* the input's; or NULL, and … */
+	uint32_t node;                      /* … a node of the verdict's wait graph: thread, task or process */
 	const char *role;                   /* static: "spinning", "waiting", "holding" */
 	double cpu_percent;                 /* of one core over the fault; negative: not measured */
 };
@@ -113,6 +122,8 @@ struct detect_verdict {
 	size_t parties_n;
 	struct detect_fact facts[DETECT_FACTS_MAX];
 	size_t facts_n;
+	const struct pyspyd_waits *waits; /* NULL: the fault is none of waiting */
+	uint32_t knot;           /* of `waits`, whose chain is the evidence; UINT32_MAX: chains of all parties */
 	bool inferred;           /* else proven */
 	const char *certain_why; /* with inferred: why; static */
 	const char *advice;

@@ -283,7 +283,8 @@ static int say_present(const struct track *track, const double *settings, const 
 
 	verdict.fading = track->calm_ns;
 	verdict.severity = input->process->expect_busy ? PYSPYD_INFO : PYSPYD_WARNING;
-	verdict.parties[verdict.parties_n++] = (struct detect_party){ thread, "spinning", cpu_percent };
+	verdict.parties[verdict.parties_n++] =
+		(struct detect_party){ .thread = thread, .role = "spinning", .cpu_percent = cpu_percent };
 	verdict.certain_why = find_doubt(cause, thread);
 	verdict.inferred = verdict.certain_why;
 	verdict.advice = thread->python ? causes[cause].advice : not_python_advice;

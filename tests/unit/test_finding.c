@@ -51,7 +51,7 @@ static struct detect_verdict present(void) {
 		.key = 7,
 		.severity = PYSPYD_WARNING,
 		.since_ns = 100 * NS_PER_SEC,
-		.parties = { { &thread, "spinning", 99.4321 } },
+		.parties = { { .thread = &thread, .role = "spinning", .cpu_percent = 99.4321 } },
 		.parties_n = 1,
 		.facts = { { "cpu_percent", DETECT_NUMBER, 99.43216, 0, NULL },
 			{ "verdict", DETECT_TEXT, 0, 0, "python-loop" } },
