@@ -12,10 +12,12 @@
 #define KIND_CELL 0x40 /* CPython 3.11+ Include/internal/pycore_code.h */
 #define KIND_FREE 0x80
 #define KIND_HIDDEN 0x10
-#define TAG_INT 3 /* 3.14+: the slot is a small int, not a reference */
 
 struct slots {
 	const struct py_runtime *rt;
+	const char *wanted; /* only this one is looked for, and `locals` stays as it is */
+	bool known;         /* the frame has a variable of that name */
+	uint64_t found;
 	bool unmask;
 	uint64_t values[LIMIT_LOCALS];
 	size_t values_n;
@@ -61,7 +63,7 @@ static int add_local(struct slots *slots, raddr name_object, uint64_t ref) {
 	const struct py_reader *py = &slots->rt->reader;
 	struct strbuf name = { 0 };
 	struct pyspyd_local *local = &slots->locals[slots->n];
-	bool is_int = (ref & 3) == TAG_INT;
+	bool is_int = (ref & 3) == PY_TAG_INT;
 	int r = py_text_read(py, name_object, LIMIT_NAME_CHARS, &name);
 
 	if (r && r != PY_E_TRUNCATED) {
@@ -74,6 +76,22 @@ static int add_local(struct slots *slots, raddr name_object, uint64_t ref) {
 	local->value = local->masked ? strdup("***") : is_int ? tagged_int(ref) : value_of(py, py_untag(ref));
 	slots->n++; /* half-built ones are freed with the rest */
 	return local->name && local->type && local->value ? 0 : -ENOMEM;
+}
+
+/* Return: 0, also where the name is another one. A variable that is an argument and a cell has two slots to 3.10, of
+ * which one is empty. */
+static int match_local(struct slots *slots, raddr name_object, uint64_t ref) {
+	_cleanup_(strbuf_deinit) struct strbuf name = { 0 };
+	int r = py_text_read(&slots->rt->reader, name_object, LIMIT_NAME_CHARS, &name);
+
+	if (r)
+		return r == PY_E_TYPE ? PY_E_TORN : r;
+	if (strcmp(strbuf_str(&name), slots->wanted))
+		return 0;
+	slots->known = true;
+	if (ref)
+		slots->found = ref;
+	return 0;
 }
 
 /* A cell's contents; 0 where it is empty. */
@@ -90,8 +108,9 @@ static int add_named(struct slots *slots, raddr names, size_t first, const uint8
 	int r = names ? py_sequence_read(&slots->rt->reader, names, items, LIMIT_LOCALS, &n) : 0;
 
 	n = min_of(n, (size_t)LIMIT_LOCALS);
-	for (size_t i = 0;
-		(!r || r == PY_E_TRUNCATED) && i < n && first + i < slots->values_n && slots->n < LIMIT_LOCALS; i++) {
+	for (size_t i = 0; (!r || r == PY_E_TRUNCATED) && i < n && first + i < slots->values_n &&
+		slots->n < LIMIT_LOCALS && !slots->found;
+		i++) {
 		uint64_t value = slots->values[first + i];
 		uint8_t kind = i < kinds_n ? kinds[i] : 0;
 		char type[8];
@@ -101,7 +120,11 @@ static int add_named(struct slots *slots, raddr names, size_t first, const uint8
 		if (py_untag(value) && (cells || kind & (KIND_CELL | KIND_FREE)) &&
 			!py_type_name(&slots->rt->reader, py_untag(value), type, sizeof(type)) && !strcmp(type, "cell"))
 			value = cell_contents(slots, value);
-		if (py_untag(value) || (value & 3) == TAG_INT)
+		if ((value & 3) != PY_TAG_INT)
+			value = py_untag(value);
+		if (slots->wanted)
+			r = match_local(slots, items[i], value);
+		else if (value)
 			r = add_local(slots, items[i], value);
 	}
 	return r == PY_E_TRUNCATED ? 0 : r;
@@ -174,6 +197,25 @@ static void free_locals(struct pyspyd_local *locals, size_t n) {
 	free(locals);
 }
 
+static int read_slots_of_version(struct slots *slots, const struct py_raw_frame *frame) {
+	int r = layout_has(slots->rt->reader.layout.code_localsplusnames) ? read_localsplus(slots, frame)
+									  : read_three_tuples(slots, frame);
+
+	return r == PY_E_TYPE || r == PY_E_TRUNCATED ? PY_E_TORN : r;
+}
+
+int py_local_get(const struct py_runtime *rt, const struct py_raw_frame *frame, const char *name, uint64_t *ret_ref) {
+	struct slots slots = { .rt = rt, .wanted = name };
+	int r = read_slots_of_version(&slots, frame);
+
+	if (r)
+		return r;
+	if (!slots.known)
+		return PY_E_TYPE;
+	*ret_ref = slots.found;
+	return 0;
+}
+
 int py_locals_read(const struct py_runtime *rt, const struct py_raw_frame *frame, bool unmask,
 	struct pyspyd_local **ret_locals, size_t *ret_n) {
 	struct slots slots = { .rt = rt, .unmask = unmask };
@@ -182,11 +224,10 @@ int py_locals_read(const struct py_runtime *rt, const struct py_raw_frame *frame
 	slots.locals = calloc(LIMIT_LOCALS, sizeof(*slots.locals));
 	if (!slots.locals)
 		return -ENOMEM;
-	r = layout_has(rt->reader.layout.code_localsplusnames) ? read_localsplus(&slots, frame)
-							       : read_three_tuples(&slots, frame);
+	r = read_slots_of_version(&slots, frame);
 	if (r) {
 		free_locals(slots.locals, slots.n);
-		return r == PY_E_TYPE || r == PY_E_TRUNCATED ? PY_E_TORN : r;
+		return r;
 	}
 	*ret_locals = slots.locals;
 	*ret_n = slots.n;
