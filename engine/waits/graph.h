@@ -9,6 +9,7 @@
 #define WAITS_NODES_MAX (1U << 20)
 #define WAITS_EDGES_MAX (4U << 20)
 #define WAITS_NONE UINT32_MAX
+#define WAITS_VICTIM_KNOTS 8 /* a victim of more knots is listed with so many */
 
 /* Appends a node; its strings and frames become the graph's, also on failure. Return: 0 and *ret_index; -ENOMEM;
  * -E2BIG at the limit. */
@@ -29,11 +30,13 @@ int waits_add_note(struct pyspyd_waits *waits, const char *format, ...) __attrib
  * against the edges, over ANY nodes from one successor, over ALL nodes from the last one. What it does not reach is
  * stuck. Knots are the strongly connected sets of stuck nodes from which no edge leads to another stuck set: a cycle of
  * one thread and resources only it holds is SELF, one with several threads or tasks a CYCLE, and a NEVER node an
- * ORPHAN. Return: 0; -ENOMEM. */
+ * ORPHAN (where somebody is stuck for it). The key of an orphan is that of its resource alone, as waiters come and go;
+ * nodes that are stuck for several orphans name one of them in `knot`. Return: 0; -ENOMEM. */
 int waits_solve(struct pyspyd_waits *waits);
 
 /* Marks the knots of `now` that `before` has too, with the same stamp; and carries over how long its nodes have waited
- * where key and stamp are the same (GIL waiters: the key). `before` may be NULL. */
+ * where key and stamp are the same (GIL waiters: the key). Of an orphan one waiter that stood is enough. `before` may
+ * be NULL: nothing is confirmed. */
 void waits_confirm(const struct pyspyd_waits *before, struct pyspyd_waits *now);
 
 /* Whether anything that a node waits for, however indirectly, is at an idle point or may go on by itself because it
