@@ -4,8 +4,9 @@
  *   layout-gen [KNOWN-FILE] < BUILDS > layout_tables.c
  *   layout-gen --compare < BUILDS              one line per field in which two builds of one minor version differ
  *
- * A line of BUILDS is `VERSION_HEX FLAVOUR NAME FILE`: 0x030b07f0 0 3.11.7-pyenv FILE; FLAVOUR is enum layout_flavour,
- * FILE an interpreter, a libpython or the separate debug file of one. tools/layout-tables makes that list.
+ * A line of BUILDS is `VERSION_HEX FLAVOUR NAME FILE…`: 0x030b07f0 0 3.11.7-pyenv FILE; FLAVOUR is enum layout_flavour,
+ * the first FILE an interpreter, a libpython or the separate debug file of one, the others, after a tab each, its
+ * extension modules: what the one does not show is looked up in the next. tools/layout-tables makes that list.
  *
  * Builds of one minor version and flavour that agree become one row for the whole minor version. Where they differ,
  * each run of equal neighbours becomes a row that reaches from its first to its last measured patch release (the
@@ -310,25 +311,34 @@ static uint32_t measure(const struct field *field, struct types *types) {
 	return LAYOUT_NONE;
 }
 
+/* Fills in the values that the files before did not show. */
 static void build_measure(struct build *build, const char *file) {
 	struct types types = { .n = 0 };
 	int fd = open(file, O_RDONLY | O_CLOEXEC);
 	Dwarf *dwarf = fd < 0 ? NULL : dwarf_begin(fd, DWARF_C_READ);
 
 	if (!dwarf)
-		die_with("%s: %s", build->names, fd < 0 ? strerror(errno) : dwarf_errmsg(-1));
+		die_with("%s: %s: %s", build->names, file, fd < 0 ? strerror(errno) : dwarf_errmsg(-1));
 	types_collect(&types);
 	types_look_up(&types, dwarf);
 	for (size_t i = 0; i < FIELDS_N; i++)
-		build->values[i] = measure(&fields[i], &types);
+		if (build->values[i] == LAYOUT_NONE)
+			build->values[i] = measure(&fields[i], &types);
 	dwarf_end(dwarf);
 	close(fd);
+}
+
+static void build_measure_all(struct build *build, char *files) {
+	for (size_t i = 0; i < FIELDS_N; i++)
+		build->values[i] = LAYOUT_NONE;
+	for (char *file; (file = strsep(&files, "\t"));)
+		build_measure(build, file);
 	if (build->values[0] == LAYOUT_NONE && build->first_version >= 0x03070000)
 		die_with("%s: no debug information of CPython in it", build->names);
 }
 
 static size_t builds_read(struct build builds[static BUILDS_MAX]) {
-	char line[4096], file[4096];
+	char line[4096], files[4096];
 	size_t n = 0;
 
 	while (fgets(line, sizeof(line), stdin)) {
@@ -336,10 +346,10 @@ static size_t builds_read(struct build builds[static BUILDS_MAX]) {
 		if (n == BUILDS_MAX)
 			die_with("more than %d builds", BUILDS_MAX);
 		if (sscanf(line, "%" SCNx32 " %u %100s %4095[^\n]", &build->first_version, &build->flavour,
-			    build->names, file) != 4)
-			die_with("not `VERSION_HEX FLAVOUR NAME FILE`: %s", line);
+			    build->names, files) != 4)
+			die_with("not `VERSION_HEX FLAVOUR NAME FILE…`: %s", line);
 		build->last_version = build->first_version;
-		build_measure(build, file);
+		build_measure_all(build, files);
 		n++;
 	}
 	return n;

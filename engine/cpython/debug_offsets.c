@@ -249,10 +249,21 @@ static size_t run_steps(const struct step *step, struct cursor *c, struct layout
 	return 0;
 }
 
-/* Members that the table lacks lie at a fixed distance from one that it has. */
+static void move_with_size(const struct layout *measured, struct layout *layout, size_t target) {
+	uint32_t offset = *field_of(layout, target);
+
+	if (layout_has(offset) && offset >= measured->tstate_size)
+		*field_of(layout, target) = layout->tstate_size + (offset - measured->tstate_size);
+}
+
+/* Members that the table lacks lie at a fixed distance from one that it has: those of asyncio stand behind the thread
+ * state proper, whose size moves them. */
 static void move_along(const struct layout *measured, struct layout *layout) {
 	uint32_t chunk = layout->tstate_datastack_chunk;
 
+	move_with_size(measured, layout, L(tstate_running_loop));
+	move_with_size(measured, layout, L(tstate_running_task));
+	move_with_size(measured, layout, L(tstate_tasks_head));
 	layout->tstate_datastack_top = chunk + (measured->tstate_datastack_top - measured->tstate_datastack_chunk);
 	layout->tstate_datastack_limit = chunk + (measured->tstate_datastack_limit - measured->tstate_datastack_chunk);
 }
@@ -261,6 +272,7 @@ static void move_along(const struct layout *measured, struct layout *layout) {
 static void drop_unproven(const struct layout *measured, struct layout *layout) {
 	if (layout->interp_size != measured->interp_size || layout->interp_gc != measured->interp_gc) {
 		layout->interp_next_code_version = LAYOUT_NONE;
+		layout->interp_tasks_head = LAYOUT_NONE;
 	}
 	if (layout->tstate_size != measured->tstate_size || layout->tstate_thread_id != measured->tstate_thread_id) {
 		layout->tstate_id = LAYOUT_NONE;
