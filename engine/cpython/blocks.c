@@ -30,6 +30,7 @@
 #include <string.h>
 
 #define TABLE_BYTES_MAX (1U << 20)
+#define VARINT_GROUPS_MAX 5 /* 30 bits: twice the sum of two such numbers fits 32 */
 #define LOCALS_MAX (1U << 20)
 #define SLOTS_MAX (1U << 20)
 #define CHAIN_MAX 256 /* blocks within blocks, handlers too: the compiler allows 40 */
@@ -246,7 +247,7 @@ static bool read_varint(struct cursor *c, uint32_t *ret) {
 	uint32_t value = 0;
 	uint8_t byte;
 
-	for (unsigned groups = 0; groups < 5; groups++) {
+	for (unsigned groups = 0; groups < VARINT_GROUPS_MAX; groups++) {
 		if (!cursor_u8(&at, &byte))
 			return false;
 		value = value << 6 | (byte & 0x3f);
@@ -263,8 +264,6 @@ static bool read_range(struct cursor *c, struct range *ret) {
 	uint32_t start, length, target, depth;
 
 	if (!read_varint(c, &start) || !read_varint(c, &length) || !read_varint(c, &target) || !read_varint(c, &depth))
-		return false;
-	if (start > UINT32_MAX / 4 || length > UINT32_MAX / 4 || target > UINT32_MAX / 2)
 		return false;
 	*ret = (struct range){ start * 2, (start + length) * 2, target * 2, depth >> 1, depth & 1 };
 	return true;

@@ -555,6 +555,11 @@ def coroutines():
     run(c)
     told(c, "suspended", numbers, (b,))
     told(numbers, "suspended", numbers.ag_await, (a,))
+    numbers = ends_slowly()
+    c = closes(numbers)
+    run(c)
+    told(c, "suspended", numbers)
+    told(numbers, "suspended", numbers.ag_await)
     stopped = async_numbers(Generated(), a)
     with contextlib.suppress(StopIteration):
         stopped.__anext__().send(None)
@@ -563,6 +568,18 @@ def coroutines():
 
 async def finished():
     pass
+
+
+async def ends_slowly():
+    try:
+        yield 1
+    finally:
+        await Generated()
+
+
+async def closes(numbers):
+    async for _ in numbers:
+        await numbers.aclose()
 
 
 # Callables
