@@ -136,23 +136,27 @@ static int entries_read(
 	return 0;
 }
 
-int py_dict_walk(const struct py_reader *py, raddr dict, py_dict_each each, void *userdata) {
+static int entries_walk(const struct py_reader *py, const struct entries *entries, py_dict_each each, void *userdata) {
 	struct entry batch[BATCH];
-	struct entries entries;
 	size_t live;
 	int r;
 
-	r = entries_of_dict(py, dict, &entries);
-	if (r)
-		return r;
-	for (size_t from = 0; from < entries.n; from += BATCH) {
-		r = entries_read(py, &entries, from, batch, &live);
+	for (size_t from = 0; from < entries->n; from += BATCH) {
+		r = entries_read(py, entries, from, batch, &live);
 		for (size_t i = 0; !r && i < live; i++)
 			r = each(userdata, batch[i].key, batch[i].value);
 		if (r)
 			return r;
 	}
-	return entries.cut ? PY_E_TRUNCATED : 0;
+	return entries->cut ? PY_E_TRUNCATED : 0;
+}
+
+int py_dict_walk(const struct py_reader *py, raddr dict, py_dict_each each, void *userdata) {
+	struct entries entries;
+	int r;
+
+	r = entries_of_dict(py, dict, &entries);
+	return r ? r : entries_walk(py, &entries, each, userdata);
 }
 
 /* What is searched for. */
@@ -295,9 +299,8 @@ static int managed_find(
 	return 0;
 }
 
-static int managed_attribute(
-	const struct py_reader *py, raddr object, const struct type_head *type, const char *name, raddr *ret_value) {
-	struct entries entries;
+static int managed_entries(
+	const struct py_reader *py, raddr object, const struct type_head *type, struct entries *ret) {
 	raddr values, dict, keys;
 	int r;
 
@@ -305,11 +308,9 @@ static int managed_attribute(
 	if (r)
 		return r;
 	if (!values)
-		return dict ? py_dict_get(py, dict, name, ret_value) : PY_E_TYPE;
+		return dict ? entries_of_dict(py, dict, ret) : PY_E_TYPE;
 	r = mem_read_u64(py->mem, type->addr + py->layout.heaptype_cached_keys, &keys);
-	if (!r)
-		r = entries_of_keys(py, keys, values, &entries);
-	return r ? r : entries_find(py, &entries, name, ret_value);
+	return r ? r : entries_of_keys(py, keys, values, ret);
 }
 
 /* A negative offset counts from the end of an object of variable size. From 3.12 on subclasses of such types are
@@ -334,7 +335,8 @@ static int dict_address(const struct py_reader *py, raddr object, const struct t
 	return 0;
 }
 
-int py_attribute(const struct py_reader *py, raddr object, const char *name, raddr *ret_value) {
+/* Where an instance has its attributes. Return: 0; PY_E_TYPE it has none; as mem_read_many. */
+static int entries_of_instance(const struct py_reader *py, raddr object, struct entries *ret) {
 	struct type_head type;
 	raddr at, dict;
 	int r;
@@ -345,7 +347,7 @@ int py_attribute(const struct py_reader *py, raddr object, const char *name, rad
 	if (r)
 		return r;
 	if (py->version >= V3_11 && type.flags & TYPE_MANAGED_DICT)
-		return managed_attribute(py, object, &type, name, ret_value);
+		return managed_entries(py, object, &type, ret);
 	if (!type.dictoffset)
 		return PY_E_TYPE;
 	r = dict_address(py, object, &type, &at);
@@ -353,5 +355,21 @@ int py_attribute(const struct py_reader *py, raddr object, const char *name, rad
 		r = mem_read_u64(py->mem, at, &dict);
 	if (r)
 		return r;
-	return dict ? py_dict_get(py, dict, name, ret_value) : PY_E_TYPE;
+	return dict ? entries_of_dict(py, dict, ret) : PY_E_TYPE;
+}
+
+int py_attribute(const struct py_reader *py, raddr object, const char *name, raddr *ret_value) {
+	struct entries entries;
+	int r;
+
+	r = entries_of_instance(py, object, &entries);
+	return r ? r : entries_find(py, &entries, name, ret_value);
+}
+
+int py_attributes_walk(const struct py_reader *py, raddr object, py_dict_each each, void *userdata) {
+	struct entries entries;
+	int r;
+
+	r = entries_of_instance(py, object, &entries);
+	return r ? r : entries_walk(py, &entries, each, userdata);
 }

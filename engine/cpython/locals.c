@@ -15,14 +15,26 @@
 
 struct slots {
 	const struct py_runtime *rt;
-	const char *wanted; /* only this one is looked for, and `locals` stays as it is */
-	bool known;         /* the frame has a variable of that name */
-	uint64_t found;
-	bool unmask;
+	py_local_each each;
+	void *userdata;
+	int ended; /* what `each` ended the walk with */
 	uint64_t values[LIMIT_LOCALS];
 	size_t values_n;
+};
+
+/* What py_locals_read makes. */
+struct shown {
+	const struct py_reader *py;
+	bool unmask;
 	struct pyspyd_local *locals;
 	size_t n;
+};
+
+/* What py_local_get looks for. */
+struct search {
+	const char *wanted;
+	bool known; /* the frame has a variable of that name */
+	uint64_t found;
 };
 
 bool py_local_is_secret(const char *name) {
@@ -59,39 +71,31 @@ static char *tagged_int(uint64_t ref) {
 	return strbuf_take(&text);
 }
 
-static int add_local(struct slots *slots, raddr name_object, uint64_t ref) {
-	const struct py_reader *py = &slots->rt->reader;
-	struct strbuf name = { 0 };
-	struct pyspyd_local *local = &slots->locals[slots->n];
+static int add_local(void *userdata, const char *name, uint64_t ref) {
+	struct shown *shown = userdata;
+	struct pyspyd_local *local = &shown->locals[shown->n];
 	bool is_int = (ref & 3) == PY_TAG_INT;
-	int r = py_text_read(py, name_object, LIMIT_NAME_CHARS, &name);
 
-	if (r && r != PY_E_TRUNCATED) {
-		strbuf_deinit(&name);
-		return r == PY_E_TYPE ? PY_E_TORN : r;
-	}
-	local->name = strbuf_take(&name);
-	local->masked = local->name && !slots->unmask && py_local_is_secret(local->name);
-	local->type = is_int ? strdup("int") : type_of(py, py_untag(ref));
-	local->value = local->masked ? strdup("***") : is_int ? tagged_int(ref) : value_of(py, py_untag(ref));
-	slots->n++; /* half-built ones are freed with the rest */
+	if (!ref || shown->n == LIMIT_LOCALS)
+		return 0;
+	local->name = strdup(name);
+	local->masked = !shown->unmask && py_local_is_secret(name);
+	local->type = is_int ? strdup("int") : type_of(shown->py, py_untag(ref));
+	local->value = local->masked ? strdup("***") : is_int ? tagged_int(ref) : value_of(shown->py, py_untag(ref));
+	shown->n++; /* half-built ones are freed with the rest */
 	return local->name && local->type && local->value ? 0 : -ENOMEM;
 }
 
-/* Return: 0, also where the name is another one. A variable that is an argument and a cell has two slots to 3.10, of
- * which one is empty. */
-static int match_local(struct slots *slots, raddr name_object, uint64_t ref) {
-	_cleanup_(strbuf_deinit) struct strbuf name = { 0 };
-	int r = py_text_read(&slots->rt->reader, name_object, LIMIT_NAME_CHARS, &name);
+/* Ends the walk with 1 once it has the value. A variable that is an argument and a cell has two slots to 3.10, of which
+ * one is empty. */
+static int match_local(void *userdata, const char *name, uint64_t ref) {
+	struct search *search = userdata;
 
-	if (r)
-		return r == PY_E_TYPE ? PY_E_TORN : r;
-	if (strcmp(strbuf_str(&name), slots->wanted))
+	if (strcmp(name, search->wanted))
 		return 0;
-	slots->known = true;
-	if (ref)
-		slots->found = ref;
-	return 0;
+	search->known = true;
+	search->found = ref;
+	return ref != 0;
 }
 
 /* A cell's contents; 0 where it is empty. */
@@ -102,15 +106,26 @@ static uint64_t cell_contents(const struct slots *slots, uint64_t ref) {
 	return contents;
 }
 
-static int add_named(struct slots *slots, raddr names, size_t first, const uint8_t *kinds, size_t kinds_n, bool cells) {
+static int tell(struct slots *slots, raddr name_object, uint64_t ref) {
+	_cleanup_(strbuf_deinit) struct strbuf name = { 0 };
+	int r = py_text_read(&slots->rt->reader, name_object, LIMIT_NAME_CHARS, &name);
+
+	if (r && r != PY_E_TRUNCATED)
+		return r == PY_E_TYPE ? PY_E_TORN : r;
+	if (name.failed)
+		return -ENOMEM;
+	slots->ended = slots->each(slots->userdata, strbuf_str(&name), ref);
+	return slots->ended;
+}
+
+static int walk_named(
+	struct slots *slots, raddr names, size_t first, const uint8_t *kinds, size_t kinds_n, bool cells) {
 	raddr items[LIMIT_LOCALS];
 	size_t n = 0;
 	int r = names ? py_sequence_read(&slots->rt->reader, names, items, LIMIT_LOCALS, &n) : 0;
 
 	n = min_of(n, (size_t)LIMIT_LOCALS);
-	for (size_t i = 0; (!r || r == PY_E_TRUNCATED) && i < n && first + i < slots->values_n &&
-		slots->n < LIMIT_LOCALS && !slots->found;
-		i++) {
+	for (size_t i = 0; !r && i < n && first + i < slots->values_n; i++) {
 		uint64_t value = slots->values[first + i];
 		uint8_t kind = i < kinds_n ? kinds[i] : 0;
 		char type[8];
@@ -122,12 +137,9 @@ static int add_named(struct slots *slots, raddr names, size_t first, const uint8
 			value = cell_contents(slots, value);
 		if ((value & 3) != PY_TAG_INT)
 			value = py_untag(value);
-		if (slots->wanted)
-			r = match_local(slots, items[i], value);
-		else if (value)
-			r = add_local(slots, items[i], value);
+		r = tell(slots, items[i], value);
 	}
-	return r == PY_E_TRUNCATED ? 0 : r;
+	return r;
 }
 
 static int read_slots(struct slots *slots, const struct py_raw_frame *frame, size_t n) {
@@ -154,7 +166,7 @@ static int read_localsplus(struct slots *slots, const struct py_raw_frame *frame
 		r = py_bytes_read(&slots->rt->reader, kinds_object, 1U << 16, &kinds, &kinds_n);
 	if (!r)
 		r = read_slots(slots, frame, kinds_n);
-	return r ? r : add_named(slots, names, 0, kinds, kinds_n, false);
+	return r ? r : walk_named(slots, names, 0, kinds, kinds_n, false);
 }
 
 static size_t length_of(const struct slots *slots, raddr tuple) {
@@ -182,10 +194,10 @@ static int read_three_tuples(struct slots *slots, const struct py_raw_frame *fra
 	cells_n = length_of(slots, cells);
 	r = read_slots(slots, frame, vars_n + cells_n + length_of(slots, frees));
 	if (!r)
-		r = add_named(slots, vars, 0, NULL, 0, false);
+		r = walk_named(slots, vars, 0, NULL, 0, false);
 	if (!r)
-		r = add_named(slots, cells, vars_n, NULL, 0, true);
-	return r ? r : add_named(slots, frees, vars_n + cells_n, NULL, 0, true);
+		r = walk_named(slots, cells, vars_n, NULL, 0, true);
+	return r ? r : walk_named(slots, frees, vars_n + cells_n, NULL, 0, true);
 }
 
 static void free_locals(struct pyspyd_local *locals, size_t n) {
@@ -197,39 +209,42 @@ static void free_locals(struct pyspyd_local *locals, size_t n) {
 	free(locals);
 }
 
-static int read_slots_of_version(struct slots *slots, const struct py_raw_frame *frame) {
-	int r = layout_has(slots->rt->reader.layout.code_localsplusnames) ? read_localsplus(slots, frame)
-									  : read_three_tuples(slots, frame);
+int py_locals_walk(const struct py_runtime *rt, const struct py_raw_frame *frame, py_local_each each, void *userdata) {
+	struct slots slots = { .rt = rt, .each = each, .userdata = userdata };
+	int r = layout_has(rt->reader.layout.code_localsplusnames) ? read_localsplus(&slots, frame)
+								   : read_three_tuples(&slots, frame);
 
+	if (slots.ended)
+		return slots.ended;
 	return r == PY_E_TYPE || r == PY_E_TRUNCATED ? PY_E_TORN : r;
 }
 
 int py_local_get(const struct py_runtime *rt, const struct py_raw_frame *frame, const char *name, uint64_t *ret_ref) {
-	struct slots slots = { .rt = rt, .wanted = name };
-	int r = read_slots_of_version(&slots, frame);
+	struct search search = { .wanted = name };
+	int r = py_locals_walk(rt, frame, match_local, &search);
 
-	if (r)
+	if (r && !search.found)
 		return r;
-	if (!slots.known)
+	if (!search.known)
 		return PY_E_TYPE;
-	*ret_ref = slots.found;
+	*ret_ref = search.found;
 	return 0;
 }
 
 int py_locals_read(const struct py_runtime *rt, const struct py_raw_frame *frame, bool unmask,
 	struct pyspyd_local **ret_locals, size_t *ret_n) {
-	struct slots slots = { .rt = rt, .unmask = unmask };
+	struct shown shown = { .py = &rt->reader, .unmask = unmask };
 	int r;
 
-	slots.locals = calloc(LIMIT_LOCALS, sizeof(*slots.locals));
-	if (!slots.locals)
+	shown.locals = calloc(LIMIT_LOCALS, sizeof(*shown.locals));
+	if (!shown.locals)
 		return -ENOMEM;
-	r = read_slots_of_version(&slots, frame);
+	r = py_locals_walk(rt, frame, add_local, &shown);
 	if (r) {
-		free_locals(slots.locals, slots.n);
+		free_locals(shown.locals, shown.n);
 		return r;
 	}
-	*ret_locals = slots.locals;
-	*ret_n = slots.n;
+	*ret_locals = shown.locals;
+	*ret_n = shown.n;
 	return 0;
 }

@@ -43,6 +43,9 @@ int py_dict_get(const struct py_reader *py, raddr dict, const char *key, raddr *
  * class. Return: 0; PY_E_TYPE where it has none by that name. */
 int py_attribute(const struct py_reader *py, raddr object, const char *name, raddr *ret_value);
 
+/* Calls `each` for each of them, as py_dict_walk does. Return: as py_dict_walk; PY_E_TYPE where it has none at all. */
+int py_attributes_walk(const struct py_reader *py, raddr object, py_dict_each each, void *userdata);
+
 /* Items of a tuple or list: copies up to max references. *ret_n is the whole length. */
 int py_sequence_read(const struct py_reader *py, raddr object, raddr *items, size_t max, size_t *ret_n);
 

@@ -1,20 +1,24 @@
 /* SPDX-License-Identifier: MIT */
-/* Kinds of instructions, from generated bitmaps. */
+/* Kinds of instructions, from a generated table. */
 #include "engine/cpython/opcodes.h"
 
 static bool is_set(const uint64_t *bitmap, uint8_t opcode) {
 	return bitmap[opcode / 64] >> opcode % 64 & 1;
 }
 
+const struct opcode_row *opcode_row_of(uint32_t version) {
+	for (size_t i = 0; i < opcode_rows_n; i++)
+		if (opcode_rows[i].minor == PY_MINOR(version))
+			return &opcode_rows[i];
+	return NULL;
+}
+
 enum opcode_kind opcode_kind_of(uint32_t version, uint8_t opcode) {
-	for (size_t i = 0; i < opcode_rows_n; i++) {
-		if (opcode_rows[i].minor != PY_MINOR(version))
-			continue;
-		return is_set(opcode_rows[i].call, opcode)     ? OPCODE_CALL
-			: is_set(opcode_rows[i].light, opcode) ? OPCODE_LIGHT
-							       : OPCODE_OTHER;
-	}
-	return OPCODE_OTHER;
+	const struct opcode_row *row = opcode_row_of(version);
+
+	if (!row)
+		return OPCODE_OTHER;
+	return is_set(row->call, opcode) ? OPCODE_CALL : is_set(row->light, opcode) ? OPCODE_LIGHT : OPCODE_OTHER;
 }
 
 /* Where the instruction lies in memory; 0 where it has not begun. */
