@@ -25,10 +25,10 @@ struct py_lock {
 	int64_t maxvalue; /* SemLock: units in all; a lock has 1 */
 };
 
-/* Return: 0; PY_E_TYPE: no lock; MEM_E_*. */
+/* Of these types themselves, no subclasses. Return: 0; PY_E_TYPE: no lock; MEM_E_*. */
 int py_lock_read(const struct py_reader *py, raddr object, struct py_lock *ret_lock);
 
-/* Whether an object may be a lock, by its type alone and one read; remembers types. */
+/* Whether an object is a lock, by its type alone. */
 bool py_lock_is(const struct py_reader *py, raddr object);
 
 /* What a word that a thread sleeps at (futex) is about, on versions with a parking lot (3.13+). */
@@ -43,7 +43,8 @@ struct py_parking {
 /* Return: 0, with PY_PARKED_NONE where the word is no parking place; MEM_E_*. */
 int py_parking_read(const struct py_reader *py, raddr futex, struct py_parking *ret_parking);
 
-/* Length of a collections.deque, and its items up to max. Return: 0; PY_E_TYPE; PY_E_TRUNCATED; MEM_E_*. */
+/* Length of a collections.deque, and its items up to max. Return: 0; PY_E_TYPE; PY_E_TRUNCATED: there are more than
+ * max, *ret_n is the whole length; PY_E_TORN; MEM_E_*. */
 int py_deque_read(const struct py_reader *py, raddr object, raddr *items, size_t max, size_t *ret_n);
 
 /* Items of a _queue.SimpleQueue, oldest first. Return: as py_deque_read. */
