@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: MIT */
+/* Where the chains of a wait graph begin, and its nodes and knots in words.
+ *
+ * Chains begin at threads and tasks that wait and that nobody waits for. To wait for any thread of a process is not to
+ * wait for one of them: such a node leads on only where it has a single edge. What only a cycle reaches begins at its
+ * first member. */
+#include "engine/finding/waits_walk.h"
+
+#include "engine/base/util.h"
+#include "engine/finding/stack_text.h"
+#include <errno.h>
+#include <string.h>
+
+#define MEMBERS_SHOWN 8  /* of a knot, in its sentence */
+#define BRANCHES_SHOWN 3 /* of those that a node waits for, there */
+#define DEPTH_SHOWN 3    /* resources behind each other, there */
+#define REASONS_SHOWN 3
+
+bool waits_is_actor(const struct pyspyd_wait_node *node) {
+	return node->kind == PYSPYD_WAIT_THREAD || node->kind == PYSPYD_WAIT_TASK;
+}
+
+uint32_t waits_walk_degree(const struct waits_walk *walk, uint32_t node) {
+	if (walk->waits->nodes[node].rule == PYSPYD_WAIT_NEVER)
+		return 0;
+	return walk->out.start[node + 1] - walk->out.start[node];
+}
+
+const struct pyspyd_wait_edge *waits_walk_edge(const struct waits_walk *walk, uint32_t slot) {
+	return &walk->waits->edges[walk->out.edge[slot]];
+}
+
+/* Roots. */
+
+static bool leads_on(const struct waits_walk *walk, uint32_t node) {
+	return walk->waits->nodes[node].kind != PYSPYD_WAIT_PROCESS || waits_walk_degree(walk, node) == 1;
+}
+
+/* Marks all that a node leads to; `through_actors`: also what they wait for. */
+static void mark_from(const struct waits_walk *walk, uint32_t node, bool through_actors, bool *marks, uint32_t *queue) {
+	const struct pyspyd_wait_node *nodes = walk->waits->nodes;
+	uint32_t queued = 0;
+
+	queue[queued++] = node;
+	while (queued) {
+		uint32_t at = queue[--queued];
+
+		if (!leads_on(walk, at) || (at != node && !through_actors && waits_is_actor(&nodes[at])))
+			continue;
+		for (uint32_t i = 0; i < waits_walk_degree(walk, at); i++) {
+			uint32_t to = walk->out.other[walk->out.start[at] + i];
+
+			if (!marks[to]) {
+				marks[to] = true;
+				queue[queued++] = to;
+			}
+		}
+	}
+}
+
+static bool begins_chain(const struct waits_walk *walk, uint32_t i) {
+	const struct pyspyd_wait_node *node = &walk->waits->nodes[i];
+
+	return waits_is_actor(node) && (!node->idle || node->stuck) &&
+		(waits_walk_degree(walk, i) || (node->rule == PYSPYD_WAIT_NEVER && node->stuck));
+}
+
+static void add_root(struct waits_walk *walk, uint32_t node, uint32_t *queue) {
+	walk->roots[walk->roots_n++] = node;
+	walk->covered[node] = true;
+	mark_from(walk, node, true, walk->covered, queue);
+}
+
+static int find_roots(struct waits_walk *walk) {
+	const struct pyspyd_waits *waits = walk->waits;
+	_free_ uint32_t *queue = malloc((waits->nodes_n + 1) * sizeof(*queue));
+	_free_ bool *wanted = calloc(waits->nodes_n + 1, sizeof(*wanted));
+
+	walk->roots = malloc((waits->nodes_n + 1) * sizeof(*walk->roots));
+	walk->covered = calloc(waits->nodes_n + 1, sizeof(*walk->covered));
+	if (!queue || !wanted || !walk->roots || !walk->covered)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < waits->nodes_n; i++)
+		if (waits_is_actor(&waits->nodes[i]))
+			mark_from(walk, i, false, wanted, queue);
+	for (uint32_t i = 0; i < waits->nodes_n; i++)
+		if (begins_chain(walk, i) && !wanted[i])
+			add_root(walk, i, queue);
+	for (size_t k = 0; k < waits->knots_n; k++) {
+		uint32_t first = waits->knots[k].nodes[0];
+
+		if (begins_chain(walk, first) && !walk->covered[first])
+			add_root(walk, first, queue);
+	}
+	for (uint32_t i = 0; i < waits->nodes_n; i++)
+		if (begins_chain(walk, i) && !walk->covered[i])
+			add_root(walk, i, queue);
+	return 0;
+}
+
+int waits_walk_init(struct waits_walk *walk, const struct pyspyd_waits *waits) {
+	struct waits_walk made = { .waits = waits };
+	int r = adjacency_init(&made.out, waits, false);
+
+	if (!r)
+		r = adjacency_init(&made.in, waits, true);
+	if (!r)
+		r = find_roots(&made);
+	if (r) {
+		waits_walk_deinit(&made);
+		return r;
+	}
+	*walk = made;
+	return 0;
+}
+
+void waits_walk_deinit(struct waits_walk *walk) {
+	adjacency_deinit(&walk->out);
+	adjacency_deinit(&walk->in);
+	free(walk->roots);
+	free(walk->covered);
+	*walk = (struct waits_walk){ 0 };
+}
+
+/* Edges. */
+
+uint32_t waits_walk_next(const struct waits_walk *walk, uint32_t node) {
+	const struct pyspyd_wait_node *nodes = walk->waits->nodes;
+	uint32_t best = WAITS_NONE, rank = 0;
+
+	for (uint32_t i = 0; i < waits_walk_degree(walk, node); i++) {
+		uint32_t slot = walk->out.start[node] + i;
+		const struct pyspyd_wait_node *to = &nodes[walk->out.other[slot]];
+		uint32_t is = to->knot != WAITS_NONE && to->knot == nodes[node].knot ? 3 : to->stuck ? 2 : 1;
+
+		if (is > rank) {
+			rank = is;
+			best = slot;
+		}
+	}
+	return best;
+}
+
+uint32_t waits_walk_slot(const struct waits_walk *walk, uint32_t from, uint32_t to) {
+	for (uint32_t slot = walk->out.start[from]; slot < walk->out.start[from + 1]; slot++)
+		if (walk->out.other[slot] == to)
+			return slot;
+	return WAITS_NONE;
+}
+
+/* Words. */
+
+static void add_process_name(struct strbuf *sb, const struct pyspyd_wait_node *node) {
+	const char *type = node->type ? node->type : "";
+
+	if (!strcmp(type, "process-end"))
+		strbuf_adds(sb, "the end of ");
+	else if (!strcmp(type, "threads"))
+		strbuf_adds(sb, "any thread of ");
+	strbuf_addf(sb, "process %d", (int)node->pid);
+	if (!node->label || !*node->label)
+		return;
+	strbuf_adds(sb, " (");
+	text_add(sb, node->label, TEXT_NAME_MAX);
+	strbuf_adds(sb, ")");
+}
+
+void waits_name(struct strbuf *sb, const struct pyspyd_waits *waits, uint32_t index, const char *expression) {
+	const struct pyspyd_wait_node *node = &waits->nodes[index];
+
+	if (node->kind == PYSPYD_WAIT_PROCESS)
+		add_process_name(sb, node);
+	else if (node->label && *node->label)
+		text_add(sb, node->label, TEXT_NAME_MAX);
+	else if (node->tid)
+		strbuf_addf(sb, "thread %d", (int)node->tid);
+	else
+		text_add(sb, node->type, TEXT_NAME_MAX);
+	if (waits_is_actor(node) && node->pid && node->pid != waits->process.pid)
+		strbuf_addf(sb, " of process %d", (int)node->pid);
+	if (!expression || !*expression)
+		return;
+	strbuf_adds(sb, " `");
+	text_add(sb, expression, TEXT_NAME_MAX);
+	strbuf_adds(sb, "`");
+}
+
+void waits_site(struct strbuf *sb, const struct pyspyd_wait_node *node) {
+	const struct pyspyd_frame *frame = node->site < node->frames_n ? &node->frames[node->site] : NULL;
+	const char *slash = frame && frame->file ? strrchr(frame->file, '/') : NULL;
+
+	if (!frame)
+		return;
+	strbuf_adds(sb, " (");
+	text_add(sb, frame->qualname && *frame->qualname ? frame->qualname : frame->function, TEXT_NAME_MAX);
+	if (frame->file && *frame->file) {
+		strbuf_adds(sb, ", ");
+		text_add(sb, slash && slash[1] ? slash + 1 : frame->file, TEXT_NAME_MAX);
+		if (frame->line > 0)
+			strbuf_addf(sb, ":%d", frame->line);
+	}
+	strbuf_adds(sb, ")");
+}
+
+static bool can_be_held(const struct pyspyd_wait_node *node) {
+	static const char *const words[] = { "lock", "mutex", "gil", "semaphore", "semlock", "condition" };
+
+	for (size_t i = 0; node->type && i < ARRAY_SIZE(words); i++)
+		if (strcasestr(node->type, words[i]))
+			return true;
+	return false;
+}
+
+const char *waits_link(const struct pyspyd_wait_node *from, const struct pyspyd_wait_node *to) {
+	if (waits_is_actor(from))
+		return "waits for ";
+	if (from->kind == PYSPYD_WAIT_PROCESS)
+		return "that is ";
+	return waits_is_actor(to) && can_be_held(from) ? "held by " : "up to ";
+}
+
+const char *waits_fault(const struct pyspyd_wait_node *node) {
+	return node->fault && *node->fault ? node->fault : "nobody is left who could end this";
+}
+
+static void add_reason(struct strbuf *sb, const char *seen[REASONS_SHOWN], size_t *n, const char *why) {
+	if (!why || !*why)
+		why = "not read directly";
+	for (size_t i = 0; i < *n; i++)
+		if (!strcmp(seen[i], why))
+			return;
+	if (*n == REASONS_SHOWN)
+		return;
+	seen[(*n)++] = why;
+	strbuf_adds(sb, *n > 1 ? "; " : "");
+	text_add(sb, why, TEXT_NAME_MAX);
+}
+
+static bool makes_knot(const struct waits_walk *walk, const struct pyspyd_wait_knot *knot, uint32_t to) {
+	if (knot->kind == PYSPYD_KNOT_ORPHAN)
+		return to == knot->nodes[0];
+	return walk->waits->nodes[to].knot == walk->waits->nodes[knot->nodes[0]].knot;
+}
+
+void waits_why(struct strbuf *sb, const struct waits_walk *walk, const struct pyspyd_wait_knot *knot) {
+	const char *seen[REASONS_SHOWN];
+	size_t n = 0;
+
+	for (size_t i = 0; knot->inferred && i < knot->nodes_n; i++) {
+		uint32_t from = knot->nodes[i];
+
+		for (uint32_t slot = walk->out.start[from]; slot < walk->out.start[from + 1]; slot++)
+			if (makes_knot(walk, knot, walk->out.other[slot]) && waits_walk_edge(walk, slot)->inferred)
+				add_reason(sb, seen, &n, waits_walk_edge(walk, slot)->why);
+	}
+}
+
+/* What stands between two members: "A waits for B held by C, which waits for …". */
+static void add_link(struct strbuf *sb, const struct waits_walk *walk, uint32_t from, uint32_t to, bool first) {
+	const struct pyspyd_wait_node *nodes = walk->waits->nodes;
+
+	if (waits_is_actor(&nodes[from]))
+		strbuf_adds(sb, first ? " " : ", which ");
+	else
+		strbuf_adds(sb, nodes[from].kind == PYSPYD_WAIT_PROCESS ? ", " : " ");
+	strbuf_adds(sb, waits_link(&nodes[from], &nodes[to]));
+}
+
+static bool is_ring(const struct waits_walk *walk, const struct pyspyd_wait_knot *knot) {
+	for (size_t i = 0; i < knot->nodes_n; i++)
+		if (waits_walk_slot(walk, knot->nodes[i], knot->nodes[(i + 1) % knot->nodes_n]) == WAITS_NONE)
+			return false;
+	return true;
+}
+
+static void add_ring(struct strbuf *sb, const struct waits_walk *walk, const struct pyspyd_wait_knot *knot) {
+	const struct pyspyd_waits *waits = walk->waits;
+
+	waits_name(sb, waits, knot->nodes[0], NULL);
+	waits_site(sb, &waits->nodes[knot->nodes[0]]);
+	for (size_t i = 0; i < knot->nodes_n; i++) {
+		uint32_t from = knot->nodes[i], to = knot->nodes[(i + 1) % knot->nodes_n];
+
+		add_link(sb, walk, from, to, i == 0);
+		if (i + 1 == MEMBERS_SHOWN && knot->nodes_n > MEMBERS_SHOWN) {
+			strbuf_addf(sb, "… and %zu more", knot->nodes_n - MEMBERS_SHOWN);
+			return;
+		}
+		waits_name(sb, waits, to, waits_walk_edge(walk, waits_walk_slot(walk, from, to))->expression);
+		if (to != knot->nodes[0])
+			waits_site(sb, &waits->nodes[to]);
+		else if (knot->kind == PYSPYD_KNOT_SELF)
+			strbuf_adds(sb, " itself");
+	}
+}
+
+/* All that a node waits for within its knot, resources with what they wait for. */
+static void add_targets(struct strbuf *sb, const struct waits_walk *walk, uint32_t from, unsigned depth) {
+	const struct pyspyd_wait_node *nodes = walk->waits->nodes;
+	const char *joint = nodes[from].rule == PYSPYD_WAIT_ALL ? " and " : " or ";
+	uint32_t end = walk->out.start[from + 1], shown = 0, left = 0;
+
+	for (uint32_t slot = walk->out.start[from]; slot < end; slot++) {
+		uint32_t to = walk->out.other[slot];
+
+		if (nodes[to].knot != nodes[from].knot)
+			continue;
+		if (shown == BRANCHES_SHOWN) {
+			left++;
+			continue;
+		}
+		if (shown++)
+			strbuf_adds(sb, joint);
+		else
+			add_link(sb, walk, from, to, true);
+		waits_name(sb, walk->waits, to, waits_walk_edge(walk, slot)->expression);
+		if (!waits_is_actor(&nodes[to]) && depth < DEPTH_SHOWN)
+			add_targets(sb, walk, to, depth + 1);
+	}
+	if (left)
+		strbuf_addf(sb, "%s%u more", joint, left);
+}
+
+/* A knot that is no ring: what each of its threads waits for. */
+static void add_web(struct strbuf *sb, const struct waits_walk *walk, const struct pyspyd_wait_knot *knot) {
+	const struct pyspyd_wait_node *nodes = walk->waits->nodes;
+	size_t shown = 0, left = 0;
+
+	for (size_t i = 0; i < knot->nodes_n; i++) {
+		uint32_t node = knot->nodes[i];
+
+		if (!waits_is_actor(&nodes[node]))
+			continue;
+		if (shown == MEMBERS_SHOWN) {
+			left++;
+			continue;
+		}
+		strbuf_adds(sb, shown++ ? "; " : "");
+		waits_name(sb, walk->waits, node, NULL);
+		waits_site(sb, &nodes[node]);
+		add_targets(sb, walk, node, 0);
+	}
+	if (left)
+		strbuf_addf(sb, "; … and %zu more", left);
+	if (!shown) {
+		waits_name(sb, walk->waits, knot->nodes[0], NULL);
+		add_targets(sb, walk, knot->nodes[0], 0);
+	}
+}
+
+static void add_orphan(struct strbuf *sb, const struct waits_walk *walk, const struct pyspyd_wait_knot *knot) {
+	const struct pyspyd_waits *waits = walk->waits;
+	uint32_t orphan = knot->nodes[0], slot;
+
+	if (knot->nodes_n == 1) {
+		waits_name(sb, waits, orphan, NULL);
+		waits_site(sb, &waits->nodes[orphan]);
+	} else {
+		slot = waits_walk_slot(walk, knot->nodes[1], orphan);
+		waits_name(sb, waits, knot->nodes[1], NULL);
+		waits_site(sb, &waits->nodes[knot->nodes[1]]);
+		add_link(sb, walk, knot->nodes[1], orphan, true);
+		waits_name(sb, waits, orphan, slot == WAITS_NONE ? NULL : waits_walk_edge(walk, slot)->expression);
+	}
+	strbuf_adds(sb, ": ");
+	text_add(sb, waits_fault(&waits->nodes[orphan]), TEXT_NAME_MAX);
+	if (knot->nodes_n > 2)
+		strbuf_addf(sb, "; %zu more wait for it", knot->nodes_n - 2);
+}
+
+void waits_sentence(struct strbuf *sb, const struct waits_walk *walk, const struct pyspyd_wait_knot *knot) {
+	if (knot->kind == PYSPYD_KNOT_ORPHAN)
+		add_orphan(sb, walk, knot);
+	else if (is_ring(walk, knot))
+		add_ring(sb, walk, knot);
+	else
+		add_web(sb, walk, knot);
+}
