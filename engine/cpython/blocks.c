@@ -33,9 +33,9 @@
 #define VARINT_GROUPS_MAX 5 /* 30 bits: twice the sum of two such numbers fits 32 */
 #define LOCALS_MAX (1U << 20)
 #define SLOTS_MAX (1U << 20)
-#define CHAIN_MAX 256 /* blocks within blocks, handlers too: the compiler allows 40 */
+#define CHAIN_MAX 256 /* blocks within blocks, handlers too; the compiler allows fewer */
 #define TYPES_MAX 4096
-#define NAME_BYTES 32 /* longer than any name that is looked for */
+#define NAME_BYTES 32 /* longer than any name that matters here */
 #define PAIRS_SINCE 0x030e
 
 #define OLD_BLOCKS_MAX 20        /* CPython to 3.10 Include/cpython/code.h, CO_MAXBLOCKS */
@@ -52,8 +52,7 @@ enum callable {
 	CALLABLE_PARTIAL,
 };
 
-/* An entry of an exception table, in bytes of bytecode. Only those with a depth, or that lead to one, matter; all are
- * kept. */
+/* An entry of an exception table, in bytes of bytecode. */
 struct range {
 	uint32_t start, end, target;
 	uint32_t depth;
@@ -73,7 +72,7 @@ struct py_block_cache {
 	struct map types; /* address of a type → enum callable */
 };
 
-/* Slots whose topmost is a block's, at most: innermost or outermost first as they are found. */
+/* Depths of the stack at which an exit may be on top. */
 struct depths {
 	uint32_t at[CHAIN_MAX];
 	size_t n;

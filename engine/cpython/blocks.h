@@ -9,7 +9,8 @@
  *
  * A `with` statement keeps the manager's __exit__ on the value stack while its body runs. Which slots are live the
  * exception table tells (3.11+: the depth of the entry that covers the instruction), before that the stack of blocks
- * (b_level). A manager whose __enter__ has not returned yet is not among them. */
+ * (b_level). A manager whose __enter__ has not returned yet, or whose __exit__ was called, is not among them; nor is
+ * one whose __exit__ is neither a method nor a function. */
 
 #define PY_BLOCKS_MAX 64 /* with blocks of one frame that are told */
 

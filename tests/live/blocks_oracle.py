@@ -178,7 +178,7 @@ def in_try():
                     except ValueError as e:
                         with c:
                             try:
-                                pass
+                                keep.append(e)
                             finally:
                                 mark(a, b, c)
                                 park()
@@ -335,6 +335,7 @@ def handles():
             except ValueError as e:
                 mark(a)
                 park()
+                keep.append(e)
 
 
 def deep():
