@@ -82,6 +82,8 @@ struct detect_input {
 					     was said last still stands */
 	pid_t pid;                        /* whose looks these are: which nodes of the graph are its own */
 	const bool *alive;                /* per node of waits: see waits_alive; NULL with waits */
+	const pid_t *watched; /* all processes that are looked at: a fault among several is raised by one of them */
+	size_t watched_n;     /* 0: this one alone */
 };
 
 /* What a detector says. */
@@ -94,7 +96,7 @@ struct detect_fact {
 	enum { DETECT_NUMBER, DETECT_COUNT, DETECT_TEXT } type;
 	double number;    /* negative: not known */
 	uint64_t count;   /* UINT64_MAX: not known */
-	const char *text; /* static; NULL: not known */
+	const char *text; /* static, or the input's; NULL: not known */
 };
 
 struct detect_party {

@@ -18,8 +18,8 @@
 #include "engine/detect/detect.h"
 
 #include "engine/base/clock.h"
-#include "engine/base/strbuf.h"
 #include "engine/base/util.h"
+#include "engine/detect/words.h"
 #include <inttypes.h>
 #include <string.h>
 
@@ -29,7 +29,6 @@
 #define NEVER_SLEPT_PCT 98  /* of an interval, runnable; the rest is what two clocks disagree by */
 #define GOOD_PART_PCT 30    /* of a core, really used */
 #define WORTH_SAYING_PCT 10 /* of the time, waited for a CPU */
-#define SHOWN_NAME_MAX 72   /* bytes; printable forms are at most four times as long, and three fit in a summary */
 
 enum { PCT, FOR, RESOLVE_PCT, RESOLVE_FOR, CONVOY_SWITCHES };
 
@@ -189,18 +188,6 @@ static const char *find_doubt(enum cause cause, const struct detect_thread *thre
 
 /* The verdict's words and numbers. */
 
-static void add_name(struct strbuf *sb, const char *name) {
-	size_t n = strnlen(name, SHOWN_NAME_MAX + 1);
-	bool cut = n > SHOWN_NAME_MAX;
-
-	n -= cut;
-	for (int back = 0; cut && back < 3 && ((unsigned char)name[n] & 0xc0) == 0x80; back++)
-		n--;
-	strbuf_add_printable(sb, name, n);
-	if (cut)
-		strbuf_adds(sb, "…");
-}
-
 /* The innermost Python frame of the hottest stack; without one, the innermost frame; or NULL. */
 static const struct detect_frame *hot_frame(const struct detect_thread *thread) {
 	const struct detect_stack *stack = thread->stacks;
@@ -213,20 +200,6 @@ static const struct detect_frame *hot_frame(const struct detect_thread *thread) 
 	return stack->frames;
 }
 
-static void add_site(struct strbuf *sb, const struct detect_frame *frame) {
-	const char *slash = strrchr(frame->file, '/');
-
-	strbuf_adds(sb, " in ");
-	add_name(sb, *frame->qualname ? frame->qualname : frame->function);
-	if (!*frame->file)
-		return;
-	strbuf_adds(sb, " (");
-	add_name(sb, slash && slash[1] ? slash + 1 : frame->file);
-	if (frame->line > 0)
-		strbuf_addf(sb, ":%d", frame->line);
-	strbuf_adds(sb, ")");
-}
-
 static void write_summary(struct detect_verdict *verdict, const struct detect_thread *thread, const struct span *span,
 	double cpu_percent, uint64_t duration_ns, const char *cause) {
 	const struct detect_frame *frame = hot_frame(thread);
@@ -235,33 +208,33 @@ static void write_summary(struct detect_verdict *verdict, const struct detect_th
 
 	detect_duration_text(duration_ns, duration, sizeof(duration));
 	strbuf_adds(&sb, "spiking-thread: ");
-	add_name(&sb, thread->name);
+	detect_add_name(&sb, thread->name);
 	strbuf_addf(&sb, " (tid %d) uses %.0f %% of a core", (int)thread->tid, cpu_percent);
 	if (percent_of(span->wait_ns, span->ns) >= WORTH_SAYING_PCT)
 		strbuf_addf(&sb, " and waits for one %.0f %% of the time,", percent_of(span->wait_ns, span->ns));
 	strbuf_addf(&sb, " for %s", duration);
-	if (frame)
-		add_site(&sb, frame);
+	if (frame) {
+		strbuf_adds(&sb, " in ");
+		detect_add_place(&sb, *frame->qualname ? frame->qualname : frame->function, frame->file, frame->line);
+	}
 	strbuf_addf(&sb, ", %s", cause);
 	snprintf(verdict->summary, sizeof(verdict->summary), "%s", strbuf_str(&sb));
 	strbuf_deinit(&sb);
-}
-
-static void add_number(struct detect_verdict *verdict, const char *key, double number) {
-	verdict->facts[verdict->facts_n++] = (struct detect_fact){ key, DETECT_NUMBER, number, 0, NULL };
 }
 
 static void add_evidence(struct detect_verdict *verdict, const struct span *span, double cpu_percent,
 	const struct detect_process *process, const char *cause) {
 	uint64_t ticks_ns = span->user_ns + span->system_ns;
 
-	add_number(verdict, "cpu_percent", cpu_percent);
-	add_number(verdict, "user_percent", ticks_ns ? cpu_percent * (double)span->user_ns / (double)ticks_ns : -1);
-	add_number(verdict, "system_percent", ticks_ns ? cpu_percent * (double)span->system_ns / (double)ticks_ns : -1);
-	add_number(verdict, "waited_percent", percent_of(span->wait_ns, span->ns));
-	add_number(verdict, "window_s", (double)span->ns / 1e9);
-	verdict->facts[verdict->facts_n++] = (struct detect_fact){ "verdict", DETECT_TEXT, 0, 0, cause };
-	add_number(verdict, "gil_switches_per_s", process->gil_switches_per_s);
+	detect_fact_number(verdict, "cpu_percent", cpu_percent);
+	detect_fact_number(
+		verdict, "user_percent", ticks_ns ? cpu_percent * (double)span->user_ns / (double)ticks_ns : -1);
+	detect_fact_number(
+		verdict, "system_percent", ticks_ns ? cpu_percent * (double)span->system_ns / (double)ticks_ns : -1);
+	detect_fact_number(verdict, "waited_percent", percent_of(span->wait_ns, span->ns));
+	detect_fact_number(verdict, "window_s", (double)span->ns / 1e9);
+	detect_fact_text(verdict, "verdict", cause);
+	detect_fact_number(verdict, "gil_switches_per_s", process->gil_switches_per_s);
 }
 
 static struct detect_verdict verdict_of(const struct track *track, enum detect_presence presence) {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Findings out of verdicts: everything that a verdict borrows is copied, evidence becomes JSON.
  *
- * Evidence has the detector's facts in their order, then the stacks, the number of samples, the accuracy of the reading
- * and how certain it is. */
+ * Evidence has the detector's facts in their order, then the stacks, the number of samples and the accuracy of the
+ * reading where the fault was seen in samples, the chain where it is one of waiting, and how certain it is. */
 #include "engine/finding/finding.h"
 
 #include "engine/base/util.h"
+#include "engine/finding/chain.h"
 #include "engine/finding/fingerprint.h"
 #include "engine/finding/stack_json.h"
 #include <errno.h>
@@ -77,22 +78,46 @@ static bool copy_stack(const struct detect_stack *stack, struct pyspyd_thread *r
 	return ok;
 }
 
-static bool copy_party(const struct detect_party *party, struct pyspyd_finding_thread *ret) {
-	const struct detect_thread *thread = party->thread;
+static bool copy_thread(const struct detect_thread *thread, struct pyspyd_finding_thread *ret) {
 	bool ok;
 
-	ret->cpu_percent = party->cpu_percent;
 	ret->thread.tid = thread->tid;
 	ret->thread.ident = thread->ident;
 	ret->thread.state = thread->state;
 	ret->thread.gil = thread->gil;
 	ret->thread.in_gc = thread->samples && thread->shares.gc >= 0.5;
-	ok = copy_text(true, party->role, &ret->role);
-	ok = copy_text(ok, thread->name, &ret->thread.name);
+	ok = copy_text(true, thread->name, &ret->thread.name);
 	return ok && (!thread->stacks_n || copy_stack(thread->stacks, &ret->thread));
 }
 
-static bool copy_parties(const struct detect_verdict *verdict, struct pyspyd_finding *finding) {
+static bool copy_node(const struct chain *chain, uint32_t index, struct pyspyd_finding_thread *ret) {
+	const struct pyspyd_wait_node *node = &chain->waits->nodes[index];
+	struct detect_stack stack;
+	bool ok;
+
+	ret->thread.tid = node->tid;
+	ret->thread.ident = node->ident;
+	ret->thread.state = node->state;
+	ret->thread.gil = node->gil_waiter ? PYSPYD_GIL_WAITING : PYSPYD_GIL_UNKNOWN;
+	ret->holds = chain_holds(chain, index);
+	ret->waits_for = chain_waits_for(chain, index);
+	if (!ret->holds || !ret->waits_for || chain_stack(node, &stack))
+		return false;
+	ok = copy_text(true, node->label ? node->label : "?", &ret->thread.name);
+	ok = ok && copy_stack(&stack, &ret->thread);
+	chain_stack_free(&stack);
+	return ok;
+}
+
+static bool copy_party(const struct detect_party *party, const struct chain *chain, struct pyspyd_finding_thread *ret) {
+	ret->cpu_percent = party->cpu_percent;
+	if (!copy_text(true, party->role, &ret->role))
+		return false;
+	return party->thread ? copy_thread(party->thread, ret) : copy_node(chain, party->node, ret);
+}
+
+static bool copy_parties(
+	const struct detect_verdict *verdict, const struct chain *chain, struct pyspyd_finding *finding) {
 	bool ok = true;
 
 	finding->threads = calloc(verdict->parties_n + 1, sizeof(*finding->threads));
@@ -100,7 +125,7 @@ static bool copy_parties(const struct detect_verdict *verdict, struct pyspyd_fin
 		return false;
 	for (size_t i = 0; ok && i < verdict->parties_n; i++) {
 		finding->threads_n = i + 1;
-		ok = copy_party(&verdict->parties[i], &finding->threads[i]);
+		ok = copy_party(&verdict->parties[i], chain, &finding->threads[i]);
 	}
 	return ok;
 }
@@ -140,19 +165,22 @@ static json_t *stacks_json(const struct detect_thread *thread) {
 	return json_done(ok, array);
 }
 
-static json_t *evidence_json(const struct finding_context *context, const struct detect_verdict *verdict) {
+static json_t *evidence_json(
+	const struct finding_context *context, const struct detect_verdict *verdict, const struct chain *chain) {
+	const struct detect_thread *thread = verdict->parties_n ? verdict->parties[0].thread : NULL;
 	json_t *object = json_object();
 	bool ok = object != NULL;
 
 	for (size_t i = 0; ok && i < verdict->facts_n; i++)
 		ok = json_put(ok, object, verdict->facts[i].key, fact_json(&verdict->facts[i]));
-	if (ok && verdict->parties_n) {
-		const struct detect_thread *thread = verdict->parties[0].thread;
-
+	if (ok && thread) {
 		ok = json_put(ok, object, "stacks", stacks_json(thread));
 		ok = json_put(ok, object, "samples", json_count(thread->samples));
 	}
-	if (ok && context->accuracy)
+	if (ok && chain->waits)
+		ok = json_put(ok, object, "chain", chain_json(chain, verdict));
+	/* The wait graph is read, not sampled. */
+	if (ok && context->accuracy && (thread || !chain->waits))
 		ok = json_put(ok, object, "accuracy", stack_json_accuracy(context->accuracy));
 	ok = ok && json_put(ok, object, "certainty", json_string(verdict->inferred ? "inferred" : "proven"));
 	if (ok && verdict->certain_why)
@@ -168,23 +196,33 @@ static void set_times(const struct finding_context *context, uint64_t since_ns, 
 	finding->since_real_ns = context->real_ns - min_of(finding->duration_ns, context->real_ns);
 }
 
-static int set_identity(
-	const struct finding_context *context, const struct detect_verdict *verdict, struct pyspyd_finding *finding) {
+static int set_identity(const struct finding_context *context, const struct detect_verdict *verdict,
+	const struct chain *chain, struct pyspyd_finding *finding) {
 	const struct detect_thread *thread = verdict->parties_n ? verdict->parties[0].thread : NULL;
-	int r = fingerprint(verdict->kind, context->process, thread ? thread->stacks : NULL,
-		thread ? thread->stacks_n : 0, finding->fingerprint);
+	struct strbuf site = { 0 };
+	int r = 0;
 
+	if (thread)
+		fingerprint_site(&site, thread->stacks, thread->stacks_n);
+	else if (chain->waits)
+		r = chain_site(chain, verdict, &site);
+	if (!r)
+		r = fingerprint(verdict->kind, context->process, &site, finding->fingerprint);
+	strbuf_deinit(&site);
 	return r ? r : ulid_new(context->real_ns, finding->id);
 }
 
 int finding_new(const struct finding_context *context, const struct detect_verdict *verdict,
 	struct pyspyd_finding **ret_finding) {
 	struct pyspyd_finding *finding = calloc(1, sizeof(*finding));
+	_cleanup_(chain_deinit) struct chain chain = { 0 };
 	bool ok = finding;
 	int r = -ENOMEM;
 
-	if (!finding)
+	if (!finding || chain_init(&chain, verdict->waits)) {
+		free(finding);
 		return r;
+	}
 	finding->severity = verdict->severity;
 	set_times(context, verdict->since_ns, finding);
 	ok = copy_text(ok, verdict->kind, &finding->kind);
@@ -192,11 +230,11 @@ int finding_new(const struct finding_context *context, const struct detect_verdi
 	ok = copy_text(ok, context->host, &finding->host);
 	ok = copy_text(ok, verdict->summary, &finding->summary);
 	ok = copy_text(ok, verdict->advice, &finding->advice);
-	ok = ok && !finding_copy_process(context->process, &finding->process) && copy_parties(verdict, finding);
+	ok = ok && !finding_copy_process(context->process, &finding->process) && copy_parties(verdict, &chain, finding);
 	if (ok)
-		finding->evidence = evidence_json(context, verdict);
+		finding->evidence = evidence_json(context, verdict, &chain);
 	if (ok && finding->evidence)
-		r = set_identity(context, verdict, finding);
+		r = set_identity(context, verdict, &chain, finding);
 	if (r) {
 		pyspyd_finding_free(finding);
 		return r;
@@ -211,6 +249,8 @@ void pyspyd_finding_free(struct pyspyd_finding *finding) {
 	for (size_t i = 0; finding->threads && i < finding->threads_n; i++) {
 		free(finding->threads[i].role);
 		free(finding->threads[i].thread.name);
+		json_decref(finding->threads[i].holds);
+		json_decref(finding->threads[i].waits_for);
 		pyspyd_frames_free(finding->threads[i].thread.frames, finding->threads[i].thread.frames_n);
 	}
 	free(finding->threads);

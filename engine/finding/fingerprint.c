@@ -21,8 +21,7 @@
 
 /* Taking out what changes. */
 
-/* Runs of digits, and hexadecimal numbers with 0x, become '#'. */
-static void add_without_numbers(struct strbuf *sb, const char *s) {
+void fingerprint_text(struct strbuf *sb, const char *s) {
 	size_t n = strnlen(s, IDENTITY_TEXT);
 
 	for (size_t i = 0; i < n;) {
@@ -119,11 +118,11 @@ static void add_script(struct strbuf *sb, const struct script *script) {
 
 	strbuf_adds(sb, prefix[script->kind]);
 	if (script->kind == SCRIPT_COMMAND)
-		add_without_numbers(sb, script->text);
+		fingerprint_text(sb, script->text);
 	else if (script->kind == SCRIPT_MODULE)
 		strbuf_adds(sb, script->text);
 	else if (script->kind == SCRIPT_FILE)
-		add_without_numbers(sb, base_name(script->text));
+		fingerprint_text(sb, base_name(script->text));
 }
 
 static void add_exe(struct strbuf *sb, const char *name) {
@@ -152,9 +151,9 @@ void fingerprint_program(struct strbuf *sb, const struct pyspyd_process *process
 	if (script.kind != SCRIPT_NONE)
 		add_script(sb, &script);
 	else if (*argv0 && !is_python_name(base_name(argv0)))
-		add_without_numbers(sb, base_name(argv0));
+		fingerprint_text(sb, base_name(argv0));
 	strbuf_adds(sb, "\n");
-	add_without_numbers(sb, process->unit ? process->unit : "");
+	fingerprint_text(sb, process->unit ? process->unit : "");
 	strbuf_adds(sb, "\n");
 }
 
@@ -228,7 +227,7 @@ static size_t add_site(struct strbuf *sb, const struct detect_stack *stack, size
 			continue;
 		strbuf_adds(sb, *frame->qualname ? frame->qualname : frame->function);
 		strbuf_adds(sb, " ");
-		add_without_numbers(sb, file_identity(frame->file));
+		fingerprint_text(sb, file_identity(frame->file));
 		strbuf_adds(sb, "\n");
 		added++;
 	}
@@ -259,8 +258,8 @@ static u128 fnv1a(const char *data, size_t n) {
 	return hash;
 }
 
-int fingerprint(const char *kind, const struct pyspyd_process *process, const struct detect_stack *stacks, size_t n,
-	char out[FINGERPRINT_SIZE]) {
+int fingerprint(
+	const char *kind, const struct pyspyd_process *process, const struct strbuf *site, char out[FINGERPRINT_SIZE]) {
 	struct strbuf sb = { 0 };
 	bool failed;
 	u128 hash;
@@ -268,8 +267,8 @@ int fingerprint(const char *kind, const struct pyspyd_process *process, const st
 	strbuf_adds(&sb, kind);
 	strbuf_adds(&sb, "\n");
 	fingerprint_program(&sb, process);
-	fingerprint_site(&sb, stacks, n);
-	failed = sb.failed;
+	strbuf_add(&sb, strbuf_str(site), site->len);
+	failed = sb.failed || site->failed;
 	hash = fnv1a(strbuf_str(&sb), sb.len);
 	strbuf_deinit(&sb);
 	if (failed)

@@ -16,9 +16,12 @@ void fingerprint_program(struct strbuf *sb, const struct pyspyd_process *process
  * of the standard library, with function and file but no line. One frame a line; "" where no stack is known. */
 void fingerprint_site(struct strbuf *sb, const struct detect_stack *stacks, size_t n);
 
-/* 128 bits over kind, program and site, as hex. Return: 0, -ENOMEM. */
-int fingerprint(const char *kind, const struct pyspyd_process *process, const struct detect_stack *stacks, size_t n,
-	char out[FINGERPRINT_SIZE]);
+/* Foreign text without what changes from run to run: runs of digits, and hexadecimal numbers with 0x, become '#'. */
+void fingerprint_text(struct strbuf *sb, const char *s);
+
+/* 128 bits over kind, program and site (what fingerprint_site or chain_site wrote), as hex. Return: 0, -ENOMEM. */
+int fingerprint(
+	const char *kind, const struct pyspyd_process *process, const struct strbuf *site, char out[FINGERPRINT_SIZE]);
 
 /* A new ULID: 48 bits of milliseconds, 80 random ones. Return: 0; negative errno (no random bytes). */
 int ulid_new(uint64_t real_ns, char out[ULID_SIZE]);

@@ -3,16 +3,24 @@
 #include "engine/finding/finding.h"
 #include "engine/finding/stack_json.h"
 
+/* With the wait graph more is known than the thread alone says; the keys keep their places. */
+static json_t *thread_json(const struct pyspyd_finding_thread *thread) {
+	json_t *object = stack_json_thread(&thread->thread, thread->role, thread->cpu_percent);
+	bool ok = object != NULL;
+
+	if (ok && thread->holds)
+		ok = json_put(ok, object, "holds", json_incref(thread->holds));
+	if (ok && thread->waits_for)
+		ok = json_put(ok, object, "waits_for", json_incref(thread->waits_for));
+	return json_done(ok, object);
+}
+
 static json_t *threads_json(const struct pyspyd_finding *finding) {
 	json_t *array = json_array();
 	bool ok = array != NULL;
 
-	for (size_t i = 0; ok && i < finding->threads_n; i++) {
-		const struct pyspyd_finding_thread *thread = &finding->threads[i];
-
-		ok = !json_array_append_new(
-			array, stack_json_thread(&thread->thread, thread->role, thread->cpu_percent));
-	}
+	for (size_t i = 0; ok && i < finding->threads_n; i++)
+		ok = !json_array_append_new(array, thread_json(&finding->threads[i]));
 	return json_done(ok, array);
 }
 

@@ -110,8 +110,10 @@ static int apply_one(struct lifecycle *lifecycle, const struct finding_context *
 
 	if (verdict->presence == DETECT_ABSENT)
 		return one ? resolve_one(lifecycle, one, context, verdict->ended, emit, userdata) : 0;
-	return one ? update_one(one, context, verdict, emit, userdata)
-		   : open_one(lifecycle, context, verdict, emit, userdata);
+	if (one)
+		return update_one(one, context, verdict, emit, userdata);
+	/* What could not be opened waits for a moment that shows it. */
+	return verdict->fading ? 0 : open_one(lifecycle, context, verdict, emit, userdata);
 }
 
 int lifecycle_apply(struct lifecycle *lifecycle, const struct finding_context *context, const detect_verdicts *verdicts,

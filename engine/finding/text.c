@@ -7,13 +7,17 @@
  *       parse (json.py:88)
  *       main (app.py:3)
  *     advice: …
+ *
+ * Where threads wait, the stacks of several of them stand in place of the hottest one.
  */
 #include "engine/finding/finding.h"
 #include "engine/finding/stack_text.h"
 #include <inttypes.h>
 #include <jansson.h>
 
-#define STACK_SHOWN 12 /* frames, the innermost ones */
+#define STACK_SHOWN 12  /* frames, the innermost ones */
+#define THREADS_SHOWN 4 /* of those that wait */
+#define STACK_OF_MANY_SHOWN 8
 
 static enum text_style style_of(const struct pyspyd_finding *finding) {
 	if (finding->state == PYSPYD_RESOLVED)
@@ -40,25 +44,54 @@ static void add_head(struct strbuf *sb, const struct pyspyd_finding *finding, bo
 	strbuf_adds(sb, "\n");
 }
 
-static void add_stack(struct strbuf *sb, const struct pyspyd_finding *finding, bool colour) {
-	const struct pyspyd_thread *thread = &finding->threads[0].thread;
+/* Samples show what a thread did most; the wait graph, where each of those that wait stands. */
+static void add_stack_head(struct strbuf *sb, const struct pyspyd_finding *finding, size_t index) {
+	const struct pyspyd_finding_thread *thread = &finding->threads[index];
 	json_t *hottest = json_array_get(json_object_get(finding->evidence, "stacks"), 0);
 	json_t *samples = json_object_get(finding->evidence, "samples");
 
-	if (!thread->frames_n)
+	if (thread->waits_for) {
+		strbuf_adds(sb, "  ");
+		text_add(sb, thread->thread.name, TEXT_NAME_MAX);
+		if (thread->thread.tid)
+			strbuf_addf(sb, " (tid %d)", (int)thread->thread.tid);
+		strbuf_addf(sb, ", %s:\n", thread->role);
 		return;
+	}
 	strbuf_adds(sb, "  hottest stack");
-	if (hottest && samples)
+	if (hottest && samples && json_integer_value(samples))
 		strbuf_addf(sb, " (%.0f %% of %" JSON_INTEGER_FORMAT " samples)",
 			100 * json_number_value(json_object_get(hottest, "share")), json_integer_value(samples));
 	strbuf_adds(sb, ":\n");
-	for (size_t i = 0; i < thread->frames_n && i < STACK_SHOWN; i++) {
+}
+
+static void add_stack(
+	struct strbuf *sb, const struct pyspyd_finding *finding, size_t index, size_t shown, bool colour) {
+	const struct pyspyd_thread *thread = &finding->threads[index].thread;
+
+	if (!thread->frames_n)
+		return;
+	add_stack_head(sb, finding, index);
+	for (size_t i = 0; i < thread->frames_n && i < shown; i++) {
 		strbuf_adds(sb, "    ");
 		text_frame(sb, &thread->frames[i], true, colour);
 		strbuf_adds(sb, "\n");
 	}
-	if (thread->frames_n > STACK_SHOWN)
-		strbuf_addf(sb, "    … and %zu more\n", thread->frames_n - STACK_SHOWN);
+	if (thread->frames_n > shown)
+		strbuf_addf(sb, "    … and %zu more\n", thread->frames_n - shown);
+}
+
+static void add_stacks(struct strbuf *sb, const struct pyspyd_finding *finding, bool colour) {
+	if (!finding->threads_n)
+		return;
+	if (!finding->threads[0].waits_for) {
+		add_stack(sb, finding, 0, STACK_SHOWN, colour);
+		return;
+	}
+	for (size_t i = 0; i < finding->threads_n && i < THREADS_SHOWN; i++)
+		add_stack(sb, finding, i, STACK_OF_MANY_SHOWN, colour);
+	if (finding->threads_n > THREADS_SHOWN)
+		strbuf_addf(sb, "  … and %zu more threads\n", finding->threads_n - THREADS_SHOWN);
 }
 
 char *pyspyd_finding_text(const struct pyspyd_finding *finding, bool colour) {
@@ -66,8 +99,7 @@ char *pyspyd_finding_text(const struct pyspyd_finding *finding, bool colour) {
 
 	add_head(&sb, finding, colour);
 	if (finding->state != PYSPYD_RESOLVED) {
-		if (finding->threads_n)
-			add_stack(&sb, finding, colour);
+		add_stacks(&sb, finding, colour);
 		if (finding->advice && *finding->advice) {
 			strbuf_adds(&sb, "  advice: ");
 			text_add(&sb, finding->advice, TEXT_PATH_MAX);

@@ -15,6 +15,8 @@ struct pyspyd_finding_thread {
 	struct pyspyd_thread thread; /* stack and all */
 	char *role;                  /* "spinning", "waiting", … */
 	double cpu_percent;          /* of one core; negative: not measured */
+	struct json_t *holds;        /* array: what others wait for and it has; NULL: known of the GIL alone */
+	struct json_t *waits_for;    /* object: what it waits for, and who has it; NULL as above */
 };
 
 struct pyspyd_finding {

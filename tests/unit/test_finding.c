@@ -149,6 +149,8 @@ Test(finding, is_not_updated_while_it_fades) {
 
 	fading.fading = true;
 	cr_assert_eq(lifecycle_new(&lifecycle), 0);
+	apply(lifecycle, 109, fading, &heard);
+	cr_assert_eq(heard.n, 0);
 	apply(lifecycle, 110, present(), &heard);
 	apply(lifecycle, 171, fading, &heard);
 	cr_assert_eq(heard.n, 1);
@@ -312,8 +314,17 @@ Test(finding, hostile_strings_break_neither_json_nor_text) {
 
 /* Fingerprints. */
 
+static void print_kind(
+	const char *kind, const struct pyspyd_process *who, const struct detect_stack *where, size_t n, char out[33]) {
+	struct strbuf site = { 0 };
+
+	fingerprint_site(&site, where, n);
+	cr_assert_eq(fingerprint(kind, who, &site, out), 0);
+	strbuf_deinit(&site);
+}
+
 static void print_of(const struct pyspyd_process *who, const struct detect_stack *where, size_t n, char out[33]) {
-	cr_assert_eq(fingerprint("spiking-thread", who, where, n, out), 0);
+	print_kind("spiking-thread", who, where, n, out);
 	cr_assert_eq(strspn(out, "0123456789abcdef"), 32);
 }
 
@@ -332,7 +343,7 @@ Test(finding, fingerprints_carry_no_pid_line_path_or_version) {
 	print_of(&process, stacks, 1, a);
 	print_of(&who, &where, 1, b);
 	cr_assert_str_eq(a, b);
-	cr_assert_eq(fingerprint("other-kind", &process, stacks, 1, b), 0);
+	print_kind("other-kind", &process, stacks, 1, b);
 	cr_assert_str_neq(a, b);
 	elsewhere[3] = S("/opt/other.py");
 	print_of(&who, &where, 1, b);
@@ -366,6 +377,204 @@ Test(finding, a_fingerprint_never_changes) {
 
 	print_of(&process, stacks, 1, print);
 	cr_assert_str_eq(print, "1195fd48c4c37d2055b1a03165aea940");
+}
+
+/* Findings of waiting. */
+
+#define NODES 5
+#define C(text) ((char *)(uintptr_t)(text)) /* nobody writes into it */
+
+/* Two threads (and a task behind them) that wait for each other's locks; ids and addresses begin at `from`. */
+struct ring {
+	struct pyspyd_frame frames[2];
+	struct pyspyd_wait_node nodes[NODES];
+	struct pyspyd_wait_edge edges[NODES];
+	struct pyspyd_wait_knot knot;
+	struct pyspyd_waits waits;
+	uint32_t members[4], victims[1];
+	char labels[2][32];
+};
+
+static void ring_init(struct ring *ring, pid_t from, int line, const char *expression) {
+	*ring = (struct ring){ .members = { 0, 2, 1, 3 }, .victims = { 4 } };
+	for (int i = 0; i < 2; i++) {
+		snprintf(ring->labels[i], sizeof(ring->labels[i]), "Lock 0x7f%d", from + i);
+		ring->frames[i] = (struct pyspyd_frame){ .function = C("acquire"),
+			.qualname = C("transfer"),
+			.file = i ? C("/srv/bank.py") : C("/opt/9/bank.py"),
+			.module = C(""),
+			.line = line };
+	}
+	for (int i = 0; i < NODES; i++)
+		ring->nodes[i] = (struct pyspyd_wait_node){ .kind = i < 2 ? PYSPYD_WAIT_THREAD
+				: i < 4                                   ? PYSPYD_WAIT_RESOURCE
+									  : PYSPYD_WAIT_TASK,
+			.rule = PYSPYD_WAIT_ALL,
+			.type = i < 2   ? C("thread")
+				: i < 4 ? C("Lock")
+					: C("task"),
+			.label = i < 2 || i == 4 ? C("worker") : ring->labels[i - 2],
+			.pid = from,
+			.tid = i < 2 ? from + i : 0,
+			.state = 'S',
+			.frames = i < 2 ? &ring->frames[i] : NULL,
+			.frames_n = i < 2 };
+	ring->edges[0] = (struct pyspyd_wait_edge){ 0, 2, (char *)(uintptr_t)expression, false, NULL };
+	ring->edges[1] = (struct pyspyd_wait_edge){ 1, 3, (char *)(uintptr_t)expression, false, NULL };
+	ring->edges[2] = (struct pyspyd_wait_edge){ 2, 1, NULL, true, C("a bare acquire()") };
+	ring->edges[3] = (struct pyspyd_wait_edge){ 3, 0, NULL, false, NULL };
+	ring->edges[4] = (struct pyspyd_wait_edge){ 4, 3, NULL, false, NULL };
+	ring->knot = (struct pyspyd_wait_knot){
+		.inferred = true, .nodes = ring->members, .nodes_n = 4, .victims = ring->victims, .victims_n = 1
+	};
+	ring->waits = (struct pyspyd_waits){ .nodes = ring->nodes,
+		.nodes_n = NODES,
+		.edges = ring->edges,
+		.edges_n = NODES,
+		.knots = &ring->knot,
+		.knots_n = 1 };
+}
+
+static struct detect_verdict stuck(const struct ring *ring) {
+	return (struct detect_verdict){ .kind = "deadlock",
+		.pattern = "Deadlock",
+		.severity = PYSPYD_CRITICAL,
+		.parties = { { .node = 0, .role = "waiting", .cpu_percent = -1 },
+			{ .node = 1, .role = "waiting", .cpu_percent = -1 },
+			{ .node = 4, .role = "blocked", .cpu_percent = -1 } },
+		.parties_n = 3,
+		.facts = { { "threads", DETECT_COUNT, 0, 2, NULL } },
+		.facts_n = 1,
+		.waits = &ring->waits,
+		.inferred = true,
+		.certain_why = "an edge is inferred",
+		.advice = "Take them in one order.",
+		.summary = "deadlock: worker waits" };
+}
+
+static json_t *json_of(const struct pyspyd_finding *finding) {
+	_free_ char *line = pyspyd_finding_json(finding);
+
+	return json_loads(line, JSON_REJECT_DUPLICATES, NULL);
+}
+
+Test(finding, a_chain_is_evidence_and_threads_say_what_they_hold) {
+	struct finding_context context = context_at(112 * NS_PER_SEC);
+	struct pyspyd_finding *finding;
+	struct detect_verdict verdict;
+	json_t *root, *part, *step;
+	struct ring ring;
+
+	ring_init(&ring, 500, 12, "dst.guard");
+	verdict = stuck(&ring);
+	cr_assert_eq(finding_new(&context, &verdict, &finding), 0);
+	root = json_of(finding);
+	part = json_object_get(root, "evidence");
+	expect_keys(part, "threads chain certainty certainty_why");
+	part = json_object_get(part, "chain");
+	cr_assert_eq(json_array_size(part), 4);
+	step = json_array_get(part, 0);
+	expect_keys(step, "kind type label pid tid function file line edges");
+	cr_assert_str_eq(text_of(step, "function"), "transfer");
+	step = json_array_get(json_object_get(step, "edges"), 0);
+	expect_keys(step, "to expression certainty");
+	cr_assert_eq(json_integer_value(json_object_get(step, "to")), 1);
+	step = json_array_get(part, 1);
+	expect_keys(step, "kind type label pid expression edges");
+	cr_assert_str_eq(text_of(step, "expression"), "dst.guard");
+	step = json_array_get(json_object_get(step, "edges"), 0);
+	expect_keys(step, "to certainty why");
+	cr_assert_str_eq(text_of(step, "certainty"), "inferred");
+	part = json_object_get(root, "threads");
+	cr_assert_eq(json_array_size(part), 3);
+	step = json_array_get(part, 1);
+	cr_assert_str_eq(text_of(step, "role"), "waiting");
+	cr_assert_eq(json_array_size(json_object_get(step, "stack")), 1);
+	cr_assert_eq(json_array_size(json_object_get(step, "holds")), 1);
+	cr_assert_str_eq(text_of(json_array_get(json_object_get(step, "holds"), 0), "label"), "Lock 0x7f500");
+	step = json_object_get(step, "waits_for");
+	expect_keys(step, "kind label certainty expression holder");
+	cr_assert_eq(json_integer_value(json_object_get(json_object_get(step, "holder"), "tid")), 500);
+	cr_assert_eq(json_array_size(json_object_get(json_array_get(part, 2), "holds")), 0);
+	json_decref(root);
+	pyspyd_finding_free(finding);
+}
+
+Test(finding, without_a_knot_the_chains_of_all_parties_are_evidence) {
+	struct finding_context context = context_at(112 * NS_PER_SEC);
+	struct pyspyd_finding *finding;
+	struct detect_verdict verdict;
+	struct ring ring;
+
+	ring_init(&ring, 500, 12, NULL);
+	verdict = stuck(&ring);
+	verdict.knot = UINT32_MAX;
+	verdict.parties[0] = verdict.parties[2];
+	verdict.parties_n = 1;
+	cr_assert_eq(finding_new(&context, &verdict, &finding), 0);
+	cr_assert_eq(json_array_size(json_object_get(finding->evidence, "chain")), NODES);
+	pyspyd_finding_free(finding);
+}
+
+Test(finding, text_of_waiting_shows_those_who_wait) {
+	struct finding_context context = context_at(112 * NS_PER_SEC);
+	struct pyspyd_finding *finding;
+	struct detect_verdict verdict;
+	_free_ char *text = NULL;
+	struct ring ring;
+
+	ring_init(&ring, 500, 12, "dst.guard");
+	verdict = stuck(&ring);
+	cr_assert_eq(finding_new(&context, &verdict, &finding), 0);
+	text = pyspyd_finding_text(finding, false);
+	cr_assert_str_eq(text,
+		"open critical  deadlock: worker waits\n"
+		"  process 4700: python3 -u /srv/app/app.py --port 80\n"
+		"  worker (tid 500), waiting:\n"
+		"    transfer (bank.py:12)\n"
+		"  worker (tid 501), waiting:\n"
+		"    transfer (bank.py:12)\n"
+		"  advice: Take them in one order.\n");
+	pyspyd_finding_free(finding);
+}
+
+static void print_of_ring(const struct detect_verdict *verdict, char out[33]) {
+	struct finding_context context = context_at(112 * NS_PER_SEC);
+	struct pyspyd_finding *finding;
+
+	cr_assert_eq(finding_new(&context, verdict, &finding), 0);
+	memcpy(out, finding->fingerprint, sizeof(finding->fingerprint));
+	pyspyd_finding_free(finding);
+}
+
+Test(finding, fingerprints_of_waiting_know_functions_and_names_only) {
+	struct ring ring, moved, renamed;
+	struct detect_verdict verdict;
+	char a[33], b[33];
+
+	ring_init(&ring, 500, 12, "dst.guard");
+	ring_init(&moved, 900, 17, "dst.guard");
+	ring_init(&renamed, 500, 12, "src.guard");
+	verdict = stuck(&ring);
+	print_of_ring(&verdict, a);
+	verdict = stuck(&moved);
+	print_of_ring(&verdict, b);
+	cr_assert_str_eq(a, b);
+	/* The other member first. */
+	moved.members[0] = 1;
+	moved.members[2] = 0;
+	print_of_ring(&verdict, b);
+	cr_assert_str_eq(a, b);
+	/* Who is behind it does not matter. */
+	verdict.parties_n = 2;
+	print_of_ring(&verdict, b);
+	cr_assert_str_eq(a, b);
+	verdict = stuck(&renamed);
+	print_of_ring(&verdict, b);
+	cr_assert_str_neq(a, b);
+	renamed.frames[1].qualname = C("withdraw");
+	print_of_ring(&verdict, a);
+	cr_assert_str_neq(a, b);
 }
 
 static char *program_of(const char *exe, const char *const *arguments, const char *unit) {
