@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT */
+/* livelock: threads are awake and get nothing done, since each keeps asking for what another one holds.
+ *
+ * A row of looks at a thread: it waits where programs try again (a timed acquire, a short sleep), it ran since the last
+ * look, and it is still inside of the function in which the row began (now and then it may be met elsewhere: a quarter
+ * of the looks). Workers that poll look just so; what they never do is to wait in a circle. So a look counts as
+ * contended for a thread where it waits for something that another thread of the kind has, who in the same look waits
+ * for something else that a third one, or the first, has. With two such threads, over time, it is a fault.
+ *
+ * That nothing gets done is concluded, not read: the finding is inferred. */
+#include "engine/detect/detect.h"
+
+#include "engine/base/clock.h"
+#include "engine/base/map.h"
+#include "engine/base/util.h"
+#include "engine/detect/episodes.h"
+#include "engine/detect/words.h"
+#include "engine/waits/adjacency.h"
+#include <string.h>
+
+#define RESOLVE_NS (5 * NS_PER_SEC)
+#define NO_RUNNER UINT32_MAX
+#define MISSES_PART 4   /* one look of so many may find the thread elsewhere */
+#define PRUNE_ROUNDS 64 /* chains into a circle may be longer; then they count as one */
+#define SHOWN_THREADS 3 /* in the summary */
+
+enum { AFTER, LOOKS, CONTENDED };
+
+static const struct detect_setting settings_table[] = {
+	[AFTER] = { "after", DETECT_DURATION, 10e9, 0, 86400e9, "how long they only try again, up to 24h" },
+	[LOOKS] = { "looks", DETECT_NUMBERS, 8, 2, 1e6, "… in how many looks at least, 2 to 1000000" },
+	[CONTENDED] = { "contended-pct", DETECT_PERCENT, 20, 1, 100,
+		"percent of them in which each waits for another one, 1 to 100" },
+	{ 0 },
+};
+
+static const struct episode_words words = { "livelock", "Livelock" };
+
+/* A thread that tries again. */
+struct runner {
+	uint64_t thread; /* the node's key */
+	uint64_t place;  /* of the function in which the row began */
+	uint64_t run_ns, stamp;
+	uint64_t since_ns;
+	uint32_t looks, misses, contended;
+	uint32_t node;    /* of this look */
+	uint32_t awaited; /* in the circle: the resource; UINT32_MAX: not contended */
+	bool seen;
+};
+
+struct state {
+	struct episodes episodes;
+	VEC(struct runner) runners;
+	struct map by_thread; /* → index in runners */
+};
+
+static void state_deinit(void *arg) {
+	struct state *state = arg;
+
+	episodes_deinit(&state->episodes);
+	vec_free(&state->runners);
+	map_deinit(&state->by_thread);
+}
+
+/* Rows. */
+
+static uint64_t place_of(const struct pyspyd_frame *frame) {
+	const char *function = frame->qualname ? frame->qualname : frame->function ? frame->function : "";
+	const char *file = frame->file ? frame->file : "";
+
+	return hash_bytes(function, strlen(function), hash_bytes(file, strlen(file), 1));
+}
+
+static bool is_inside(const struct pyspyd_wait_node *node, uint64_t place) {
+	for (size_t i = 0; i < node->frames_n; i++)
+		if (place_of(&node->frames[i]) == place)
+			return true;
+	return false;
+}
+
+static bool has_run(const struct runner *runner, const struct pyspyd_wait_node *node) {
+	return runner->run_ns != node->run_ns || runner->stamp != node->stamp;
+}
+
+static struct runner begin(const struct pyspyd_wait_node *node, uint64_t now_ns) {
+	return (struct runner){
+		.thread = node->key, .place = place_of(detect_node_frame(node)), .since_ns = now_ns, .looks = 1
+	};
+}
+
+/* The thread's look goes into its row. Return: whether there still is one. */
+static bool goes_on(struct runner *runner, const struct pyspyd_wait_node *node, uint64_t now_ns) {
+	if (!has_run(runner, node) || !is_inside(node, runner->place)) {
+		if (!node->retry)
+			return false;
+		*runner = begin(node, now_ns);
+	} else if (node->retry) {
+		runner->looks++;
+	} else if (++runner->misses * (MISSES_PART - 1) > runner->looks + MISSES_PART) {
+		return false;
+	}
+	return true;
+}
+
+static int look_at(struct state *state, const struct pyspyd_wait_node *node, uint32_t index, uint64_t now_ns) {
+	struct runner *runner;
+	uint64_t at;
+
+	/* A map has no place for the last key. */
+	if (!detect_node_frame(node) || node->key == UINT64_MAX)
+		return 0;
+	if (!map_get(&state->by_thread, node->key, &at)) {
+		int r = node->retry ? vec_push(&state->runners, begin(node, now_ns)) : 0;
+
+		if (r || !node->retry)
+			return r;
+		runner = &state->runners.items[state->runners.n - 1];
+	} else {
+		runner = &state->runners.items[at];
+		if (!goes_on(runner, node, now_ns))
+			return 0;
+	}
+	runner->seen = true;
+	runner->node = index;
+	runner->run_ns = node->run_ns;
+	runner->stamp = node->stamp;
+	return 0;
+}
+
+static int index_runners(struct state *state) {
+	int r = 0;
+
+	map_clear(&state->by_thread);
+	for (size_t i = 0; !r && i < state->runners.n; i++) {
+		state->runners.items[i].seen = false;
+		r = map_put(&state->by_thread, state->runners.items[i].thread, i);
+	}
+	return r;
+}
+
+static int look_at_all(struct state *state, const struct detect_input *input) {
+	int r = index_runners(state);
+
+	for (uint32_t i = 0; !r && i < input->waits->nodes_n; i++)
+		if (detect_is_own_thread(input, &input->waits->nodes[i]))
+			r = look_at(state, &input->waits->nodes[i], i, input->now_ns);
+	for (size_t i = state->runners.n; i > 0; i--)
+		if (!state->runners.items[i - 1].seen)
+			state->runners.items[i - 1] = state->runners.items[--state->runners.n];
+	return r;
+}
+
+/* Circles. */
+
+struct circles {
+	const struct pyspyd_waits *waits;
+	struct state *state;
+	struct adjacency out;
+	uint32_t *runner_of; /* of a node */
+};
+
+/* Something that the runner waits for, and somebody in the circle has who waits for something else. Return: the
+ * resource; UINT32_MAX: none. */
+static uint32_t find_awaited(const struct circles *c, const struct runner *runner) {
+	for (uint32_t e = c->out.start[runner->node]; e < c->out.start[runner->node + 1]; e++) {
+		uint32_t resource = c->out.other[e];
+
+		for (uint32_t h = c->out.start[resource]; h < c->out.start[resource + 1]; h++) {
+			uint32_t other = c->runner_of[c->out.other[h]];
+			const struct runner *holder = other == NO_RUNNER ? NULL : &c->state->runners.items[other];
+
+			if (holder && holder != runner && holder->awaited != UINT32_MAX && holder->awaited != resource)
+				return resource;
+		}
+	}
+	return UINT32_MAX;
+}
+
+/* Takes away who waits for nobody that waits in turn, until only circles and what leads into them are left. */
+static void prune(const struct circles *c) {
+	bool changed = true;
+
+	for (int round = 0; changed && round < PRUNE_ROUNDS; round++) {
+		changed = false;
+		vec_foreach (runner, &c->state->runners) {
+			uint32_t awaited = runner->awaited == UINT32_MAX ? UINT32_MAX : find_awaited(c, runner);
+
+			changed |= awaited != runner->awaited;
+			runner->awaited = awaited;
+		}
+	}
+}
+
+static void begin_circles(const struct circles *c) {
+	memset(c->runner_of, 0xff, c->waits->nodes_n * sizeof(*c->runner_of));
+	for (uint32_t i = 0; i < c->state->runners.n; i++) {
+		struct runner *runner = &c->state->runners.items[i];
+		uint32_t first = c->out.start[runner->node];
+		bool waits = c->waits->nodes[runner->node].retry && first < c->out.start[runner->node + 1];
+
+		c->runner_of[runner->node] = i;
+		runner->awaited = waits ? c->out.other[first] : UINT32_MAX;
+	}
+}
+
+static int find_circles(struct state *state, const struct pyspyd_waits *waits) {
+	_free_ uint32_t *runner_of = malloc((waits->nodes_n + 1) * sizeof(*runner_of));
+	struct circles c = { .waits = waits, .state = state, .runner_of = runner_of };
+	int r = runner_of ? 0 : -ENOMEM;
+
+	if (r || state->runners.n < 2)
+		return r;
+	r = adjacency_init(&c.out, waits, false);
+	if (r)
+		return r;
+	begin_circles(&c);
+	prune(&c);
+	vec_foreach (runner, &state->runners)
+		runner->contended += runner->awaited != UINT32_MAX;
+	adjacency_deinit(&c.out);
+	return 0;
+}
+
+/* The decision. */
+
+static bool is_stuck(const struct runner *runner, const double *settings, uint64_t now_ns) {
+	return (double)(now_ns - runner->since_ns) >= settings[AFTER] && runner->looks >= settings[LOOKS] &&
+		100.0 * runner->contended >= settings[CONTENDED] * (runner->looks + runner->misses);
+}
+
+static int write_summary(struct detect_verdict *verdict, const struct detect_input *input, uint64_t threads) {
+	size_t shown = min_of(verdict->parties_n, (size_t)SHOWN_THREADS);
+	struct strbuf sb = { 0 };
+	char duration[32];
+
+	detect_duration_text(input->now_ns - verdict->since_ns, duration, sizeof(duration));
+	strbuf_adds(&sb, "livelock: ");
+	for (size_t i = 0; i < shown; i++) {
+		strbuf_adds(&sb, !i ? "" : i + 1 == threads ? " and " : ", ");
+		detect_add_node(&sb, &input->waits->nodes[verdict->parties[i].node], NULL);
+	}
+	if (threads > shown)
+		strbuf_addf(&sb, " and %llu more", (unsigned long long)(threads - shown));
+	strbuf_addf(&sb, " try again and again for %s to get what the others hold", duration);
+	return detect_set_summary(verdict, &sb, "");
+}
+
+static int say_present(const struct state *state, const struct episode *episode, const double *settings,
+	const struct detect_input *input, detect_verdicts *verdicts) {
+	struct detect_verdict verdict = episode_verdict(episode, &words);
+	uint64_t threads = 0, looks = UINT64_MAX;
+	int r;
+
+	verdict.waits = input->waits;
+	vec_foreach (runner, &state->runners) {
+		if (!is_stuck(runner, settings, input->now_ns))
+			continue;
+		detect_party_node(&verdict, runner->node, "retrying");
+		looks = min_of(looks, (uint64_t)runner->looks);
+		threads++;
+	}
+	verdict.inferred = true;
+	verdict.certain_why =
+		"look after look each of them waits, with a time-out, for what another one holds, and tries "
+		"again in the same function: that nothing gets done is concluded from that";
+	verdict.advice =
+		"Take the locks in one order everywhere; where they are given back and tried again, wait for a "
+		"random time in between.";
+	detect_fact_count(&verdict, "threads", threads);
+	detect_fact_count(&verdict, "scans", looks);
+	r = write_summary(&verdict, input, threads);
+	return r ? r : vec_push(verdicts, verdict);
+}
+
+static int decide_stuck(
+	struct state *state, const double *settings, const struct detect_input *input, detect_verdicts *verdicts) {
+	uint64_t since_ns = input->now_ns;
+	struct episode *episode;
+	size_t stuck = 0;
+	int r;
+
+	vec_foreach (runner, &state->runners) {
+		if (!is_stuck(runner, settings, input->now_ns))
+			continue;
+		since_ns = min_of(since_ns, runner->since_ns);
+		stuck++;
+	}
+	if (stuck < 2)
+		return 0;
+	r = episodes_bad(&state->episodes, 0, input->now_ns, &episode);
+	if (r)
+		return r < 0 ? r : 0;
+	if (!episode->firing)
+		episode->since_ns = since_ns;
+	episode->firing = true;
+	return say_present(state, episode, settings, input, verdicts);
+}
+
+static int decide(void *arg, const double *settings, const struct detect_input *input, detect_verdicts *verdicts) {
+	struct state *state = arg;
+	int r;
+
+	episodes_look(&state->episodes, input, false);
+	if (!input->waits)
+		return episodes_repeat(&state->episodes, &words, input, verdicts);
+	r = look_at_all(state, input);
+	if (!r)
+		r = find_circles(state, input->waits);
+	if (!r)
+		r = decide_stuck(state, settings, input, verdicts);
+	return r ? r : episodes_settle(&state->episodes, &words, input, RESOLVE_NS, "calm", verdicts);
+}
+
+const struct detector livelock_detector = {
+	.kind = "livelock",
+	.settings = settings_table,
+	.state_bytes = sizeof(struct state),
+	.state_deinit = state_deinit,
+	.decide = decide,
+};
