@@ -14,12 +14,14 @@
 #include <unistd.h>
 
 /* The kinds that this version raises; a detector adds its own. */
-static const char *const kinds[] = { "spiking-thread", NULL };
+static const char *const kinds[] = { "spiking-thread", "deadlock", "self-deadlock", "orphaned-lock", "hang", "livelock",
+	"gil-hog", "event-loop-blocked", "stopped", "d-state", NULL };
 
 struct watch_args {
 	bool json;
 	const char *exit_on; /* "KIND,KIND" */
 	const char *spike;   /* "PCT:D" */
+	const char *hang;    /* "D" */
 	struct string_list settings;
 	struct pyspyd_watch_options watch;
 };
@@ -40,6 +42,7 @@ static const struct option_spec options[] = {
 	OPT(0, "exit-on", OPTION_STRING, exit_on, "KIND[,KIND]",
 		"end with status 10 at the first finding of these kinds"),
 	OPT(0, "spike", OPTION_STRING, spike, "PCT:D", "what counts as a spinning thread (default 90:10s)"),
+	OPT(0, "hang-after", OPTION_STRING, hang, "D", "how long no thread has run in a hang (default 60s)"),
 	OPT(0, "set", OPTION_LIST, settings, "D.K=V", "a detector's setting"),
 	{ 0 },
 };
@@ -75,6 +78,15 @@ static int on_finding(void *userdata, const struct pyspyd_finding *finding) {
 	return STATUS_MATCHED;
 }
 
+static int unknown_kind(const struct command *command, const char *kind, size_t n) {
+	char known[256] = "";
+
+	for (const char *const *one = kinds; *one; one++)
+		snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s%s", *known ? ", " : "", *one);
+	return options_error(
+		command, "--exit-on: '%.*s' is not a kind that this version raises (%s)", (int)n, kind, known);
+}
+
 static int check_exit_on(const struct command *command, const char *list) {
 	while (list) {
 		const char *comma = strchrnul(list, ',');
@@ -84,8 +96,7 @@ static int check_exit_on(const struct command *command, const char *list) {
 			known |= strlen(*kind) == (size_t)(comma - list) &&
 				!strncmp(*kind, list, (size_t)(comma - list));
 		if (!known)
-			return options_error(command, "--exit-on: '%.*s' is not a kind that this version raises (%s)",
-				(int)(comma - list), list, kinds[0]);
+			return unknown_kind(command, list, (size_t)(comma - list));
 		list = *comma ? comma + 1 : NULL;
 	}
 	return -1;
@@ -110,6 +121,21 @@ static int expand_spike(const struct command *command, struct watch_args *args, 
 	snprintf(buf[1], sizeof(buf[1]), "spiking-thread.for=%s", colon + 1);
 	args->settings.items[args->settings.n++] = buf[0];
 	args->settings.items[args->settings.n++] = buf[1];
+	return -1;
+}
+
+/* --hang-after D is short for a setting, whose text goes into buf. Return: -1 go on; an exit status. */
+static int expand_hang(const struct command *command, struct watch_args *args, char buf[64]) {
+	uint64_t ns;
+
+	if (!args->hang)
+		return -1;
+	if (strlen(args->hang) > 32 || parse_duration(args->hang, &ns) || !ns)
+		return options_error(command, "--hang-after: '%s' is not a duration", args->hang);
+	if (args->settings.n + 1 > STRING_LIST_MAX)
+		return options_error(command, "--set: given too often");
+	snprintf(buf, 64, "hang.after=%s", args->hang);
+	args->settings.items[args->settings.n++] = buf;
 	return -1;
 }
 
@@ -161,7 +187,7 @@ static int watch_all(struct watch_args *args, const struct program *program) {
 static int run(const struct command *command, int argc, char **argv) {
 	struct watch_args args = { .watch = { .rate_hz = 20, .interval_ns = NS_PER_SEC } };
 	struct program program = { 0 };
-	char spike[2][64];
+	char spike[2][64], hang[64];
 	char **rest;
 	int r = options_parse(command, argc, argv, &args, &rest);
 
@@ -169,6 +195,8 @@ static int run(const struct command *command, int argc, char **argv) {
 		r = check_args(command, &args, rest[0]);
 	if (r < 0)
 		r = expand_spike(command, &args, spike);
+	if (r < 0)
+		r = expand_hang(command, &args, hang);
 	if (r >= 0)
 		return r;
 	if (rest[0]) {

@@ -27,13 +27,13 @@ _pyspyd() {
 	-o | --output) COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	-f | --format) COMPREPLY=($(compgen -W "svg collapsed speedscope pprof" -- "$cur")); return ;;
 	-m | --mode) COMPREPLY=($(compgen -W "wall cpu gil" -- "$cur")); return ;;
-	--exit-on) COMPREPLY=($(compgen -W "spiking-thread" -- "$cur")); return ;;
+	--exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state" -- "$cur")); return ;;
 	-d | --duration | -i | --interval) COMPREPLY=($(compgen -W "10s 1m 10m 1h" -- "$cur")); return ;;
-	-n | --name | -r | --rate | --spike | --set) return ;;
+	-n | --name | -r | --rate | --spike | --hang-after | --set) return ;;
 	esac
 
 	case ${COMP_WORDS[1]} in
-	watch) options="--pid --name --all --children --duration --interval --rate --json --exit-on --spike --set --help" ;;
+	watch) options="--pid --name --all --children --duration --interval --rate --json --exit-on --spike --hang-after --set --help" ;;
 	dump) options="--pid --locals --unmask --json --blocking --help" ;;
 	record) options="--pid --output --duration --rate --format --mode --children --threads --blocking --help" ;;
 	ps) options="--json --help" ;;

@@ -21,8 +21,9 @@ complete -c pyspyd -n '__fish_seen_subcommand_from dump' -a "$pids"
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s n -l name -x -d 'Those whose command line matches'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s a -l all -d 'Every Python process here'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s i -l interval -x -d 'Between two reports'
-complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l exit-on -x -a spiking-thread -d 'End with status 10 at such a finding'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l exit-on -x -a 'spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state' -d 'End with status 10 at such a finding'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l spike -x -d 'What counts as a spinning thread'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l hang-after -x -d 'How long no thread has run in a hang'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l set -x -d 'A setting of a detector'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from watch record' -s c -l children -d 'Descendants too'
