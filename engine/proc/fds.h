@@ -28,13 +28,14 @@ struct proc_fd {
 	enum fd_kind kind;
 	bool read, write; /* as it was opened */
 	uint64_t inode;   /* of a pipe (named ones too), a socket or a file */
-	uint64_t dev;
-	pid_t pid;    /* of a pidfd */
+	uint64_t dev; /* as stat has it, of what has a name in a file system; 0 of the kernel's own pipes and sockets */
+	pid_t pid;    /* of a pidfd; -1: it has been waited for; 0 unknown */
 	char *target; /* as the kernel shows it: "pipe:[123]", "/tmp/x", "socket:[5]" */
 };
 typedef VEC(struct proc_fd) proc_fd_vec;
 
-/* One descriptor. Return: 0 (free with proc_fd_deinit); -ENOENT: not open; PROC_E_GONE; -EACCES. */
+/* One descriptor. Return: 0 (free with proc_fd_deinit); -ENOENT: not open; -EAGAIN: another one at each look;
+ * PROC_E_GONE; -EACCES. */
 int proc_fd_read(const struct proc *proc, int fd, struct proc_fd *ret_fd);
 void proc_fd_deinit(struct proc_fd *fd);
 
@@ -47,7 +48,7 @@ void proc_fds_free(proc_fd_vec *fds);
 typedef VEC(int) int_vec;
 int proc_epoll_read(const struct proc *proc, int epoll_fd, size_t max, int_vec *ret_fds);
 
-/* Whether a timerfd is armed. */
+/* Whether a timerfd is armed, or has fired and was not read since. Return: 0; PROC_E_GONE; -ENOENT: no timerfd. */
 int proc_timerfd_armed(const struct proc *proc, int fd, bool *ret_armed);
 
 /* A socket, by its inode, as the network namespace of the process shows it. */
@@ -68,6 +69,7 @@ struct fd_owner {
 	pid_t pid;
 	int fd;
 	bool read, write;
+	uint64_t dev; /* as in struct proc_fd: a named FIFO may have the inode number of a pipe */
 };
 struct fd_table {
 	VEC(struct fd_owner) owners;
@@ -98,9 +100,11 @@ typedef VEC(struct file_lock) file_lock_vec;
 int file_locks_parse(const char *text, size_t len, file_lock_vec *ret_locks); /* pure */
 int file_locks_read(const char *root, file_lock_vec *ret_locks);
 
-/* Signals that a process catches (SigCgt of status), a bit each (bit n - 1 for signal n); whether it has children. */
+/* Signals that a process catches (SigCgt of status), a bit each (bit n - 1 for signal n). */
 int proc_caught_signals(const struct proc *proc, uint64_t *ret_mask);
-int proc_children(const char *root, pid_t pid, pid_vec *ret_pids); /* direct ones, zombies included */
+
+/* Its children, direct ones, zombies included, ascending. Return: 0; PROC_E_GONE; negative errno. */
+int proc_children(const char *root, pid_t pid, pid_vec *ret_pids);
 
 /* Where a shared futex word really is: the file and offset behind the address. Return: 0; -ENOENT: not in a shared
  * mapping; PROC_E_GONE. */

@@ -14,7 +14,7 @@ enum sleep_call {
 	SLEEP_WRITE,   /* write, writev, sendto, sendmsg, sendfile */
 	SLEEP_ACCEPT,
 	SLEEP_CONNECT,
-	SLEEP_POLL, /* poll, ppoll, select, pselect6 */
+	SLEEP_POLL, /* poll, ppoll, select, pselect6; also a restarted poll */
 	SLEEP_EPOLL,
 	SLEEP_WAIT,   /* wait4, waitid */
 	SLEEP_FLOCK,  /* flock */
@@ -30,16 +30,17 @@ struct proc_sleep {
 	int64_t number;   /* of the system call; -1: none (blocked elsewhere in the kernel, or running) */
 	uint64_t args[6]; /* as the kernel shows them */
 	uint64_t sp, pc;
-	int fd;         /* READ, WRITE, ACCEPT, CONNECT, EPOLL, FLOCK, FCNTL; else -1 */
-	raddr address;  /* FUTEX: the word; POLL: the array or the sets; FCNTL: the struct flock; OPEN: the path */
-	uint64_t count; /* POLL: descriptors */
-	bool is_select; /* POLL: three bit sets of `count` bits at args 1 to 3, rather than an array of pollfd */
-	bool shared;    /* FUTEX: not private to the process */
-	bool timed;     /* it ends by itself */
-	raddr timeout;  /* where a struct timespec with it lies, 0 where it is in milliseconds below or there is none */
+	int fd;             /* READ, WRITE, ACCEPT, CONNECT, EPOLL, FLOCK, FCNTL; else -1 */
+	raddr address;      /* FUTEX: the word; POLL: the array or the sets; FCNTL: the struct flock; OPEN: the path */
+	uint64_t count;     /* POLL: descriptors */
+	bool is_select;     /* POLL: three bit sets of `count` bits at args 1 to 3, rather than an array of pollfd */
+	bool shared;        /* FUTEX: not private to the process */
+	bool timed;         /* it ends by itself */
+	raddr timeout;      /* where a struct timespec with it lies (select, not pselect6: a timeval), 0 where it is in
+			       milliseconds below or there is none */
 	int64_t timeout_ms; /* POLL, EPOLL: -1 none or not told here */
-	int64_t wait_id;    /* WAIT: > 0 a process, -1 any child, else a process group negated; waitid: by its idtype,
-			       P_PIDFD: fd is set */
+	int64_t wait_id;    /* WAIT: > 0 a process, -1 any child, 0 the caller's group, else a process group negated;
+			       waitid: by its idtype, P_PIDFD: fd is set and this is 0 */
 };
 
 /* Pure. Return: 0; -EINVAL. */
