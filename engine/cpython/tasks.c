@@ -26,6 +26,7 @@
 #define COROUTINES_MAX (1U << 20) /* of all chains together */
 #define CHAIN_MAX LIMIT_FRAMES    /* coroutines of one chain that are walked */
 #define TYPE_NAME_BYTES 64
+#define TRIES 3 /* at a list or set that changes while it is read */
 
 struct collector {
 	const struct py_runtime *rt;
@@ -189,8 +190,8 @@ static int add_task(struct collector *c, raddr object) {
 	return add_pending(c, object, &head);
 }
 
-/* A list that changes under us ends where its back pointer does not fit; the tasks met so far are good. */
-static int walk_list(struct collector *c, raddr head) {
+/* Return: 0; PY_E_TORN: a back pointer does not fit, so the list changed under us; MEM_E_*; negative errno. */
+static int walk_list_once(struct collector *c, raddr head) {
 	const struct py_reader *py = &c->rt->reader;
 	struct {
 		uint64_t next, previous;
@@ -201,17 +202,25 @@ static int walk_list(struct collector *c, raddr head) {
 	while (!r && node.next && node.next != head) {
 		raddr from = at;
 
-		if (c->nodes++ >= NODES_MAX) {
-			c->cut = true;
-			return 0;
-		}
+		if (c->nodes++ >= NODES_MAX)
+			return PY_E_TRUNCATED;
 		at = node.next;
 		r = mem_read(py->mem, at, &node, sizeof(node));
 		if (!r && node.previous != from)
-			return 0;
+			r = PY_E_TORN;
 		if (!r)
 			r = add_task(c, at - py->layout.task_node);
 	}
+	return r;
+}
+
+/* The tasks met so far are good, and are not added again. */
+static int walk_list(struct collector *c, raddr head) {
+	int r = PY_E_TORN;
+
+	for (int i = 0; i < TRIES && (r == PY_E_TORN || r == MEM_E_FAULT); i++)
+		r = walk_list_once(c, head);
+	c->cut = c->cut || r;
 	return asyncio_is_fatal(r) ? r : 0;
 }
 
@@ -220,23 +229,23 @@ static int add_set(struct collector *c, raddr set, bool weak) {
 	const struct py_reader *py = &c->rt->reader;
 	_free_ raddr *items = calloc(NODES_MAX, sizeof(*items));
 	size_t n = 0;
-	int r = items ? py_set_read(py, set, items, NODES_MAX, &n) : -ENOMEM;
+	int r = items ? MEM_E_FAULT : -ENOMEM;
 
-	if (r == PY_E_TRUNCATED) {
-		c->cut = true;
-		r = 0;
-	}
-	for (size_t i = 0; !r && i < min_of(n, (size_t)NODES_MAX) && !c->cut; i++) {
+	for (int i = 0; i < TRIES && r == MEM_E_FAULT; i++)
+		r = py_set_read(py, set, items, NODES_MAX, &n);
+	c->cut = c->cut || r;
+	if (r && r != PY_E_TRUNCATED)
+		return r;
+	r = 0;
+	for (size_t i = 0; !asyncio_is_fatal(r) && r != PY_E_TRUNCATED && i < min_of(n, (size_t)NODES_MAX); i++) {
 		raddr object = items[i];
 
 		/* CPython Include/cpython/weakrefobject.h: wr_object is the first member */
 		r = weak ? mem_read_u64(py->mem, items[i] + py->layout.object_size, &object) : 0;
 		if (!r)
 			r = add_task(c, object);
-		if (!asyncio_is_fatal(r))
-			r = 0;
 	}
-	return asyncio_is_fatal(r) ? r : 0;
+	return r;
 }
 
 static int add_sets_of_interp(struct collector *c, raddr interp) {

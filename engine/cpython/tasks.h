@@ -53,7 +53,8 @@ int py_loops_read(const struct py_runtime *rt, struct py_code_cache *codes, cons
 	size_t threads_n, uint64_t now_mono_ns, py_loop_vec *ret_loops);
 
 /* All pending tasks, at most `max`: from the lists of 3.14+, before that from asyncio.tasks. Also those whose type is a
- * Python class (asyncio.tasks._PyTask). Return: 0; PY_E_TRUNCATED (there are more); MEM_E_*; -ENOMEM. */
+ * Python class (asyncio.tasks._PyTask). Return: 0; PY_E_TRUNCATED (there are more than the *ret_tasks that were read);
+ * MEM_E_*; -ENOMEM. */
 int py_tasks_read(const struct py_runtime *rt, const struct py_thread *threads, size_t threads_n, size_t max,
 	py_task_vec *ret_tasks);
 void py_tasks_free(py_task_vec *tasks);
@@ -68,7 +69,9 @@ struct py_future {
 int py_future_read(const struct py_runtime *rt, raddr object, struct py_future *ret_future);
 
 /* Which asyncio primitive a task's innermost frames wait in: asyncio.Lock, Semaphore, Condition, Event, Queue, Barrier:
- * the object ("self" of the frame of asyncio/locks.py, queues.py …) and its type's name. Return: 0; PY_E_TYPE: none. */
+ * the object ("self" of the frame of asyncio/locks.py, queues.py) and its type's name; also TaskGroup (taskgroups.py),
+ * which waits for its tasks. Of a Barrier or a Queue's join the whole, not the Condition or Event in it. Return: 0;
+ * PY_E_TYPE: none; MEM_E_*; -ENOMEM. */
 int py_task_primitive(const struct py_runtime *rt, struct py_code_cache *codes, const struct py_task *task,
 	raddr *ret_object, char *type, size_t type_size);
 
