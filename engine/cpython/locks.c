@@ -32,16 +32,27 @@
 static const struct lock_type {
 	const char *name;
 	enum py_lock_kind kind;
+	size_t forms[2]; /* bytes behind the object's head, over a semaphore and with a mutex, where that tells */
 } lock_types[] = {
-	{ "_thread.lock", PY_LOCK },
-	{ "_thread.RLock", PY_RLOCK },
-	{ "_multiprocessing.SemLock", PY_SEMLOCK },
-	{ "_io.BufferedReader", PY_BUFFERED },
-	{ "_io.BufferedWriter", PY_BUFFERED },
-	{ "_io.BufferedRandom", PY_BUFFERED },
+	{ "_thread.lock", PY_LOCK, { LOCK_SEM_BYTES, LOCK_MUTEX_BYTES } },
+	{ "_thread.RLock", PY_RLOCK, { RLOCK_SEM_BYTES, RLOCK_MUTEX_BYTES } },
+	{ "_multiprocessing.SemLock", PY_SEMLOCK, { 0 } },
+	{ "_io.BufferedReader", PY_BUFFERED, { 0 } },
+	{ "_io.BufferedWriter", PY_BUFFERED, { 0 } },
+	{ "_io.BufferedRandom", PY_BUFFERED, { 0 } },
 };
 
 #define TYPE_NAME_BYTES 32
+
+static bool type_is(const struct py_reader *py, const struct type_head *type, size_t behind_head) {
+	return type->basicsize == (int64_t)(py->layout.object_size + behind_head);
+}
+
+static bool has_parking(const struct py_reader *py) {
+	const struct layout *l = &py->layout;
+
+	return layout_has(l->wait_entry_addr) && layout_has(l->wait_entry_sema) && layout_has(l->wait_entry_node);
+}
 
 /* Return: 0; PY_E_TYPE: no lock's; MEM_E_*. */
 static int lock_type_of(
@@ -54,9 +65,14 @@ static int lock_type_of(
 	if (r)
 		return r;
 	for (size_t i = 0; i < ARRAY_SIZE(lock_types); i++) {
-		if (strcmp(lock_types[i].name, name) != 0)
+		const struct lock_type *known = &lock_types[i];
+
+		if (strcmp(known->name, name) != 0)
 			continue;
-		*ret_kind = lock_types[i].kind;
+		if (known->forms[0] && !type_is(py, ret_head, known->forms[0]) &&
+			!(has_parking(py) && type_is(py, ret_head, known->forms[1])))
+			return PY_E_TYPE;
+		*ret_kind = known->kind;
 		return 0;
 	}
 	return PY_E_TYPE;
@@ -78,10 +94,6 @@ static uint32_t object_u32(const struct object_head *head, uint32_t offset) {
 	return peek_u32(head->bytes, head->len, offset);
 }
 
-static bool type_is(const struct py_reader *py, const struct type_head *type, size_t behind_head) {
-	return type->basicsize == (int64_t)(py->layout.object_size + behind_head);
-}
-
 /* The mutex follows the object's head, which rows of builds without one do not tell. */
 static uint32_t mutex_offset(const struct py_reader *py, uint32_t measured) {
 	return layout_has(measured) ? measured : py->layout.object_size;
@@ -98,7 +110,7 @@ static int lock_read(const struct py_reader *py, const struct object_head *head,
 		lock->locked = object_u8(head, mutex) & MUTEX_LOCKED;
 		return 0;
 	}
-	if (!type_is(py, type, LOCK_SEM_BYTES) || !layout_has(l->lock_sem) || !layout_has(l->lock_locked))
+	if (!layout_has(l->lock_sem) || !layout_has(l->lock_locked))
 		return PY_E_TYPE;
 	lock->word = object_u64(head, l->lock_sem);
 	lock->locked = object_u8(head, l->lock_locked);
@@ -120,7 +132,7 @@ static int rlock_read(const struct py_reader *py, const struct object_head *head
 		lock->word = head->addr + mutex;
 		lock->locked = object_u8(head, mutex) & MUTEX_LOCKED;
 		lock->count += lock->locked;
-	} else if (type_is(py, type, RLOCK_SEM_BYTES) && layout_has(l->rlock_sem)) {
+	} else if (layout_has(l->rlock_sem)) {
 		lock->word = object_u64(head, l->rlock_sem);
 		lock->locked = lock->count > 0;
 	} else {
@@ -229,8 +241,7 @@ static int parked_at(const struct py_reader *py, raddr futex, raddr *ret_address
 	int r;
 
 	*ret_address = 0;
-	if (!layout_has(l->wait_entry_sema) || !layout_has(l->wait_entry_addr) || !layout_has(l->wait_entry_node) ||
-		futex < l->wait_entry_sema)
+	if (!has_parking(py) || futex < l->wait_entry_sema)
 		return 0;
 	r = mem_read_u64(py->mem, entry + l->wait_entry_addr, &address);
 	if (r || !may_be_address(address))
@@ -327,7 +338,8 @@ static bool mutex_is_held(const struct native_mutex *mutex) {
 
 	if (mutex->owner <= 0 || mutex->owner > TID_MAX || !mutex->nusers || mutex->nusers > NUSERS_MAX)
 		return false;
-	if (mutex->kind & ~(MUTEX_KIND_MASK | MUTEX_KIND_FLAGS) || recursive != (mutex->count > 0))
+	/* robust ones count to 1 without being recursive */
+	if (mutex->kind & ~(MUTEX_KIND_MASK | MUTEX_KIND_FLAGS) || (recursive ? !mutex->count : mutex->count > 1))
 		return false;
 	if (mutex->kind & MUTEX_KIND_BY_TID)
 		return (mutex->lock & MUTEX_TID_MASK) == (uint32_t)mutex->owner;
