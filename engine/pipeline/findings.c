@@ -7,6 +7,7 @@
 #include "engine/base/clock.h"
 #include "engine/detect/detect.h"
 #include "engine/finding/lifecycle.h"
+#include "engine/pipeline/waiting.h"
 
 #define STACK_PERCENT 10.0 /* threads that are as busy as that get their stacks */
 
@@ -20,6 +21,8 @@ struct findings {
 	struct recorder *const *recorder;
 	struct detect_config config;
 	detect_verdicts verdicts;
+	const pid_t *watched; /* of this interval; borrowed */
+	size_t watched_n;
 	char host[65];
 };
 
@@ -146,6 +149,7 @@ static struct detect_thread describe(const struct watched *watched, const struct
 static int build_input(const struct findings *findings, const struct watched *watched, struct input *input) {
 	const struct profile *profile = recorder_profile(*findings->recorder);
 	uint64_t every = findings->options->interval_ns;
+	struct waited_gil gil;
 	int r = 0;
 
 	input->stacks = calloc(watched->threads.n + 1, sizeof(*input->stacks));
@@ -160,11 +164,15 @@ static int build_input(const struct findings *findings, const struct watched *wa
 		if (!r)
 			r = vec_push(&input->threads, thread);
 	}
+	gil = waited_gil(watched);
 	input->process = (struct detect_process){
 		.threads = input->threads.items,
 		.threads_n = input->threads.n,
 		.period_ns = every ? every : NS_PER_SEC,
-		.gil_switches_per_s = -1,
+		.gil_switches_per_s = gil.switches_per_s,
+		.gil_holder = gil.holder,
+		.gil_held_ns = gil.held_ns,
+		.gil_waiters = gil.waiters,
 	};
 	return r;
 }
@@ -208,6 +216,25 @@ static int detection_of(struct watched *watched, struct detection **ret_detectio
 	return r;
 }
 
+void findings_watch(struct findings *findings, const pid_t *pids, size_t n) {
+	findings->watched = pids;
+	findings->watched_n = n;
+}
+
+static int decide(struct findings *findings, const struct watched *watched, const struct input *input,
+	struct detect_set *set, uint64_t now_ns) {
+	struct detect_input detect = {
+		.now_ns = now_ns,
+		.process = &input->process,
+		.pid = watched->target->proc.pid,
+		.watched = findings->watched,
+		.watched_n = findings->watched_n,
+	};
+
+	detect.waits = waited_graph(watched, &detect.alive);
+	return detect_set_decide(set, &findings->config, &detect, &findings->verdicts);
+}
+
 int findings_feed(struct findings *findings, struct watched *watched, uint64_t now_ns) {
 	struct input input = { 0 };
 	struct finding_context context;
@@ -220,8 +247,7 @@ int findings_feed(struct findings *findings, struct watched *watched, uint64_t n
 	r = build_input(findings, watched, &input);
 	recorder_unlock(*findings->recorder);
 	if (!r)
-		r = detect_set_decide(detection->set, &findings->config,
-			&(struct detect_input){ .now_ns = now_ns, .process = &input.process }, &findings->verdicts);
+		r = decide(findings, watched, &input, detection->set, now_ns);
 	if (!r) {
 		context = context_of(findings, watched, now_ns);
 		r = lifecycle_apply(detection->lifecycle, &context, &findings->verdicts, on_event,

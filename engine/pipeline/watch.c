@@ -6,6 +6,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/strbuf.h"
 #include "engine/pipeline/findings.h"
+#include "engine/pipeline/waiting.h"
 #include "engine/pipeline/watched.h"
 #include <errno.h>
 #include <regex.h>
@@ -22,7 +23,9 @@ struct watch {
 	const struct pyspyd_watch_options *options;
 	struct recorder *recorder;
 	struct findings *findings;
+	struct waiting *waiting;
 	VEC(struct watched *) watched;
+	pid_vec pids; /* of this interval */
 	regex_t regex;
 	struct map not_python; /* pid and start time of processes that were looked at in vain */
 	uint64_t searched_ns;
@@ -142,7 +145,17 @@ static int update(struct watch *watch, struct watched *watched, uint64_t now_ns)
 	pthread_mutex_lock(&watched->target->lock);
 	sampler_flush(recorder_sampler(watch->recorder), watched->target);
 	pthread_mutex_unlock(&watched->target->lock);
-	return findings_feed(watch->findings, watched, now_ns);
+	return vec_push(&watch->pids, watched->target->proc.pid);
+}
+
+static int detect(struct watch *watch, uint64_t now_ns) {
+	int r = waiting_interval(watch->waiting, watch->watched.items, watch->watched.n, now_ns);
+
+	findings_watch(watch->findings, watch->pids.items, watch->pids.n);
+	for (size_t i = 0; !r && i < watch->watched.n; i++)
+		if (!watch->watched.items[i]->ended)
+			r = findings_feed(watch->findings, watch->watched.items[i], now_ns);
+	return r;
 }
 
 static int report(struct watch *watch) {
@@ -179,6 +192,7 @@ static void drop_ended(struct watch *watch) {
 			watch->watched.items[kept++] = watched;
 			continue;
 		}
+		waiting_forget(watch->waiting, watched);
 		recorder_drop(watch->recorder, watched->target);
 		findings_forget(watched);
 		watched_free(watched);
@@ -196,8 +210,11 @@ static size_t count_alive(const struct watch *watch) {
 
 /* A long watch of a program that makes code all the time would grow without end. */
 static int start_anew(struct watch *watch) {
-	int r = recorder_forget(watch->recorder);
+	int r;
 
+	vec_foreach (watched, &watch->watched)
+		waiting_forget(watch->waiting, *watched);
+	r = recorder_forget(watch->recorder);
 	if (r)
 		return r;
 	recorder_lock(watch->recorder);
@@ -212,8 +229,11 @@ static int start_anew(struct watch *watch) {
 static int interval(struct watch *watch, uint64_t now_ns) {
 	int r = adopt_new(watch);
 
+	watch->pids.n = 0;
 	for (size_t i = 0; !r && i < watch->watched.n; i++)
 		r = update(watch, watch->watched.items[i], now_ns);
+	if (!r)
+		r = detect(watch, now_ns);
 	if (!r)
 		r = report(watch);
 	if (!r)
@@ -232,6 +252,7 @@ static bool wait_until(struct watch *watch, uint64_t until_ns) {
 	while (alive && (now = clock_mono_ns()) < until_ns && !(options->stop && *options->stop)) {
 		nanosleep(&(struct timespec){ .tv_nsec = (long)min_of(until_ns - now, TEND_NS) }, NULL);
 		alive = recorder_tend(watch->recorder, options->children);
+		waiting_tend(watch->waiting, watch->watched.items, watch->watched.n, clock_boot_ns());
 		if (!options->pid)
 			alive = 1; /* others may come */
 	}
@@ -279,6 +300,8 @@ static int start(struct watch *watch, struct err *err) {
 		return err_set(err, PYSPYD_E_USAGE, "'%s' is not a regular expression", options->name_regex);
 	r = findings_new(options, &watch->recorder, &watch->findings, err);
 	if (!r)
+		r = waiting_new(&watch->waiting);
+	if (!r)
 		r = recorder_new(&recorder, &watch->recorder);
 	if (!r && options->pid)
 		r = recorder_add(watch->recorder, options->pid, STARTING_WAIT_NS, NULL, err);
@@ -297,12 +320,16 @@ int pyspyd_watch(const struct pyspyd_watch_options *options, struct err *err) {
 		r = run(&watch);
 	if (r == PYSPYD_E_GONE && (!err || !err->text[0]))
 		err_set(err, r, "process %d has ended", (int)options->pid);
+	vec_foreach (watched, &watch.watched)
+		waiting_forget(watch.waiting, *watched);
+	waiting_free(watch.waiting);
 	recorder_free(watch.recorder);
 	vec_foreach (watched, &watch.watched) {
 		findings_forget(*watched);
 		watched_free(*watched);
 	}
 	vec_free(&watch.watched);
+	vec_free(&watch.pids);
 	findings_free(watch.findings);
 	map_deinit(&watch.not_python);
 	if (options->name_regex)

@@ -124,7 +124,7 @@ struct pyspyd_waits {
 struct pyspyd_waits_options {
 	bool tasks;              /* asyncio tasks too, also those that nobody is stuck for */
 	uint64_t between_ns;     /* looks twice, that far apart, so that what moved is told from what stands; 0: once */
-	const char *const *park; /* NULL-terminated "MODULE:QUALNAME[=WORDS]": further points where programs wait for
+	const char *const *park; /* NULL-terminated "MODULE:QUALNAME": further points where programs wait for
 				    work; may be NULL */
 };
 

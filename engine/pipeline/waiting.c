@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/* When the wait graphs of a watch are looked at: at every interval while that takes at most a hundredth of one CPU,
+ * more seldom beyond. The GIL's holder is followed more often, since one that keeps it for a second is a fault already.
+ */
+#include "engine/pipeline/waiting.h"
+
+#include "engine/base/clock.h"
+#include "engine/proc/sleep.h"
+#include "engine/waits/graph.h"
+#include "engine/waits/look.h"
+
+#define SHARE_MAX 100 /* one part in so many of a CPU */
+#define PAUSE_MAX_NS (30 * NS_PER_SEC)
+#define GILS_AT_ONCE 16 /* processes whose GIL is read at one time */
+#define WORTH_COUNTING_NS (300 * NS_PER_MS)
+#define WAITERS_LOOKED_AT 64
+
+struct waiting {
+	struct wait_looker *looker;
+	uint64_t next_ns;
+	size_t turn; /* of the GILs */
+};
+
+struct gil_watch {
+	raddr holder; /* thread state */
+	uint64_t switches, since_ns;
+	uint64_t interval_switches, interval_ns; /* as of the interval before */
+	struct waited_gil longest;               /* in this interval */
+	struct waited_gil told;                  /* in the last one */
+};
+
+struct watched_waits { /* of one process */
+	struct pyspyd_waits *before, *now;
+	bool *alive;
+	bool fresh; /* `now` is of this interval */
+	struct gil_watch gil;
+};
+
+int waiting_new(struct waiting **ret_waiting) {
+	struct waiting *waiting = calloc(1, sizeof(*waiting));
+	int r = waiting ? wait_looker_new(NULL, &waiting->looker, NULL) : -ENOMEM;
+
+	if (r)
+		waiting_free(waiting);
+	else
+		*ret_waiting = waiting;
+	return r;
+}
+
+void waiting_free(struct waiting *waiting) {
+	if (!waiting)
+		return;
+	wait_looker_free(waiting->looker);
+	free(waiting);
+}
+
+static struct watched_waits *waits_of(struct watched *watched) {
+	if (!watched->waits)
+		watched->waits = calloc(1, sizeof(struct watched_waits));
+	return watched->waits;
+}
+
+void waiting_forget(struct waiting *waiting, struct watched *watched) {
+	struct watched_waits *waits = watched->waits;
+
+	if (waiting)
+		wait_looker_forget(waiting->looker, watched->target);
+	if (!waits)
+		return;
+	pyspyd_waits_free(waits->before);
+	pyspyd_waits_free(waits->now);
+	free(waits->alive);
+	free(waits);
+	watched->waits = NULL;
+}
+
+/* the GIL */
+
+static bool sleeps_in(const struct sample_target *target, pid_t tid, const struct py_interp_view *view) {
+	uint32_t size = target->rt.reader.layout.gil_size;
+	struct proc_sleep sleep;
+
+	return view->gil && layout_has(size) && !proc_sleep_read(&target->proc, tid, &sleep) &&
+		sleep.call == SLEEP_FUTEX && sleep.address >= view->gil && sleep.address - view->gil < size;
+}
+
+static uint32_t count_waiters(const struct sample_target *target, const struct py_interp_view *view) {
+	uint32_t n = 0;
+
+	for (size_t i = 0; i < min_of(target->threads.n, (size_t)WAITERS_LOOKED_AT); i++)
+		n += sleeps_in(target, target->threads.items[i]->py.tid, view);
+	return n;
+}
+
+static pid_t holder_tid(const struct sample_target *target, raddr tstate) {
+	vec_foreach (thread, &target->threads)
+		if ((*thread)->py.tstate == tstate)
+			return (*thread)->py.tid;
+	return 0;
+}
+
+static void follow(
+	struct gil_watch *gil, const struct sample_target *target, const struct py_interp_view *view, uint64_t now_ns) {
+	uint64_t held;
+
+	if (!view->gil_holder || view->gil_holder != gil->holder || view->gil_switches != gil->switches) {
+		gil->holder = view->gil_holder;
+		gil->switches = view->gil_switches;
+		gil->since_ns = now_ns;
+		return;
+	}
+	held = now_ns - gil->since_ns;
+	if (held < WORTH_COUNTING_NS || held < gil->longest.held_ns)
+		return;
+	gil->longest.waiters = max_of(gil->longest.waiters, count_waiters(target, view));
+	gil->longest.held_ns = held;
+	gil->longest.holder = holder_tid(target, view->gil_holder);
+}
+
+/* The main interpreter's: others share it, unless they were made to have their own. */
+static void tend_one(struct watched *watched, uint64_t now_ns) {
+	struct sample_target *target = watched->target;
+	struct watched_waits *waits = waits_of(watched);
+	py_interp_vec interps = { 0 };
+	struct py_interp_view view;
+	int r;
+
+	if (!waits || watched->ended)
+		return;
+	pthread_mutex_lock(&target->lock);
+	r = py_interps_read(&target->rt, &interps);
+	if (!r && interps.n)
+		r = py_interp_view(&target->rt, interps.items[interps.n - 1].addr, &view);
+	if (!r && interps.n && view.gil_known)
+		follow(&waits->gil, target, &view, now_ns);
+	pthread_mutex_unlock(&target->lock);
+	vec_free(&interps);
+}
+
+void waiting_tend(struct waiting *waiting, struct watched *const *watched, size_t n, uint64_t now_ns) {
+	for (size_t i = 0; i < min_of(n, (size_t)GILS_AT_ONCE); i++)
+		tend_one(watched[waiting->turn++ % n], now_ns);
+}
+
+/* A hold that goes on stays the longest one of the next interval too. */
+static void turn_gil(struct gil_watch *gil, uint64_t now_ns) {
+	gil->told = gil->longest;
+	gil->told.switches_per_s = -1;
+	if (gil->interval_ns && now_ns > gil->interval_ns && gil->switches >= gil->interval_switches)
+		gil->told.switches_per_s =
+			(double)(gil->switches - gil->interval_switches) * 1e9 / (double)(now_ns - gil->interval_ns);
+	gil->interval_switches = gil->switches;
+	gil->interval_ns = now_ns;
+	gil->longest = (struct waited_gil){ 0 };
+}
+
+struct waited_gil waited_gil(const struct watched *watched) {
+	const struct watched_waits *waits = watched->waits;
+
+	return waits ? waits->gil.told : (struct waited_gil){ .switches_per_s = -1 };
+}
+
+/* the graph */
+
+static int look(struct waiting *waiting, struct watched *watched, struct watched_waits *waits) {
+	struct pyspyd_waits *now = NULL;
+	bool *alive = NULL;
+	int r;
+
+	if (watched->ended)
+		return 0;
+	r = wait_look(waiting->looker, watched->target, false, &now);
+	if (!r) {
+		waits_confirm(waits->now, now);
+		r = waits_alive(waits->now, now, &alive);
+	}
+	if (r) {
+		pyspyd_waits_free(now);
+		return r == -ENOMEM ? r : 0;
+	}
+	pyspyd_waits_free(waits->before);
+	waits->before = waits->now;
+	waits->now = now;
+	free(waits->alive);
+	waits->alive = alive;
+	waits->fresh = true;
+	return 0;
+}
+
+int waiting_interval(struct waiting *waiting, struct watched *const *watched, size_t n, uint64_t now_ns) {
+	bool due = now_ns >= waiting->next_ns;
+	uint64_t began = clock_mono_ns();
+	int r = 0;
+
+	for (size_t i = 0; !r && i < n; i++) {
+		struct watched_waits *waits = waits_of(watched[i]);
+
+		if (!waits)
+			return -ENOMEM;
+		waits->fresh = false;
+		turn_gil(&waits->gil, now_ns);
+		if (due)
+			r = look(waiting, watched[i], waits);
+	}
+	if (due)
+		waiting->next_ns = now_ns + min_of((clock_mono_ns() - began) * SHARE_MAX, (uint64_t)PAUSE_MAX_NS);
+	return r;
+}
+
+const struct pyspyd_waits *waited_graph(const struct watched *watched, const bool **ret_alive) {
+	const struct watched_waits *waits = watched->waits;
+
+	if (!waits || !waits->fresh)
+		return NULL;
+	*ret_alive = waits->alive;
+	return waits->now;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/* pyspyd_waits_look: attach, look once or twice, describe the process. */
+#include "pyspyd/waits.h"
+
+#include "engine/base/clock.h"
+#include "engine/pipeline/describe.h"
+#include "engine/waits/graph.h"
+#include "engine/waits/look.h"
+#include <time.h>
+
+#define STARTING_WAIT_NS (2 * NS_PER_SEC)
+
+static int look(struct wait_looker *looker, struct sample_target *target, bool tasks, struct pyspyd_waits **ret_waits) {
+	int r = sample_target_refresh(target, NULL, NULL);
+
+	if (r == MEM_E_GONE)
+		return PYSPYD_E_GONE;
+	return wait_look(looker, target, tasks, ret_waits); /* threads of before serve where the list was torn */
+}
+
+static void sleep_ns(uint64_t ns) {
+	nanosleep(&(struct timespec){ .tv_sec = (time_t)(ns / NS_PER_SEC), .tv_nsec = (long)(ns % NS_PER_SEC) }, NULL);
+}
+
+static int run(struct wait_looker *looker, struct sample_target *target, const struct pyspyd_waits_options *options,
+	struct pyspyd_waits **ret_waits) {
+	struct pyspyd_waits *before = NULL, *now = NULL;
+	int r = look(looker, target, options->tasks, &now);
+
+	if (!r && options->between_ns) {
+		before = now;
+		now = NULL;
+		sleep_ns(options->between_ns);
+		r = look(looker, target, options->tasks, &now);
+	}
+	if (!r) {
+		waits_confirm(before, now);
+		r = describe_process(&target->proc, target->rt.version, &now->process);
+	}
+	pyspyd_waits_free(before);
+	if (r)
+		pyspyd_waits_free(now);
+	else
+		*ret_waits = now;
+	return r;
+}
+
+int pyspyd_waits_look(
+	pid_t pid, const struct pyspyd_waits_options *options, struct pyspyd_waits **ret_waits, struct err *err) {
+	struct sample_target *target = NULL;
+	struct wait_looker *looker = NULL;
+	int r = wait_looker_new(options->park, &looker, err);
+
+	if (!r)
+		r = sample_target_new(pid, STARTING_WAIT_NS, &target, err);
+	if (!r)
+		r = run(looker, target, options, ret_waits);
+	if (r == PYSPYD_E_GONE && (!err || !err->text[0] || err->code != r))
+		err_set(err, r, "process %d has ended", (int)pid);
+	if (r == -ENOMEM)
+		err_set(err, r, "out of memory");
+	wait_looker_free(looker);
+	sample_target_free(target);
+	return r;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_WAITS_LOOK_H
+#define PYSPYD_WAITS_LOOK_H
+
+#include "engine/sample/target.h"
+#include "pyspyd/waits.h"
+
+/* Looking at who waits for whom: one process, and those that it waits for, at one moment. Nothing is stopped. */
+
+struct wait_looker; /* what is kept from look to look: attached processes, decoded code */
+
+/* `park`: further park sites, as in pyspyd_waits_options. Return: 0; PYSPYD_E_USAGE; -ENOMEM. */
+int wait_looker_new(const char *const *park, struct wait_looker **ret_looker, struct err *err);
+void wait_looker_free(struct wait_looker *looker);
+
+/* One look. The target stays the caller's, its threads are those of its last refresh. `tasks`: asyncio tasks too, also
+ * those that nobody waits behind. The graph is solved, not yet confirmed. Return: 0; PYSPYD_E_GONE; negative errno. */
+int wait_look(struct wait_looker *looker, struct sample_target *target, bool tasks, struct pyspyd_waits **ret_waits);
+
+/* A target that is about to be freed: nothing of it is used again. */
+void wait_looker_forget(struct wait_looker *looker, const struct sample_target *target);
+
+#endif

@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: MIT */
+/* Waits that the system call alone tells: descriptors and who has the other end, children, file locks, native mutexes.
+ *
+ * A descriptor that somebody elsewhere serves, a listening socket, a timer, a terminal: the thread may go on at any
+ * time. A pipe or a socket whose other end is held on this host leads on to those processes. */
+#include "engine/waits/scan.h"
+
+#include "engine/cpython/locks.h"
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#define POLL_FDS_MAX 256 /* of one poll or select that are looked at */
+#define OWNERS_MAX 32    /* processes at the other end of one pipe */
+
+static const struct fd_table *fd_table(struct wait_scan *scan) {
+	if (!scan->fds_read) {
+		scan->fds_read = !fd_table_read("/proc", &scan->fds);
+		if (!scan->fds_read)
+			scan->waits->incomplete = true;
+	}
+	return scan->fds_read ? &scan->fds : NULL;
+}
+
+/* the other end */
+
+struct ends {
+	struct wait_scan *scan;
+	uint32_t resource;
+	bool readers; /* who reads is asked for, rather than who writes */
+	pid_t pids[OWNERS_MAX];
+	size_t n;
+	bool overflow;
+};
+
+static int add_end(void *userdata, const struct fd_owner *owner) {
+	struct ends *ends = userdata;
+
+	if (ends->readers ? !owner->read : !owner->write)
+		return 0;
+	for (size_t i = 0; i < ends->n; i++)
+		if (ends->pids[i] == owner->pid)
+			return 0;
+	if (ends->n == OWNERS_MAX) {
+		ends->overflow = true;
+		return 1;
+	}
+	ends->pids[ends->n++] = owner->pid;
+	return 0;
+}
+
+/* Edges to the processes that have the other end open. With too many of them, or none, the resource stays free: the
+ * call is about to return. */
+static void lead_to_ends(struct wait_scan *scan, uint32_t resource, uint64_t inode, bool readers) {
+	struct ends ends = { .scan = scan, .resource = resource, .readers = readers };
+	const struct fd_table *table = fd_table(scan);
+
+	if (!table)
+		return;
+	fd_table_each(table, inode, add_end, &ends);
+	if (!ends.n || ends.overflow || table->incomplete)
+		return;
+	scan_node(scan, resource)->rule = PYSPYD_WAIT_ANY;
+	for (size_t i = 0; i < ends.n; i++)
+		scan_edge(scan, resource, scan_process_acts(scan, ends.pids[i]), NULL, NULL);
+}
+
+static uint32_t pipe_node(struct wait_scan *scan, const struct proc_fd *fd, bool reading) {
+	bool fresh;
+	uint32_t index = scan_resource(scan, "pipe", 0, fd->inode,
+		scan_key(reading ? "pipe-data" : "pipe-room", fd->inode, fd->dev), &fresh, "%s, %s", fd->target,
+		reading ? "to be written to" : "which is full, to be read");
+
+	if (fresh)
+		lead_to_ends(scan, index, fd->inode, !reading);
+	return index;
+}
+
+static uint32_t socket_node(
+	struct wait_scan *scan, struct wait_view *view, const struct proc_fd *fd, bool reading, const char **ret_idle) {
+	struct proc_socket socket;
+	const char *what;
+	uint32_t index;
+	bool fresh;
+
+	if (proc_socket_read(&view->proc, fd->inode, &socket))
+		return scan_resource(
+			scan, "socket", 0, fd->inode, scan_key("socket", fd->inode, reading), NULL, "%s", fd->target);
+	if (socket.listening) {
+		*ret_idle = "accept";
+		return scan_resource(scan, "socket", 0, fd->inode, scan_key("socket", fd->inode, reading), NULL,
+			"connections to %s", socket.local[0] ? socket.local : fd->target);
+	}
+	what = socket.remote[0] ? socket.remote : socket.local[0] ? socket.local : fd->target;
+	index = scan_resource(scan, "socket", 0, fd->inode, scan_key("socket", fd->inode, reading), &fresh, "%s%s%s",
+		what, socket.state[0] ? ", " : "", socket.state);
+	if (fresh && socket.peer_inode)
+		lead_to_ends(scan, index, socket.peer_inode, !reading);
+	return index;
+}
+
+/* The node of what a descriptor waits for, and words where such a wait is idling. */
+static uint32_t fd_node(
+	struct wait_scan *scan, struct wait_view *view, const struct proc_fd *fd, bool reading, const char **ret_idle) {
+	switch (fd->kind) {
+	case FD_PIPE: return pipe_node(scan, fd, reading);
+	case FD_SOCKET: return socket_node(scan, view, fd, reading, ret_idle);
+	case FD_TTY: *ret_idle = "console"; break;
+	case FD_TIMERFD:
+	case FD_SIGNALFD:
+	case FD_INOTIFY:
+	case FD_DEVICE: *ret_idle = "events"; break;
+	default: break;
+	}
+	if (fd->kind == FD_PIDFD && fd->pid > 0)
+		return scan_process_end(scan, fd->pid);
+	return scan_resource(scan, "file", view->proc.pid, 0,
+		scan_key("fd", (uint64_t)view->proc.pid << 32 | (uint32_t)fd->fd, reading), NULL, "%s", fd->target);
+}
+
+static void wait_for_fd(
+	struct wait_scan *scan, struct wait_view *view, struct view_thread *thread, int number, bool reading) {
+	const char *idle = NULL;
+	struct proc_fd fd;
+	uint32_t index;
+
+	if (proc_fd_read(&view->proc, number, &fd))
+		return;
+	index = fd_node(scan, view, &fd, reading, &idle);
+	if (number == 0 && reading && !idle)
+		idle = "standard input";
+	if (idle && !scan_node(scan, thread->node)->idle)
+		scan_node(scan, thread->node)->idle = idle;
+	scan_waits(scan, thread, index, NULL, NULL);
+	proc_fd_deinit(&fd);
+}
+
+/* several descriptors */
+
+struct polled {
+	int fd;
+	bool read, write;
+};
+
+static size_t add_polled(struct polled *polled, size_t n, int fd, bool write) {
+	for (size_t i = 0; i < n; i++) {
+		if (polled[i].fd == fd) {
+			polled[i].read |= !write;
+			polled[i].write |= write;
+			return n;
+		}
+	}
+	if (n < POLL_FDS_MAX)
+		polled[n++] = (struct polled){ fd, !write, write };
+	return n;
+}
+
+static size_t read_pollfds(struct mem *mem, const struct proc_sleep *sleep, struct polled *polled) {
+	struct pollfd fds[POLL_FDS_MAX];
+	size_t n = min_of(sleep->count, (uint64_t)POLL_FDS_MAX), used = 0;
+
+	if (!n || mem_read(mem, sleep->address, fds, n * sizeof(fds[0])))
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		if (fds[i].fd < 0)
+			continue;
+		if (fds[i].events & (POLLIN | POLLPRI | POLLRDNORM))
+			used = add_polled(polled, used, fds[i].fd, false);
+		if (fds[i].events & (POLLOUT | POLLWRNORM))
+			used = add_polled(polled, used, fds[i].fd, true);
+	}
+	return used;
+}
+
+/* The kernel writes its answer over the sets: while the call waits they are still the question. */
+static size_t read_fd_sets(struct mem *mem, const struct proc_sleep *sleep, struct polled *polled) {
+	size_t count = min_of(sleep->count, (uint64_t)1024), used = 0;
+
+	for (int set = 0; set < 2; set++) {
+		uint64_t bits[16] = { 0 };
+		size_t bytes = (count + 63) / 64 * 8;
+
+		if (!sleep->args[1 + set] || mem_read(mem, sleep->args[1 + set], bits, bytes))
+			continue;
+		for (size_t fd = 0; fd < count; fd++)
+			if (bits[fd / 64] >> fd % 64 & 1)
+				used = add_polled(polled, used, (int)fd, set == 1);
+	}
+	return used;
+}
+
+static size_t read_epoll(const struct wait_view *view, int epoll_fd, struct polled *polled) {
+	int_vec fds = { 0 };
+	size_t used = 0;
+
+	if (proc_epoll_read(&view->proc, epoll_fd, POLL_FDS_MAX, &fds))
+		return 0;
+	vec_foreach (fd, &fds)
+		used = add_polled(polled, used, *fd, false);
+	vec_free(&fds);
+	return used;
+}
+
+/* Any of them ends the wait: one that may come at any time makes the thread free. */
+static void wait_for_any(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread,
+	const struct polled *polled, size_t n) {
+	for (size_t i = 0; i < n; i++) {
+		const char *idle = NULL;
+		struct proc_fd fd;
+		uint32_t index;
+
+		if (proc_fd_read(&view->proc, polled[i].fd, &fd))
+			continue;
+		if (polled[i].read) {
+			index = fd_node(scan, view, &fd, true, &idle);
+			scan_waits(scan, thread, index, NULL, NULL);
+		}
+		if (polled[i].write) {
+			index = fd_node(scan, view, &fd, false, &idle);
+			scan_waits(scan, thread, index, NULL, NULL);
+		}
+		if (idle && !scan_node(scan, thread->node)->idle)
+			scan_node(scan, thread->node)->idle = idle;
+		proc_fd_deinit(&fd);
+	}
+}
+
+static void wait_for_poll(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
+	struct polled polled[POLL_FDS_MAX];
+	size_t n = 0;
+	uint64_t loop;
+
+	if (map_get(&view->loop_of, (uint64_t)(thread - view->threads.items), &loop) &&
+		view->loops.items[loop].polling) {
+		scan_waits(scan, thread, scan_loop(scan, view, &view->loops.items[loop]), NULL, NULL);
+		return;
+	}
+	if (thread->sleep.call == SLEEP_EPOLL) {
+		n = read_epoll(view, thread->sleep.fd, polled);
+	} else {
+		struct mem *own = NULL, *mem = view->python ? view->python->rt.reader.mem : NULL;
+
+		if (!mem && !mem_live_new(view->proc.pid, &own))
+			mem = own;
+		if (mem)
+			n = thread->sleep.is_select ? read_fd_sets(mem, &thread->sleep, polled)
+						    : read_pollfds(mem, &thread->sleep, polled);
+		mem_free(own);
+	}
+	if (thread->sleep.count == 0 && thread->sleep.call == SLEEP_POLL && !scan_node(scan, thread->node)->idle)
+		scan_node(scan, thread->node)->idle = "sleep";
+	wait_for_any(scan, view, thread, polled, n);
+}
+
+/* children */
+
+static void wait_for_child(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
+	const struct proc_sleep *sleep = &thread->sleep;
+	pid_vec children = { 0 };
+	struct proc_fd fd;
+
+	if (sleep->fd >= 0) {
+		if (!proc_fd_read(&view->proc, sleep->fd, &fd)) {
+			if (fd.kind == FD_PIDFD && fd.pid > 0)
+				scan_waits(scan, thread, scan_process_end(scan, fd.pid), NULL, NULL);
+			proc_fd_deinit(&fd);
+		}
+		return;
+	}
+	if (proc_children("/proc", view->proc.pid, &children))
+		return;
+	/* The id is one of the target's PID namespace: where it is none of the children's as we see them, any is meant.
+	 */
+	for (size_t i = 0; i < children.n; i++) {
+		struct proc child;
+		struct proc_status status;
+		bool match = sleep->wait_id <= 0;
+
+		if (!match && !proc_open("/proc", children.items[i], &child)) {
+			match = !proc_status_read(&child, &status) && status.ns_pid == (pid_t)sleep->wait_id;
+			proc_close(&child);
+		}
+		if (match || children.items[i] == (pid_t)sleep->wait_id)
+			scan_waits(scan, thread, scan_process_end(scan, children.items[i]), NULL, NULL);
+	}
+	vec_free(&children);
+}
+
+/* file locks */
+
+static const file_lock_vec *file_locks(struct wait_scan *scan) {
+	if (!scan->file_locks_read) {
+		(void)!file_locks_read("/proc", &scan->file_locks);
+		scan->file_locks_read = true;
+	}
+	return &scan->file_locks;
+}
+
+static bool same_kind(const struct file_lock *lock, bool flock) {
+	return flock ? lock->kind == FILE_LOCK_FLOCK : lock->kind == FILE_LOCK_POSIX || lock->kind == FILE_LOCK_OFD;
+}
+
+/* Whoever waits and whoever holds stand under one number in /proc/locks. */
+static uint64_t lock_waited_for(
+	const file_lock_vec *locks, const struct wait_view *view, const struct proc_fd *fd, bool flock) {
+	vec_foreach (lock, locks)
+		if (lock->waits && lock->pid == view->proc.pid && lock->inode == fd->inode && same_kind(lock, flock))
+			return lock->id;
+	return 0;
+}
+
+static void wait_for_file_lock(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
+	bool flock = thread->sleep.call == SLEEP_FLOCK, fresh;
+	const file_lock_vec *locks = file_locks(scan);
+	struct proc_fd fd;
+	uint32_t index;
+	uint64_t id;
+
+	if (proc_fd_read(&view->proc, thread->sleep.fd, &fd))
+		return;
+	id = lock_waited_for(locks, view, &fd, flock);
+	index = scan_resource(scan, "file-lock", 0, fd.inode, scan_key("file-lock", fd.inode, id), &fresh, "%s of %s",
+		flock ? "flock" : "fcntl lock", fd.target);
+	if (fresh) {
+		vec_foreach (lock, locks) {
+			if (lock->waits || lock->inode != fd.inode || !same_kind(lock, flock) ||
+				(id && lock->id != id) || lock->pid <= 0)
+				continue;
+			scan_node(scan, index)->rule = PYSPYD_WAIT_ANY;
+			scan_edge(scan, index, scan_process_acts(scan, lock->pid), NULL, NULL);
+		}
+	}
+	scan_waits(scan, thread, index, NULL, NULL);
+	proc_fd_deinit(&fd);
+}
+
+/* native mutexes */
+
+/* A thread of the process by the id that it has in its own PID namespace. */
+static struct view_thread *thread_by_inner_tid(struct wait_view *view, pid_t inner) {
+	struct view_thread *thread = view_thread_of_tid(view, inner);
+	struct proc_status status;
+
+	if (proc_status_read(&view->proc, &status) || status.ns_depth <= 1)
+		return thread;
+	vec_foreach (other, &view->threads) {
+		char name[64];
+		char *text _free_ = NULL;
+		size_t len;
+
+		snprintf(name, sizeof(name), "task/%d/status", (int)other->tid);
+		if (!proc_read_file(&view->proc, name, 1U << 16, &text, &len) &&
+			!proc_status_parse(text, len, &status) && status.ns_pid == inner)
+			return other;
+	}
+	return NULL;
+}
+
+static void wait_for_mutex(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
+	struct mem *own = NULL, *mem = view->python ? view->python->rt.reader.mem : NULL;
+	struct view_thread *holder = NULL;
+	bool recursive, fresh, mutex;
+	pid_t owner = 0;
+	uint32_t index;
+
+	if (!mem && !mem_live_new(view->proc.pid, &own))
+		mem = own;
+	mutex = mem && !native_mutex_owner(mem, thread->sleep.address, &owner, &recursive) && owner > 0;
+	mem_free(own);
+	if (mutex)
+		holder = thread_by_inner_tid(view, owner);
+	index = scan_resource(scan, mutex ? "mutex" : "futex", view->proc.pid, thread->sleep.address,
+		scan_key("futex", (uint64_t)view->proc.pid, thread->sleep.address), &fresh, "%s 0x%llx",
+		mutex ? "native mutex" : "futex", (unsigned long long)thread->sleep.address);
+	/* An owner that is gone may be a word that only looks like a mutex: not enough for a verdict. */
+	if (fresh && holder) {
+		scan_node(scan, index)->rule = PYSPYD_WAIT_ANY;
+		scan_edge(scan, index, scan_thread(scan, view, holder), NULL, NULL);
+	}
+	if (!mutex && !thread->sampled && !scan_node(scan, thread->node)->idle)
+		scan_node(scan, thread->node)->idle = "native worker";
+	scan_waits(scan, thread, index, NULL, NULL);
+}
+
+void scan_system_wait(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
+	struct pyspyd_wait_node *node = scan_node(scan, thread->node);
+
+	switch (thread->sleep.call) {
+	case SLEEP_READ: wait_for_fd(scan, view, thread, thread->sleep.fd, true); break;
+	case SLEEP_WRITE: wait_for_fd(scan, view, thread, thread->sleep.fd, false); break;
+	case SLEEP_ACCEPT:
+	case SLEEP_CONNECT: wait_for_fd(scan, view, thread, thread->sleep.fd, true); break;
+	case SLEEP_POLL:
+	case SLEEP_EPOLL: wait_for_poll(scan, view, thread); break;
+	case SLEEP_WAIT: wait_for_child(scan, view, thread); break;
+	case SLEEP_FLOCK:
+	case SLEEP_FCNTL: wait_for_file_lock(scan, view, thread); break;
+	case SLEEP_FUTEX: wait_for_mutex(scan, view, thread); break;
+	case SLEEP_SLEEP:
+		if (!node->idle)
+			node->idle = "sleep";
+		break;
+	case SLEEP_SIGNAL:
+		if (!node->idle)
+			node->idle = "signal";
+		break;
+	case SLEEP_RUNNING:
+	case SLEEP_OPEN:
+	case SLEEP_OTHER: break;
+	}
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_WAITS_VIEW_H
+#define PYSPYD_WAITS_VIEW_H
+
+#include "engine/cpython/blocks.h"
+#include "engine/cpython/tasks.h"
+#include "engine/proc/sleep.h"
+#include "engine/sample/target.h"
+
+/* One process at one moment: every thread with the system call that it sleeps in and, where it is Python's, its frames.
+ * What the wait graph is built from. */
+
+/* What is kept of a Python process from look to look. */
+struct wait_process {
+	struct sample_target *target;
+	bool owned;           /* attached for the looks; else somebody else's */
+	struct py_runtime rt; /* the target's, with a memory of its own: no lock is needed for it */
+	struct py_block_cache *blocks;
+	uint64_t used_look; /* number of the look that needed it last */
+};
+
+int wait_process_new(struct sample_target *target, bool owned, struct wait_process **ret_process);
+void wait_process_free(struct wait_process *process);
+
+struct view_frame {
+	struct py_raw_frame raw;
+	uint64_t serial;                                 /* of its code object */
+	int64_t offset;                                  /* of its instruction, in bytes */
+	const char *function, *qualname, *file, *module; /* the target's, good while the view is */
+	int line;
+};
+
+struct view_thread {
+	pid_t tid;
+	const struct sample_thread *sampled; /* NULL: not Python's */
+	struct py_thread py;
+	char comm[64];
+	char state;
+	uint64_t run_ns, slices;
+	struct proc_sleep sleep;
+	struct py_raw_stack stack;
+	struct view_frame *frames; /* most recent call first */
+	size_t frames_n;
+	struct py_block *held; /* what it is inside of by `with`, outermost frame last */
+	size_t held_n;
+	uint32_t node; /* of the graph; WAITS_NONE before */
+};
+
+struct wait_view {
+	struct proc proc;            /* borrowed from the target, or own */
+	struct wait_process *python; /* NULL: not a Python process, or not to be read */
+	bool readable;               /* its system calls could be read */
+	VEC(struct view_thread) threads;
+	struct map by_tid, by_ident; /* index in threads */
+	struct py_thread_names names;
+	py_interp_vec interps;
+	struct py_interp_view *gils; /* one for each of interps */
+	uint64_t caught;             /* signals with handlers */
+	py_loop_vec loops;           /* of asyncio */
+	struct map loop_of;          /* thread's index → loop's index */
+	size_t tasks;                /* how many were read */
+	uint32_t ends, acts, others; /* nodes: its end; any act of it; any other Python thread */
+};
+
+/* Reads a process. `process` NULL: one that is not Python's. Return: 0; PROC_E_GONE; negative errno. */
+int wait_view_new(
+	pid_t pid, struct wait_process *process, struct py_stack_scratch *scratch, struct wait_view **ret_view);
+void wait_view_free(struct wait_view *view);
+
+struct view_thread *view_thread_of_tid(const struct wait_view *view, pid_t tid);
+struct view_thread *view_thread_of_ident(const struct wait_view *view, uint64_t ident);
+
+/* Whether a frame is of `module` (the whole name, or with a final '.' everything below) and function. */
+bool view_frame_is(const struct view_frame *frame, const char *module, const char *function);
+
+/* A local variable of a frame as an object's address; 0: unset, none of that name, or a small int without one. */
+raddr view_local(const struct wait_view *view, const struct view_frame *frame, const char *name);
+
+#endif
