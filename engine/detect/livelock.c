@@ -19,6 +19,7 @@
 #include <string.h>
 
 #define RESOLVE_NS (5 * NS_PER_SEC)
+#define EDGES_MAX 64
 #define NO_RUNNER UINT32_MAX
 #define MISSES_PART 4   /* one look of so many may find the thread elsewhere */
 #define PRUNE_ROUNDS 64 /* chains into a circle may be longer; then they count as one */
@@ -159,19 +160,27 @@ struct circles {
 	uint32_t *runner_of; /* of a node */
 };
 
+/* The end of a node's edges, of which only some are looked at: a program may make a great many. */
+static uint32_t edges_end(const struct circles *c, uint32_t node) {
+	return min_of(c->out.start[node + 1], c->out.start[node] + EDGES_MAX);
+}
+
+static bool is_in_circle(const struct circles *c, const struct runner *runner, uint32_t resource, uint32_t other) {
+	const struct runner *holder =
+		c->runner_of[other] == NO_RUNNER ? NULL : &c->state->runners.items[c->runner_of[other]];
+
+	return holder && holder != runner && holder->awaited != UINT32_MAX && holder->awaited != resource;
+}
+
 /* Something that the runner waits for, and somebody in the circle has who waits for something else. Return: the
  * resource; UINT32_MAX: none. */
 static uint32_t find_awaited(const struct circles *c, const struct runner *runner) {
-	for (uint32_t e = c->out.start[runner->node]; e < c->out.start[runner->node + 1]; e++) {
+	for (uint32_t e = c->out.start[runner->node]; e < edges_end(c, runner->node); e++) {
 		uint32_t resource = c->out.other[e];
 
-		for (uint32_t h = c->out.start[resource]; h < c->out.start[resource + 1]; h++) {
-			uint32_t other = c->runner_of[c->out.other[h]];
-			const struct runner *holder = other == NO_RUNNER ? NULL : &c->state->runners.items[other];
-
-			if (holder && holder != runner && holder->awaited != UINT32_MAX && holder->awaited != resource)
+		for (uint32_t h = c->out.start[resource]; h < edges_end(c, resource); h++)
+			if (is_in_circle(c, runner, resource, c->out.other[h]))
 				return resource;
-		}
 	}
 	return UINT32_MAX;
 }
