@@ -625,6 +625,22 @@ Test(detect_waits, pollers_of_one_lock_and_sleepers_are_in_no_livelock) {
 	world_deinit(&world);
 }
 
+/* Two pollers of one lock that a third one takes and gives back: each of the two may have it, as far as is known. */
+Test(detect_waits, a_lock_that_anybody_may_hold_makes_no_livelock) {
+	struct world world;
+
+	world_init(&world, 3);
+	for (uint64_t i = 0; i < 100; i++) {
+		struct pyspyd_waits *waits = polite(i, true, false);
+
+		waits_for(waits, 1, 3);
+		held_by(waits, 3, 0);
+		waits->nodes[0].retry = true;
+		cr_assert_eq(look(&world, waits, SECOND), 0);
+	}
+	world_deinit(&world);
+}
+
 Test(detect_waits, who_goes_from_function_to_function_is_in_no_livelock) {
 	static const char *const functions[] = { "parse", "store", "send" };
 	struct world world;
