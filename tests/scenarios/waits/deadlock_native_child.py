@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # expect: deadlock
 # threads: archive
+# needs: program:cat
 """The same with a child that is no Python, and with stdin as well: it wants to write, its parent still writes to it."""
 import subprocess
 

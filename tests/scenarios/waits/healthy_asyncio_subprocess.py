@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: none
+# needs: program:sleep
 """asyncio waits for a child that sleeps."""
 import asyncio
 

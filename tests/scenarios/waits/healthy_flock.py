@@ -19,6 +19,6 @@ def work():
             time.sleep(0.01)
 
 
-os.fork()
 print("ready", flush=True)
+os.fork()
 work()

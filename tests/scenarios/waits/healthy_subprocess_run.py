@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: none
+# needs: program:sleep
 """subprocess.run() of a child that sleeps for long."""
 import subprocess
 
