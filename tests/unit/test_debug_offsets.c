@@ -257,6 +257,10 @@ Test(debug_offsets, what_was_not_measured_is_dropped) {
 	cr_assert_eq(layout.gc_generations, LAYOUT_NONE);
 	cr_assert_eq(layout.tstate_datastack_top, t.layout.tstate_datastack_top + 16);
 	cr_assert_eq(layout.interp_threads_head, t.layout.interp_threads_head);
+	/* asyncio's members stand behind the thread state, whose size moves them */
+	cr_assert(layout_has(t.layout.tstate_running_loop));
+	cr_assert_eq(layout.tstate_running_loop, t.layout.tstate_running_loop + 64);
+	cr_assert_eq(layout.interp_tasks_head, LAYOUT_NONE);
 }
 
 Test(debug_offsets, tables_that_are_cut) {

@@ -246,6 +246,11 @@ static void check_parked_mutex(struct image *img) {
 	parking = parking_at(img, new_parked(img, IMAGE_NOWHERE + 8));
 	cr_assert(parking.kind == PY_PARKED_MUTEX && !parking.object);
 	cr_assert_eq(parking_at(img, new_parked(img, 3)).kind, PY_PARKED_NONE);
+	if (layout_has(img->l->rlock_sem)) {
+		raddr rlock = new_object(img, "_thread.RLock", 4 * WORD);
+
+		cr_assert_eq(parking_at(img, new_parked(img, rlock + img->l->object_size)).object, 0);
+	}
 	/* in no list: it only looks like a wait entry */
 	image_put_u64(img, futex - img->l->wait_entry_sema + img->l->wait_entry_node, other);
 	image_put_u64(img, futex - img->l->wait_entry_sema + img->l->wait_entry_node + WORD, other);
@@ -301,6 +306,7 @@ static void expect_items(struct image *img, container_reader reader, raddr objec
 
 	for (size_t k = 0; k < ARRAY_SIZE(maxima); k++) {
 		got = SIZE_MAX;
+		memset(items, 0, sizeof(items));
 		cr_assert_eq(
 			reader(&img->rt.reader, object, items, maxima[k], &got), n > maxima[k] ? PY_E_TRUNCATED : 0);
 		cr_assert_eq(got, n);
