@@ -295,9 +295,9 @@ static const char *expression_in(const struct task_scan *tasks, const struct tas
 /* asyncio.Lock, Semaphore, Event, Condition, Queue, Barrier */
 static void wait_for_primitive(struct task_scan *tasks, struct task_view *task, raddr object, const char *type) {
 	struct wait_scan *scan = tasks->scan;
-	bool fresh, lock = !strcmp(type, "asyncio.locks.Lock"), orphan = false;
+	bool fresh, lock = !strcmp(type, "Lock"), orphan = false;
 	uint32_t node = scan_resource(scan, type, tasks->view->proc.pid, object,
-		scan_key("object", (uint64_t)tasks->view->proc.pid, object), &fresh, "%s 0x%llx", type,
+		scan_key("object", (uint64_t)tasks->view->proc.pid, object), &fresh, "asyncio %s 0x%llx", type,
 		(unsigned long long)object);
 	bool holds = lock || strstr(type, "Semaphore");
 

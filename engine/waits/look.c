@@ -614,6 +614,7 @@ int wait_look(struct wait_looker *looker, struct sample_target *target, bool tas
 	scan.waits = calloc(1, sizeof(*scan.waits));
 	if (!scan.waits)
 		return -ENOMEM;
+	scan.waits->process.pid = target->proc.pid;
 	process = NULL;
 	vec_foreach (known, &looker->processes)
 		if ((*known)->target == target)

@@ -321,6 +321,20 @@ static void wait_for_import(
 	scan_waits(scan, thread, index, NULL, NULL);
 }
 
+/* A thread that runs an event loop, and waits for a future in one of its callbacks, keeps the loop from bringing it. */
+static void wait_for_future(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread, raddr future,
+	const char *expression) {
+	uint32_t node = scan_future(scan, view, future);
+	uint64_t loop;
+
+	scan_waits(scan, thread, node, expression, NULL);
+	if (node != WAITS_NONE && map_get(&view->loop_of, (uint64_t)(thread - view->threads.items), &loop) &&
+		!view->loops.items[loop].polling && view->loops.items[loop].ready &&
+		scan_node(scan, node)->rule == PYSPYD_WAIT_ANY)
+		scan_edge(scan, node, thread->node, NULL,
+			"callbacks of the event loop that this thread runs are waiting");
+}
+
 /* Condition.wait, and what it is for. */
 static void wait_on_condition(
 	struct wait_scan *scan, struct wait_view *view, struct view_thread *thread, const struct wait_site *site) {
@@ -330,7 +344,7 @@ static void wait_on_condition(
 
 	switch (site->kind) {
 	case SITE_ACQUIRE: scan_waits(scan, thread, semaphore_node(scan, view, self), expression, NULL); return;
-	case SITE_FUTURE: scan_waits(scan, thread, scan_future(scan, view, self), expression, NULL); return;
+	case SITE_FUTURE: wait_for_future(scan, view, thread, self, expression); return;
 	case SITE_FUTURES: scan_futures(scan, view, thread, &thread->frames[site->frame]); return;
 	case SITE_QUEUE_GET:
 		scan_waits(scan, thread, open_resource(scan, view, "Queue", self, "any thread might put an item"),
@@ -383,10 +397,19 @@ static void note_retry(struct wait_scan *scan, struct view_thread *thread) {
 		scan_node(scan, thread->node)->retry = true;
 }
 
+/* As the program's own code has it: the lock, or the object of the library that it is part of. */
+static const char *lock_expression(const struct wait_view *view, const struct view_thread *thread, raddr object) {
+	size_t own = site_own_frame(thread);
+	const char *expression = scan_expression(view, thread, own, object);
+
+	if (!expression && own > 0)
+		expression = scan_expression(view, thread, own, view_local(view, &thread->frames[own - 1], "self"));
+	return expression || own == 0 ? expression : scan_expression(view, thread, 0, object);
+}
+
 static void wait_for_lock(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread, raddr object,
 	uint64_t parked_ident) {
 	struct wait_site site = site_of(thread);
-	const char *expression;
 	uint32_t index;
 
 	if (in_condition(view, thread, object)) {
@@ -406,10 +429,7 @@ static void wait_for_lock(struct wait_scan *scan, struct wait_view *view, struct
 	index = scan_lock(scan, view, object);
 	if (index == WAITS_NONE)
 		return;
-	expression = scan_expression(view, thread, 0, object);
-	if (!expression)
-		expression = scan_expression(view, thread, site_own_frame(thread), object);
-	scan_waits(scan, thread, index, expression, NULL);
+	scan_waits(scan, thread, index, lock_expression(view, thread, object), NULL);
 }
 
 static void wait_at_unknown(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread, raddr word) {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# expect: deadlock
+# expect: deadlock|self-deadlock
 # threads: outer
 """A pool of one worker, whose job submits another one and waits for it."""
 from concurrent.futures import ThreadPoolExecutor

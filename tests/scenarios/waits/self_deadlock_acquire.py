@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# expect: self-deadlock
+# expect: self-deadlock|orphaned-lock
 # threads: handle
 """A thread takes a Lock twice by bare acquire(), the way out forgot to release it."""
 import threading
