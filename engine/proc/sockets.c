@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* Sockets by inode, as the network namespace of a process shows them.
+/* Sockets by inode, as the network namespace of a process shows them: net/tcp and net/udp, then net/unix.
  *
- *	   3: 0100007F:1F90 0100007F:C5E2 01 00000000:00000005 00:00000000 00000000  0  0 51234 1 …	(net/tcp,
- *net/udp) ffff9c3b00: 00000002 00000000 00010000 0001 01 12345 /run/x.sock				(net/unix)
+ *	3: 0100007F:1F90 0100007F:C5E2 01 00000000:00000005 00:00000000 00000000 0 0 51234 1
+ *	ffff9c3b00: 00000002 00000000 00010000 0001 01 12345 /run/x.sock
  *
  * Addresses are words of the machine's byte order. The other end of a TCP or UDP socket on this host is the line with
  * both addresses exchanged, in either of the two files: an IPv4 client meets a server's IPv6 socket at a mapped
  * address. It has the inode 0 while nobody has accepted it, and after it was closed. net/unix names no other end and
  * shows a path as its owner chose it, newlines too, so that a line there can be forged: unix_diag is asked first, which
- * sees our own network namespace alone. We never enter another. Cost: a TCP socket
- * takes milliseconds, since the kernel walks its whole table of sockets (measured: 2.8 ms until all four were read). */
+ * sees our own network namespace alone. We never enter another. Cost: the kernel walks its whole table of sockets for
+ * each file (measured: 2.8 ms until all were read). */
 #include "engine/proc/fds.h"
 
 #include "engine/proc/files.h"
