@@ -61,7 +61,7 @@ UNIT := $(if $(UNIT_O),$(O)/tests/unit)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all help deps deps-test watch test unit live fuzz fuzz-build tests-build bench bench-build tools nightly check-layers \
+.PHONY: all help deps deps-test watch test unit live scenarios fuzz fuzz-build tests-build bench bench-build tools nightly check-layers \
 	check-format format analyze install clean FORCE
 .DEFAULT_GOAL := all
 
@@ -92,6 +92,9 @@ tests-build: $(O)/pyspyd $(UNIT) $(LIVE) ## builds everything that the tests run
 
 live: $(O)/pyspyd $(LIVE) ## runs the live and system tests
 	@BUILD=$(O) tests/run-live
+
+scenarios: $(O)/pyspyd ## watches programs that hang, and healthy ones, on all interpreters
+	@BUILD=$(O) tests/scenarios/run
 
 fuzz-build: $(FUZZ)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # expect: d-state
 # threads: start_child
-# option: --set d-state.for=3s
+# option: --set d-state.after=3s
 # versions: 3.8-
 """A thread in uninterruptible sleep: posix_spawn() waits for a child that opens a FIFO before it executes."""
 import os

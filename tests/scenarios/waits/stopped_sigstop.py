@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: stopped
-# option: --set stopped.for=3s
+# option: --set stopped.after=3s
 """A process that was stopped in the middle of its work."""
 import os
 import signal
