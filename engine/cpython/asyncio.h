@@ -16,11 +16,26 @@ struct asyncio_object {
 	raddr coro, waiter, name; /* of tasks */
 };
 
+enum asyncio_kind {
+	ASYNCIO_OTHER,
+	ASYNCIO_FUTURE, /* of the C types, or derived from them */
+	ASYNCIO_TASK,
+	ASYNCIO_FUTURE_ITER,
+	ASYNCIO_COROUTINE, /* and generators of all kinds */
+	ASYNCIO_WRAPPER,   /* of a coroutine: what its __await__ gives */
+	ASYNCIO_ASEND,     /* of asynchronous generators: one step of them */
+	ASYNCIO_ATHROW,
+	ASYNCIO_ANEXT, /* anext with a default */
+};
+
 /* Types that were met, and what they are: spares reading them anew for each of many objects. */
 struct asyncio_types {
 	struct map kinds;
 };
 void asyncio_types_deinit(struct asyncio_types *types);
+
+/* Return: 0; PY_E_TYPE; MEM_E_*; negative errno. */
+int asyncio_kind_of(const struct py_reader *py, struct asyncio_types *types, raddr object, enum asyncio_kind *ret_kind);
 
 /* Return: 0; PY_E_TYPE: neither future nor task; MEM_E_*; negative errno. */
 int asyncio_object_read(

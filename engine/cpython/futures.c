@@ -13,27 +13,52 @@
 
 #define STATE_CHARS 16
 
-enum kind { KIND_OTHER, KIND_FUTURE, KIND_TASK };
-
 void asyncio_types_deinit(struct asyncio_types *types) {
 	map_deinit(&types->kinds);
 }
 
-static int native_kind(const struct py_reader *py, struct asyncio_types *types, raddr object, enum kind *ret_kind) {
+/* By the name of the type itself, or of a base where types of that name have subclasses. */
+static enum asyncio_kind classify(const struct py_reader *py, raddr object) {
+	static const struct {
+		const char *name;
+		enum asyncio_kind kind;
+	} final[] = {
+		{ "_asyncio.FutureIter", ASYNCIO_FUTURE_ITER },
+		{ "coroutine", ASYNCIO_COROUTINE },
+		{ "generator", ASYNCIO_COROUTINE },
+		{ "async_generator", ASYNCIO_COROUTINE },
+		{ "coroutine_wrapper", ASYNCIO_WRAPPER },
+		{ "async_generator_asend", ASYNCIO_ASEND },
+		{ "async_generator_athrow", ASYNCIO_ATHROW },
+		{ "anext_awaitable", ASYNCIO_ANEXT },
+	};
+	char name[32];
+
+	if (!py_type_name(py, object, name, sizeof(name)))
+		for (size_t i = 0; i < ARRAY_SIZE(final); i++)
+			if (!strcmp(name, final[i].name))
+				return final[i].kind;
+	if (asyncio_is_instance(py, object, "_asyncio.Task"))
+		return ASYNCIO_TASK;
+	return asyncio_is_instance(py, object, "_asyncio.Future") ? ASYNCIO_FUTURE : ASYNCIO_OTHER;
+}
+
+int asyncio_kind_of(
+	const struct py_reader *py, struct asyncio_types *types, raddr object, enum asyncio_kind *ret_kind) {
 	uint64_t kind;
 	raddr type;
 	int r = py_type_of(py, object, &type);
 
+	if (!r && type == UINT64_MAX)
+		r = PY_E_TYPE;
 	if (r)
 		return r;
 	if (!map_get(&types->kinds, type, &kind)) {
-		kind = asyncio_is_instance(py, object, "_asyncio.Task")      ? KIND_TASK
-			: asyncio_is_instance(py, object, "_asyncio.Future") ? KIND_FUTURE
-									     : KIND_OTHER;
-		r = type == UINT64_MAX ? PY_E_TYPE : map_put(&types->kinds, type, kind);
+		kind = classify(py, object);
+		r = map_put(&types->kinds, type, kind);
 	}
 	if (!r)
-		*ret_kind = (enum kind)kind;
+		*ret_kind = (enum asyncio_kind)kind;
 	return r;
 }
 
@@ -112,13 +137,15 @@ static int read_python(const struct py_reader *py, raddr object, struct asyncio_
 int asyncio_object_read(
 	const struct py_reader *py, struct asyncio_types *types, raddr object, struct asyncio_object *ret_object) {
 	struct asyncio_object o = { 0 };
-	enum kind kind;
-	int r = native_kind(py, types, object, &kind);
+	enum asyncio_kind kind;
+	int r = asyncio_kind_of(py, types, object, &kind);
 
+	if (!r && kind > ASYNCIO_TASK)
+		r = PY_E_TYPE;
 	if (r)
 		return r;
-	o.is_native = kind != KIND_OTHER;
-	o.is_task = kind == KIND_TASK;
+	o.is_native = kind != ASYNCIO_OTHER;
+	o.is_task = kind == ASYNCIO_TASK;
 	r = o.is_native ? read_native(py, object, &o) : read_python(py, object, &o);
 	if (!r)
 		*ret_object = o;

@@ -25,8 +25,7 @@
 #define NODES_MAX (1U << 20)      /* of all lists together, pending or not */
 #define COROUTINES_MAX (1U << 20) /* of all chains together */
 #define CHAIN_MAX LIMIT_FRAMES    /* coroutines of one chain that are walked */
-#define TYPE_NAME_BYTES 64
-#define TRIES 3 /* at a list or set that changes while it is read */
+#define TRIES 3                   /* at a list or set that changes while it is read */
 
 struct collector {
 	const struct py_runtime *rt;
@@ -46,32 +45,14 @@ static void collector_deinit(struct collector *c) {
 }
 
 /* What stands between a coroutine and the one that it awaits: which member of it leads on. */
-static uint32_t wrapper_member(const struct layout *l, const char *type) {
-	const struct {
-		const char *type;
-		uint32_t member;
-	} wrappers[] = {
-		{ "coroutine_wrapper", l->coro_wrapper_coroutine }, { "async_generator_asend", l->asend_gen },
-		{ "async_generator_athrow", l->athrow_gen },
-		{ "anext_awaitable", l->object_size }, /* CPython 3.10+ Objects/iterobject.c: its first member */
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(wrappers); i++)
-		if (!strcmp(type, wrappers[i].type))
-			return wrappers[i].member;
-	return LAYOUT_NONE;
-}
-
-/* Return: 0; PY_E_TYPE: not a wrapper; MEM_E_*; negative errno. */
-static int unwrap(const struct py_reader *py, raddr object, raddr *ret_inner) {
-	char type[TYPE_NAME_BYTES];
-	uint32_t member;
-	int r = py_type_name(py, object, type, sizeof(type));
-
-	if (r)
-		return r;
-	member = wrapper_member(&py->layout, type);
-	return layout_has(member) ? mem_read_u64(py->mem, object + member, ret_inner) : PY_E_TYPE;
+static uint32_t wrapper_member(const struct layout *l, enum asyncio_kind kind) {
+	switch (kind) {
+	case ASYNCIO_WRAPPER: return l->coro_wrapper_coroutine;
+	case ASYNCIO_ASEND: return l->asend_gen;
+	case ASYNCIO_ATHROW: return l->athrow_gen;
+	case ASYNCIO_ANEXT: return l->object_size; /* CPython 3.10+ Objects/iterobject.c: its first member */
+	default: return LAYOUT_NONE;
+	}
 }
 
 struct chain {
@@ -80,34 +61,47 @@ struct chain {
 	raddr end;                                    /* what is awaited and is no coroutine; 0 */
 };
 
+/* One step of the walk. Return: 0 and *object what comes next, 0 at the chain's end; what could not be read. */
+static int follow(struct collector *c, struct chain *chain, raddr *object) {
+	const struct py_reader *py = &c->rt->reader;
+	enum asyncio_kind kind;
+	struct py_gen gen;
+	uint32_t member;
+	int r = asyncio_kind_of(py, &c->types, *object, &kind);
+
+	if (r)
+		return r;
+	if (kind == ASYNCIO_COROUTINE) {
+		r = py_gen_read(c->rt, *object, &gen);
+		if (r)
+			return r;
+		if (gen.state != PY_GEN_DONE)
+			chain->last[chain->n++ % PY_TASK_FRAMES_MAX] = gen.frame;
+		*object = gen.state != PY_GEN_DONE ? gen.awaits : 0;
+		return 0;
+	}
+	member = wrapper_member(&py->layout, kind);
+	if (layout_has(member))
+		return mem_read_u64(py->mem, *object + member, object);
+	chain->end = *object;
+	*object = 0;
+	return 0;
+}
+
 /* Return: 0; what could not be read, after which the chain is what it is so far. */
 static int walk_chain(struct collector *c, raddr object, struct chain *chain) {
 	raddr anchor = 0;
+	int r = 0;
 
-	for (size_t steps = 1; object && steps <= CHAIN_MAX && c->coroutines < COROUTINES_MAX; steps++) {
-		struct py_gen gen;
-		int r = py_gen_read(c->rt, object, &gen);
-
-		c->coroutines++;
+	for (size_t steps = 1; !r && object && steps <= CHAIN_MAX && c->coroutines < COROUTINES_MAX; steps++) {
 		if (object == anchor)
 			return PY_E_TORN;
 		if (!(steps & (steps - 1)))
 			anchor = object;
-		if (!r && gen.state == PY_GEN_DONE)
-			return 0;
-		if (!r) {
-			chain->last[chain->n++ % PY_TASK_FRAMES_MAX] = gen.frame;
-			object = gen.awaits;
-			continue;
-		}
-		if (r == PY_E_TYPE)
-			r = unwrap(&c->rt->reader, object, &object);
-		if (r == PY_E_TYPE)
-			chain->end = object;
-		if (r)
-			return r == PY_E_TYPE ? 0 : r;
+		c->coroutines++;
+		r = follow(c, chain, &object);
 	}
-	return 0;
+	return r;
 }
 
 static void take_frames(struct py_task *task, const struct chain *chain) {
@@ -119,9 +113,11 @@ static void take_frames(struct py_task *task, const struct chain *chain) {
 /* A future's iterator stands for the future. */
 static bool is_future_like(struct collector *c, raddr object) {
 	struct asyncio_object unused;
+	enum asyncio_kind kind;
 
-	return !asyncio_object_read(&c->rt->reader, &c->types, object, &unused) ||
-		asyncio_is_instance(&c->rt->reader, object, "_asyncio.FutureIter");
+	if (!asyncio_kind_of(&c->rt->reader, &c->types, object, &kind) && kind == ASYNCIO_FUTURE_ITER)
+		return true;
+	return !asyncio_object_read(&c->rt->reader, &c->types, object, &unused);
 }
 
 static int read_chain(struct collector *c, const struct asyncio_object *object, struct py_task *task) {
