@@ -66,6 +66,8 @@ char *pyspyd_wait_knot_text(const struct pyspyd_waits *waits, const struct pyspy
 
 static void add_verdict(
 	struct strbuf *sb, const struct waits_walk *walk, const struct pyspyd_wait_knot *knot, bool colour) {
+	size_t behind = waits_count_actors(walk->waits, knot->victims, knot->victims_n);
+
 	text_style(sb, colour, TEXT_BOLD);
 	text_style(sb, colour, knot->inferred || !knot->confirmed ? TEXT_YELLOW : TEXT_RED);
 	strbuf_addf(sb, "%s (", verdicts[knot->kind]);
@@ -82,8 +84,8 @@ static void add_verdict(
 	strbuf_adds(sb, "\n");
 	if (!knot->confirmed)
 		strbuf_adds(sb, "  seen in one look only: it may be passing\n");
-	if (knot->victims_n)
-		strbuf_addf(sb, "  %zu more wait%s behind it\n", knot->victims_n, knot->victims_n == 1 ? "s" : "");
+	if (behind)
+		strbuf_addf(sb, "  %zu more wait%s behind it\n", behind, behind == 1 ? "s" : "");
 }
 
 static void add_verdicts(struct strbuf *sb, const struct waits_walk *walk, bool colour) {

@@ -348,24 +348,38 @@ static void add_web(struct strbuf *sb, const struct waits_walk *walk, const stru
 	}
 }
 
+size_t waits_count_actors(const struct pyspyd_waits *waits, const uint32_t *nodes, size_t n) {
+	size_t actors = 0;
+
+	for (size_t i = 0; i < n; i++)
+		actors += waits_is_actor(&waits->nodes[nodes[i]]);
+	return actors;
+}
+
+/* Who speaks for all that wait for an orphan: a thread or task where there is one. */
+static uint32_t speaker_of(const struct pyspyd_waits *waits, const struct pyspyd_wait_knot *knot) {
+	for (size_t i = 1; i < knot->nodes_n; i++)
+		if (waits_is_actor(&waits->nodes[knot->nodes[i]]))
+			return knot->nodes[i];
+	return knot->nodes[knot->nodes_n > 1 ? 1 : 0];
+}
+
 static void add_orphan(struct strbuf *sb, const struct waits_walk *walk, const struct pyspyd_wait_knot *knot) {
 	const struct pyspyd_waits *waits = walk->waits;
-	uint32_t orphan = knot->nodes[0], slot;
+	uint32_t orphan = knot->nodes[0], speaker = speaker_of(waits, knot), slot;
+	size_t actors = waits_count_actors(waits, knot->nodes + 1, knot->nodes_n - 1);
 
-	if (knot->nodes_n == 1) {
-		waits_name(sb, waits, orphan, NULL);
-		waits_site(sb, &waits->nodes[orphan]);
-	} else {
-		slot = waits_walk_slot(walk, knot->nodes[1], orphan);
-		waits_name(sb, waits, knot->nodes[1], NULL);
-		waits_site(sb, &waits->nodes[knot->nodes[1]]);
-		add_link(sb, walk, knot->nodes[1], orphan, true);
+	waits_name(sb, waits, speaker, NULL);
+	waits_site(sb, &waits->nodes[speaker]);
+	if (speaker != orphan) {
+		slot = waits_walk_slot(walk, speaker, orphan);
+		add_link(sb, walk, speaker, orphan, true);
 		waits_name(sb, waits, orphan, slot == WAITS_NONE ? NULL : waits_walk_edge(walk, slot)->expression);
 	}
 	strbuf_adds(sb, ": ");
 	text_add(sb, waits_fault(&waits->nodes[orphan]), TEXT_NAME_MAX);
-	if (knot->nodes_n > 2)
-		strbuf_addf(sb, "; %zu more wait for it", knot->nodes_n - 2);
+	if (actors > 1)
+		strbuf_addf(sb, "; %zu more wait%s for it", actors - 1, actors == 2 ? "s" : "");
 }
 
 void waits_sentence(struct strbuf *sb, const struct waits_walk *walk, const struct pyspyd_wait_knot *knot) {

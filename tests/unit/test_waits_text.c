@@ -255,12 +255,12 @@ Test(waits_text, orphan_that_is_inferred) {
 	waits->knots[0].confirmed = false;
 	EXPECT_TEXT(pyspyd_wait_knot_text(waits, &waits->knots[0]),
 		"orphaned-lock: Thread-1 (pay, bank.py:3) waits for Lock 0x7f00 `self.guard`: its holder, thread 123, "
-		"has ended; 1 more wait for it");
+		"has ended; 1 more waits for it");
 	EXPECT_TEXT(pyspyd_waits_text(waits, false),
 		"Process 4711: python3 bank.py (Python 3.13.1)\n"
 		"\n"
 		"ORPHANED LOCK (inferred: by the call of acquire): Thread-1 (pay, bank.py:3) waits for Lock 0x7f00 "
-		"`self.guard`: its holder, thread 123, has ended; 1 more wait for it\n"
+		"`self.guard`: its holder, thread 123, has ended; 1 more waits for it\n"
 		"  seen in one look only: it may be passing\n"
 		"\n"
 		"Thread-1 (pay, bank.py:3)\n"
@@ -269,6 +269,28 @@ Test(waits_text, orphan_that_is_inferred) {
 		"\n"
 		"Thread-2 (pay, bank.py:3)\n"
 		"`- waits for Lock 0x7f00: its holder, thread 123, has ended (inferred: by the call of acquire)\n");
+}
+
+/* Only threads and tasks are counted, and one of them speaks where there is one. */
+Test(waits_text, resources_do_not_wait) {
+	_waits_ struct pyspyd_waits *waits = new_waits();
+	uint32_t lock = resource(waits, "Lock", "Lock 0x7f00"),
+		 end = resource(waits, "thread-end", "the end of Thread-1");
+	uint32_t one = thread(waits, "Thread-1", "pay", 3), main = thread(waits, "MainThread", "main", 9);
+	uint32_t queue = resource(waits, "Queue", "Queue 0x7f20");
+	_free_ char *text = NULL;
+
+	waits->nodes[lock].rule = PYSPYD_WAIT_NEVER;
+	edge(waits, queue, lock, NULL, NULL);
+	edge(waits, one, lock, NULL, NULL);
+	edge(waits, main, end, NULL, NULL);
+	edge(waits, end, one, NULL, NULL);
+	solve(waits);
+	text = pyspyd_waits_text(waits, false);
+	cr_expect_not_null(strstr(text,
+		"ORPHANED LOCK (proven): Thread-1 (pay, bank.py:3) waits for Lock 0x7f00: nobody is left who could "
+		"end this\n"
+		"  1 more waits behind it\n"));
 }
 
 /* A parent that waits for its child's end, which waits for the parent to read. */
