@@ -2,7 +2,7 @@
 # expect: deadlock
 # threads: ask_helper, log, help_out
 # option: --children
-"""A lock and a pipe: the holder waits for a child's answer, the child for a line from the thread that wants the lock."""
+"""A lock and a pipe: the holder waits for a child's answer, the child for the thread that wants the lock."""
 import os
 import threading
 
