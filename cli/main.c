@@ -13,6 +13,7 @@ static const struct command *const commands[] = {
 	&dump_command,
 	&record_command,
 	&ps_command,
+	&waits_command,
 	&doctor_command,
 	NULL,
 };

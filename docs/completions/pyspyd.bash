@@ -10,7 +10,7 @@ _pyspyd() {
 	COMPREPLY=()
 
 	if [ "$COMP_CWORD" = 1 ]; then
-		COMPREPLY=($(compgen -W "watch dump record ps doctor help --help --version" -- "$cur"))
+		COMPREPLY=($(compgen -W "watch dump record ps waits doctor help --help --version" -- "$cur"))
 		return
 	fi
 	# Behind "--" stands somebody else's command line.
@@ -29,7 +29,7 @@ _pyspyd() {
 	-m | --mode) COMPREPLY=($(compgen -W "wall cpu gil" -- "$cur")); return ;;
 	--exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state" -- "$cur")); return ;;
 	-d | --duration | -i | --interval) COMPREPLY=($(compgen -W "10s 1m 10m 1h" -- "$cur")); return ;;
-	-n | --name | -r | --rate | --spike | --hang-after | --set) return ;;
+	--park | -n | --name | -r | --rate | --spike | --hang-after | --set) return ;;
 	esac
 
 	case ${COMP_WORDS[1]} in
@@ -37,11 +37,12 @@ _pyspyd() {
 	dump) options="--pid --locals --unmask --json --blocking --help" ;;
 	record) options="--pid --output --duration --rate --format --mode --children --threads --blocking --help" ;;
 	ps) options="--json --help" ;;
+	waits) options="--pid --json --dot --once --park --help" ;;
 	doctor) options="--pid --help" ;;
-	help) options="watch dump record ps doctor" ;;
+	help) options="watch dump record ps waits doctor" ;;
 	*) return ;;
 	esac
-	if [ "${COMP_WORDS[1]}" = dump ] && [[ $cur != -* ]]; then
+	if [[ ${COMP_WORDS[1]} = @(dump|waits) && $cur != -* ]]; then
 		_pyspyd_pids "$cur"
 		return
 	fi

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 # fish completion for pyspyd
 
-set -l commands watch dump record ps doctor help
+set -l commands watch dump record ps waits doctor help
 
 complete -c pyspyd -f
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a watch -d 'Watch processes, and findings as they come'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a dump -d 'Show all threads with their stacks'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a record -d 'Sample a process into a profile'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a ps -d 'List the Python processes here'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a waits -d 'Show who waits for whom, deadlocks first'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'Say what works here and what does not'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a help -d 'Help of a command'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -l version -d 'Print the version'
@@ -15,8 +16,8 @@ complete -c pyspyd -s h -l help -d 'Help'
 
 set -l pids '(pgrep -l python | string replace " " \t)'
 
-complete -c pyspyd -n '__fish_seen_subcommand_from watch dump record doctor' -s p -l pid -x -a "$pids" -d 'The process'
-complete -c pyspyd -n '__fish_seen_subcommand_from dump' -a "$pids"
+complete -c pyspyd -n '__fish_seen_subcommand_from watch dump record waits doctor' -s p -l pid -x -a "$pids" -d 'The process'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump waits' -a "$pids"
 
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s n -l name -x -d 'Those whose command line matches'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s a -l all -d 'Every Python process here'
@@ -30,6 +31,10 @@ complete -c pyspyd -n '__fish_seen_subcommand_from watch record' -s c -l childre
 complete -c pyspyd -n '__fish_seen_subcommand_from watch record' -s d -l duration -x -d 'How long'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch record' -s r -l rate -x -d 'Samples per second'
 
+complete -c pyspyd -n '__fish_seen_subcommand_from waits' -l dot -d 'The graph for Graphviz'
+complete -c pyspyd -n '__fish_seen_subcommand_from waits' -l once -d 'One look, not two'
+complete -c pyspyd -n '__fish_seen_subcommand_from waits' -l park -x -d 'A function in which threads wait for work'
+
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -s o -l output -r -F -d 'Where the profile goes'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -s f -l format -x -a 'svg collapsed speedscope pprof' -d 'Of the file'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -s m -l mode -x -a 'wall cpu gil' -d 'Which threads are counted'
@@ -38,4 +43,4 @@ complete -c pyspyd -n '__fish_seen_subcommand_from record' -s t -l threads -d 'T
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s l -l locals -d 'Variables of every frame'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -l unmask -d 'With --locals: mask nothing'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump record' -l blocking -d 'Stop the Python threads while they are read'
-complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps' -l json -d 'For machines'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps waits' -l json -d 'For machines'

@@ -52,7 +52,7 @@ expect 0 --help
 prints
 expect 0 --version
 prints
-for command in watch dump record ps doctor; do
+for command in watch dump record ps waits doctor; do
 	expect 0 "$command" --help
 	prints
 	grep -q '^Example:' "$work/out" || fail "$command --help has no example"
@@ -97,12 +97,20 @@ says no-such.key
 expect 2 watch --name '('
 expect 2 ps extra
 says extra
+expect 2 waits
+says --pid
+expect 2 waits --pid 12x
+says --pid 12x
+expect 2 waits 1 2
+says 2
+expect 2 waits --pid 1 --json --dot
+says --json --dot
 
 # An ended child's pid is free: the shell has waited for it.
 sh -c : &
 gone=$!
 wait "$gone"
-for command in "dump --pid" "watch --pid" "doctor --pid" "record -d 1 -o $work/p.svg --pid"; do
+for command in "dump --pid" "watch --pid" "doctor --pid" "waits --pid" "record -d 1 -o $work/p.svg --pid"; do
 	# shellcheck disable=SC2086 # several words
 	expect 3 $command "$gone"
 	says "$gone"
@@ -111,7 +119,7 @@ done
 
 sleep 600 &
 other=$!
-for command in "dump --pid" "watch --pid" "record -d 1 -o $work/p.svg --pid"; do
+for command in "dump --pid" "watch --pid" "waits --pid" "record -d 1 -o $work/p.svg --pid"; do
 	# shellcheck disable=SC2086 # several words
 	expect 5 $command "$other"
 	says
@@ -136,6 +144,18 @@ grep -q "$(printf '\033')" "$work/out" && fail "colour in a file"
 expect 0 dump --locals --json --pid "$target"
 prints
 json_ok pyspyd.dump/1
+expect 0 waits --pid "$target"
+prints
+grep -q "^Process $target: " "$work/out" || fail "waits does not name the process"
+grep -q DEADLOCK "$work/out" && fail "a healthy program deadlocks"
+expect 0 waits --once --json "$target"
+prints
+json_ok pyspyd.waits/1
+expect 0 waits --dot "$target"
+prints
+grep -q '^digraph' "$work/out" || fail "no graph"
+expect 2 waits --pid "$target" --park nonsense
+says nonsense
 expect 0 ps --json
 prints
 json_ok pyspyd.ps/1
