@@ -354,12 +354,16 @@ static const struct range *find_range(const struct code_blocks *code, uint32_t o
 /* Innermost first. A table that leads in circles ends with the chain's limit. */
 static void find_depths(const struct code_blocks *code, int64_t offset, struct depths *ret) {
 	uint32_t outer = UINT32_MAX; /* depth of the block inside: that of the next one can only be less */
+	uint32_t live = UINT32_MAX;  /* slots that are there now and survive so far out */
 	const struct range *range;
 
 	if (offset < 0 || offset > UINT32_MAX)
 		return;
 	range = find_range(code, (uint32_t)offset);
 	for (size_t i = 0; range && i < CHAIN_MAX; i++, range = find_range(code, range->target)) {
+		if (range->depth > live) /* the handler's own: not there yet */
+			continue;
+		live = range->depth;
 		if (!range->lasti || !range->depth || range->depth >= outer)
 			continue;
 		outer = range->depth;

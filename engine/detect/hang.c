@@ -76,7 +76,8 @@ static void add_holder(struct strbuf *sb, const struct pyspyd_waits *waits, cons
 	bool lock = strcasestr(type, "lock") || strcasestr(type, "mutex") || !strcmp(type, "GIL");
 	uint32_t others = out->start[i + 1] - out->start[i];
 
-	if (waits->nodes[i].kind != PYSPYD_WAIT_RESOURCE || !others)
+	if (waits->nodes[i].kind != PYSPYD_WAIT_RESOURCE || !others ||
+		waits->nodes[out->other[out->start[i]]].kind == PYSPYD_WAIT_PROCESS)
 		return;
 	strbuf_adds(sb, lock ? " held by " : " served by ");
 	detect_add_node(sb, &waits->nodes[out->other[out->start[i]]], NULL);
@@ -117,22 +118,28 @@ static int write_summary(struct detect_verdict *verdict, const struct detect_inp
 	return detect_set_summary(verdict, &sb, text);
 }
 
-/* The main thread, the other threads of Python, the rest. */
+/* The main thread, the other threads of Python, the rest; then tasks. */
 static int rank_of(const struct pyspyd_wait_node *node) {
+	if (node->kind == PYSPYD_WAIT_TASK)
+		return 3;
 	return node->main ? 0 : node->python ? 1 : 2;
+}
+
+static bool is_party(const struct detect_input *input, const struct pyspyd_wait_node *node) {
+	return detect_is_own_thread(input, node) || (node->kind == PYSPYD_WAIT_TASK && node->pid == input->pid);
 }
 
 static uint64_t add_parties(struct detect_verdict *verdict, const struct detect_input *input) {
 	uint64_t threads = 0;
 
-	for (int rank = 0; rank <= 2; rank++)
+	for (int rank = 0; rank <= 3; rank++)
 		for (uint32_t i = 0; i < input->waits->nodes_n; i++) {
 			const struct pyspyd_wait_node *node = &input->waits->nodes[i];
 
-			if (!detect_is_own_thread(input, node) || rank_of(node) != rank)
+			if (!is_party(input, node) || rank_of(node) != rank)
 				continue;
 			detect_party_node(verdict, i, "waiting");
-			threads++;
+			threads += node->kind == PYSPYD_WAIT_THREAD;
 		}
 	return threads;
 }

@@ -205,6 +205,8 @@ static char *name_of(const struct wait_view *view, const struct view_thread *thr
 
 	if (name)
 		return strdup(name);
+	if (thread->sampled && thread->tid == view->proc.pid)
+		return strdup("MainThread"); /* as it will be called once somebody imports threading */
 	if (thread->comm[0])
 		return strdup(thread->comm);
 	return strdup(proc_thread_stat(&view->proc, thread->tid, &stat) ? "?" : stat.comm);
@@ -547,6 +549,11 @@ static bool has_dependency(const struct pyspyd_waits *waits, uint32_t knot) {
 	return false;
 }
 
+static void mark_stuck(struct pyspyd_waits *waits, const uint32_t *nodes, size_t n) {
+	for (size_t i = 0; i < n; i++)
+		waits->nodes[nodes[i]].stuck = true;
+}
+
 static void drop_closed_worlds(struct pyspyd_waits *waits) {
 	size_t kept = 0;
 	uint32_t *renamed = calloc(waits->knots_n + 1, sizeof(*renamed));
@@ -565,10 +572,16 @@ static void drop_closed_worlds(struct pyspyd_waits *waits) {
 	for (size_t i = 0; i < waits->knots_n; i++)
 		if (renamed[i] != WAITS_NONE)
 			waits->knots[kept++] = waits->knots[i];
-	for (size_t i = 0; i < waits->nodes_n; i++)
+	waits->knots_n = kept;
+	for (size_t i = 0; i < waits->nodes_n; i++) {
+		waits->nodes[i].stuck = false;
 		if (waits->nodes[i].knot != WAITS_NONE)
 			waits->nodes[i].knot = renamed[waits->nodes[i].knot];
-	waits->knots_n = kept;
+	}
+	for (size_t i = 0; i < kept; i++) {
+		mark_stuck(waits, waits->knots[i].nodes, waits->knots[i].nodes_n);
+		mark_stuck(waits, waits->knots[i].victims, waits->knots[i].victims_n);
+	}
 	free(renamed);
 }
 
@@ -602,6 +615,12 @@ static void deinit_scan(struct wait_scan *scan) {
 	vec_free(&scan->file_locks);
 }
 
+static char *comm_of(const struct proc *proc) {
+	struct proc_stat stat;
+
+	return strdup(proc_stat_read(proc, &stat) ? "?" : stat.comm);
+}
+
 int wait_look(struct wait_looker *looker, struct sample_target *target, bool tasks, struct pyspyd_waits **ret_waits) {
 	struct wait_scan scan = { .looker = looker };
 	struct wait_process *process;
@@ -615,6 +634,7 @@ int wait_look(struct wait_looker *looker, struct sample_target *target, bool tas
 	if (!scan.waits)
 		return -ENOMEM;
 	scan.waits->process.pid = target->proc.pid;
+	scan.waits->process.name = comm_of(&target->proc);
 	process = NULL;
 	vec_foreach (known, &looker->processes)
 		if ((*known)->target == target)

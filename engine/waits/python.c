@@ -397,8 +397,7 @@ static void note_retry(struct wait_scan *scan, struct view_thread *thread) {
 		scan_node(scan, thread->node)->retry = true;
 }
 
-/* As the program's own code has it: the lock, or the object of the library that it is part of. */
-static const char *lock_expression(const struct wait_view *view, const struct view_thread *thread, raddr object) {
+const char *scan_own_expression(const struct wait_view *view, const struct view_thread *thread, raddr object) {
 	size_t own = site_own_frame(thread);
 	const char *expression = scan_expression(view, thread, own, object);
 
@@ -429,7 +428,7 @@ static void wait_for_lock(struct wait_scan *scan, struct wait_view *view, struct
 	index = scan_lock(scan, view, object);
 	if (index == WAITS_NONE)
 		return;
-	scan_waits(scan, thread, index, lock_expression(view, thread, object), NULL);
+	scan_waits(scan, thread, index, scan_own_expression(view, thread, object), NULL);
 }
 
 static void wait_at_unknown(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread, raddr word) {
@@ -455,7 +454,7 @@ static void wait_at_unknown(struct wait_scan *scan, struct wait_view *view, stru
 void scan_python_wait(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
 	const struct py_reader *py = &view->python->rt.reader;
 	struct py_parking parking = { .kind = PY_PARKED_NONE };
-	raddr object;
+	raddr object, word;
 
 	if (thread->sleep.shared) {
 		scan_shared_wait(scan, view, thread);
@@ -473,6 +472,5 @@ void scan_python_wait(struct wait_scan *scan, struct wait_view *view, struct vie
 	if (object)
 		wait_for_lock(scan, view, thread, object, 0);
 	else
-		wait_at_unknown(
-			scan, view, thread, parking.kind == PY_PARKED_MUTEX ? parking.address : thread->sleep.address);
+		wait_at_unknown(scan, view, thread, word);
 }

@@ -120,4 +120,7 @@ raddr scan_attribute(const struct wait_view *view, raddr object, const char *nam
  * until the next call. */
 const char *scan_expression(const struct wait_view *view, const struct view_thread *thread, size_t frame, raddr object);
 
+/* As the program's own code has it: the object, or the one of the library that it is part of. */
+const char *scan_own_expression(const struct wait_view *view, const struct view_thread *thread, raddr object);
+
 #endif

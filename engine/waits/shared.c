@@ -242,5 +242,5 @@ void scan_shared_wait(struct wait_scan *scan, struct wait_view *view, struct vie
 		semaphore.mutex ? "lock" : "semaphore", semaphore.word.path);
 	if (fresh && semaphore.node != WAITS_NONE && object)
 		lead_to_family(&semaphore, view);
-	scan_waits(scan, thread, semaphore.node, object ? scan_expression(view, thread, 0, object) : NULL, NULL);
+	scan_waits(scan, thread, semaphore.node, object ? scan_own_expression(view, thread, object) : NULL, NULL);
 }

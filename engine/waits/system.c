@@ -25,8 +25,7 @@ static const struct fd_table *fd_table(struct wait_scan *scan) {
 /* the other end */
 
 struct ends {
-	struct wait_scan *scan;
-	uint32_t resource;
+	uint64_t dev; /* a named FIFO may have the inode number of a pipe */
 	bool readers; /* who reads is asked for, rather than who writes */
 	pid_t pids[OWNERS_MAX];
 	size_t n;
@@ -36,7 +35,7 @@ struct ends {
 static int add_end(void *userdata, const struct fd_owner *owner) {
 	struct ends *ends = userdata;
 
-	if (ends->readers ? !owner->read : !owner->write)
+	if (owner->dev != ends->dev || (ends->readers ? !owner->read : !owner->write))
 		return 0;
 	for (size_t i = 0; i < ends->n; i++)
 		if (ends->pids[i] == owner->pid)
@@ -51,8 +50,8 @@ static int add_end(void *userdata, const struct fd_owner *owner) {
 
 /* Edges to the processes that have the other end open. With too many of them, or none, the resource stays free: the
  * call is about to return. */
-static void lead_to_ends(struct wait_scan *scan, uint32_t resource, uint64_t inode, bool readers) {
-	struct ends ends = { .scan = scan, .resource = resource, .readers = readers };
+static void lead_to_ends(struct wait_scan *scan, uint32_t resource, uint64_t inode, uint64_t dev, bool readers) {
+	struct ends ends = { .dev = dev, .readers = readers };
 	const struct fd_table *table = fd_table(scan);
 
 	if (!table)
@@ -72,7 +71,7 @@ static uint32_t pipe_node(struct wait_scan *scan, const struct proc_fd *fd, bool
 		reading ? "to be written to" : "which is full, to be read");
 
 	if (fresh)
-		lead_to_ends(scan, index, fd->inode, !reading);
+		lead_to_ends(scan, index, fd->inode, fd->dev, !reading);
 	return index;
 }
 
@@ -95,7 +94,7 @@ static uint32_t socket_node(
 	index = scan_resource(scan, "socket", 0, fd->inode, scan_key("socket", fd->inode, reading), &fresh, "%s%s%s",
 		what, socket.state[0] ? ", " : "", socket.state);
 	if (fresh && socket.peer_inode)
-		lead_to_ends(scan, index, socket.peer_inode, !reading);
+		lead_to_ends(scan, index, socket.peer_inode, 0, !reading);
 	return index;
 }
 

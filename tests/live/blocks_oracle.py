@@ -274,6 +274,17 @@ def entering_python():
             pass
 
 
+def entering_in_try():
+    a = lock()
+    with a:
+        mark(a)
+        try:
+            with Slow("in"):
+                pass
+        finally:
+            del a
+
+
 def leaving():
     a = lock()
     with a:
