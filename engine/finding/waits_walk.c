@@ -20,6 +20,14 @@ bool waits_is_actor(const struct pyspyd_wait_node *node) {
 	return node->kind == PYSPYD_WAIT_THREAD || node->kind == PYSPYD_WAIT_TASK;
 }
 
+size_t waits_count_actors(const struct pyspyd_waits *waits, const uint32_t *nodes, size_t n) {
+	size_t actors = 0;
+
+	for (size_t i = 0; i < n; i++)
+		actors += waits_is_actor(&waits->nodes[nodes[i]]);
+	return actors;
+}
+
 uint32_t waits_walk_degree(const struct waits_walk *walk, uint32_t node) {
 	if (walk->waits->nodes[node].rule == PYSPYD_WAIT_NEVER)
 		return 0;
@@ -314,30 +322,43 @@ static void add_targets(struct strbuf *sb, const struct waits_walk *walk, uint32
 		else
 			add_link(sb, walk, from, to, true);
 		waits_name(sb, walk->waits, to, waits_walk_edge(walk, slot)->expression);
-		if (!waits_is_actor(&nodes[to]) && depth < DEPTH_SHOWN)
+		/* any thread of a process is as good as its threads one by one */
+		if (!waits_is_actor(&nodes[to]) && depth < DEPTH_SHOWN && leads_on(walk, to))
 			add_targets(sb, walk, to, depth + 1);
 	}
 	if (left)
 		strbuf_addf(sb, "%s%u more", joint, left);
 }
 
-/* A knot that is no ring: what each of its threads waits for. */
+/* Whether one that was shown waits for the same; else it counts as shown now. */
+static bool was_shown(uint32_t targets[MEMBERS_SHOWN], size_t shown, uint32_t target) {
+	for (size_t i = 0; i < shown; i++)
+		if (targets[i] == target)
+			return true;
+	targets[shown] = target;
+	return false;
+}
+
+/* A knot that is no ring: what each of its threads waits for; of a crowd, one for each thing that is waited for. */
 static void add_web(struct strbuf *sb, const struct waits_walk *walk, const struct pyspyd_wait_knot *knot) {
-	const struct pyspyd_wait_node *nodes = walk->waits->nodes;
+	const struct pyspyd_waits *waits = walk->waits;
+	bool crowd = waits_count_actors(waits, knot->nodes, knot->nodes_n) > MEMBERS_SHOWN;
+	uint32_t targets[MEMBERS_SHOWN];
 	size_t shown = 0, left = 0;
 
 	for (size_t i = 0; i < knot->nodes_n; i++) {
 		uint32_t node = knot->nodes[i];
 
-		if (!waits_is_actor(&nodes[node]))
+		if (!waits_is_actor(&waits->nodes[node]))
 			continue;
-		if (shown == MEMBERS_SHOWN) {
+		if (shown == MEMBERS_SHOWN ||
+			(crowd && was_shown(targets, shown, walk->out.other[waits_walk_next(walk, node)]))) {
 			left++;
 			continue;
 		}
 		strbuf_adds(sb, shown++ ? "; " : "");
-		waits_name(sb, walk->waits, node, NULL);
-		waits_site(sb, &nodes[node]);
+		waits_name(sb, waits, node, NULL);
+		waits_site(sb, &waits->nodes[node]);
 		add_targets(sb, walk, node, 0);
 	}
 	if (left)
@@ -346,14 +367,6 @@ static void add_web(struct strbuf *sb, const struct waits_walk *walk, const stru
 		waits_name(sb, walk->waits, knot->nodes[0], NULL);
 		add_targets(sb, walk, knot->nodes[0], 0);
 	}
-}
-
-size_t waits_count_actors(const struct pyspyd_waits *waits, const uint32_t *nodes, size_t n) {
-	size_t actors = 0;
-
-	for (size_t i = 0; i < n; i++)
-		actors += waits_is_actor(&waits->nodes[nodes[i]]);
-	return actors;
 }
 
 /* Who speaks for all that wait for an orphan: a thread or task where there is one. */
