@@ -43,7 +43,7 @@ static int print(const struct waits_args *args, const struct pyspyd_waits *waits
 
 static int run(const struct command *command, int argc, char **argv) {
 	struct waits_args args = { 0 };
-	struct pyspyd_waits_options look = { .tasks = true, .between_ns = BETWEEN_NS };
+	struct pyspyd_waits_options look = { .between_ns = BETWEEN_NS };
 	struct pyspyd_waits *waits = NULL;
 	struct err err = { 0 };
 	char **rest;

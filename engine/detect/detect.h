@@ -63,6 +63,7 @@ struct detect_thread {
 #define DETECT_STACKS_MAX 5
 
 struct detect_process {
+	const char *name;                    /* the kernel's; NULL: not known */
 	const struct detect_thread *threads; /* all of them: one that is missing has ended */
 	size_t threads_n;
 	uint64_t period_ns;        /* of the schedule: what interval_ns should be */

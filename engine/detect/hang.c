@@ -100,7 +100,7 @@ static void add_thread(struct strbuf *sb, const struct pyspyd_waits *waits, cons
 static int write_summary(struct detect_verdict *verdict, const struct detect_input *input, const struct adjacency *out,
 	uint64_t threads) {
 	size_t shown = min_of(verdict->parties_n, (size_t)SHOWN_THREADS);
-	const char *name = input->waits->process.name;
+	const char *name = input->process->name;
 	struct strbuf sb = { 0 };
 	char text[64] = "";
 

@@ -46,6 +46,14 @@ static const char *const verdicts[] = {
 	[PYSPYD_KNOT_ORPHAN] = "ORPHANED LOCK",
 };
 
+/* Whose the sentence is: names of other processes' threads say so. */
+static pid_t home_of(const struct pyspyd_waits *waits, const struct pyspyd_wait_knot *knot) {
+	for (size_t i = 0; i < knot->nodes_n; i++)
+		if (waits_is_actor(&waits->nodes[knot->nodes[i]]))
+			return waits->nodes[knot->nodes[i]].pid;
+	return waits->process.pid;
+}
+
 char *pyspyd_wait_knot_text(const struct pyspyd_waits *waits, const struct pyspyd_wait_knot *knot) {
 	static const char *const kinds[] = {
 		[PYSPYD_KNOT_CYCLE] = "deadlock",
@@ -53,9 +61,11 @@ char *pyspyd_wait_knot_text(const struct pyspyd_waits *waits, const struct pyspy
 		[PYSPYD_KNOT_ORPHAN] = "orphaned-lock",
 	};
 	_cleanup_(waits_walk_deinit) struct waits_walk walk = { 0 };
+	struct pyspyd_waits seen = *waits;
 	struct strbuf sb = { 0 };
 
-	if (waits_walk_init(&walk, waits))
+	seen.process.pid = home_of(waits, knot);
+	if (waits_walk_init(&walk, &seen))
 		return NULL;
 	strbuf_addf(&sb, "%s: ", kinds[knot->kind]);
 	waits_sentence(&sb, &walk, knot);

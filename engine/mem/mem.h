@@ -48,6 +48,11 @@ struct mem_segment {
 };
 int mem_bytes_new(const struct mem_segment *segments, size_t n, struct mem **ret_mem);
 
+/* Pages of another memory, each read once until mem_cache_clear: what is read again is as old as that. `below` becomes
+ * the cache's own. Bounded. Return: 0; -ENOMEM (`below` stays the caller's). */
+int mem_cache_new(struct mem *below, struct mem **ret_mem);
+void mem_cache_clear(struct mem *cache);
+
 void mem_free(struct mem *mem);
 
 /* Reads up to MEM_RANGES_MAX ranges in their order with one system call where the kind of memory allows. A range that

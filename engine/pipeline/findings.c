@@ -23,6 +23,7 @@ struct findings {
 	detect_verdicts verdicts;
 	const pid_t *watched; /* of this interval; borrowed */
 	size_t watched_n;
+	const struct waiting *waiting;
 	char host[65];
 };
 
@@ -166,6 +167,7 @@ static int build_input(const struct findings *findings, const struct watched *wa
 	}
 	gil = waited_gil(watched);
 	input->process = (struct detect_process){
+		.name = watched->process.name,
 		.threads = input->threads.items,
 		.threads_n = input->threads.n,
 		.period_ns = every ? every : NS_PER_SEC,
@@ -216,7 +218,8 @@ static int detection_of(struct watched *watched, struct detection **ret_detectio
 	return r;
 }
 
-void findings_watch(struct findings *findings, const pid_t *pids, size_t n) {
+void findings_watch(struct findings *findings, const pid_t *pids, size_t n, const struct waiting *waiting) {
+	findings->waiting = waiting;
 	findings->watched = pids;
 	findings->watched_n = n;
 }
@@ -231,7 +234,7 @@ static int decide(struct findings *findings, const struct watched *watched, cons
 		.watched_n = findings->watched_n,
 	};
 
-	detect.waits = waited_graph(watched, &detect.alive);
+	detect.waits = findings->waiting ? waiting_graph(findings->waiting, &detect.alive) : NULL;
 	return detect_set_decide(set, &findings->config, &detect, &findings->verdicts);
 }
 

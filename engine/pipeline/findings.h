@@ -15,8 +15,9 @@ int findings_new(const struct pyspyd_watch_options *options, struct recorder *co
 	struct findings **ret_findings, struct err *err);
 void findings_free(struct findings *findings);
 
-/* The processes of the watch, good until the next call. */
-void findings_watch(struct findings *findings, const pid_t *pids, size_t n);
+/* The processes of the watch in this interval, and the waiting side of it; good until the next call. */
+struct waiting;
+void findings_watch(struct findings *findings, const pid_t *pids, size_t n, const struct waiting *waiting);
 
 /* One interval of one process, after watched_update. Return: 0; a callback's value; -ENOMEM. */
 int findings_feed(struct findings *findings, struct watched *watched, uint64_t now_ns);

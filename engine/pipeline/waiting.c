@@ -18,7 +18,10 @@
 struct waiting {
 	struct wait_looker *looker;
 	uint64_t next_ns;
-	size_t turn; /* of the GILs */
+	size_t turn;              /* of the GILs */
+	struct pyspyd_waits *now; /* of the last look */
+	bool *alive;
+	bool fresh; /* `now` is of this interval */
 };
 
 struct gil_watch {
@@ -27,13 +30,6 @@ struct gil_watch {
 	uint64_t interval_switches, interval_ns; /* as of the interval before */
 	struct waited_gil longest;               /* in this interval */
 	struct waited_gil told;                  /* in the last one */
-};
-
-struct watched_waits { /* of one process */
-	struct pyspyd_waits *before, *now;
-	bool *alive;
-	bool fresh; /* `now` is of this interval */
-	struct gil_watch gil;
 };
 
 int waiting_new(struct waiting **ret_waiting) {
@@ -51,27 +47,22 @@ void waiting_free(struct waiting *waiting) {
 	if (!waiting)
 		return;
 	wait_looker_free(waiting->looker);
+	pyspyd_waits_free(waiting->now);
+	free(waiting->alive);
 	free(waiting);
 }
 
-static struct watched_waits *waits_of(struct watched *watched) {
-	if (!watched->waits)
-		watched->waits = calloc(1, sizeof(struct watched_waits));
-	return watched->waits;
+static struct gil_watch *gil_of(struct watched *watched) {
+	if (!watched->gil)
+		watched->gil = calloc(1, sizeof(struct gil_watch));
+	return watched->gil;
 }
 
 void waiting_forget(struct waiting *waiting, struct watched *watched) {
-	struct watched_waits *waits = watched->waits;
-
 	if (waiting)
 		wait_looker_forget(waiting->looker, watched->target);
-	if (!waits)
-		return;
-	pyspyd_waits_free(waits->before);
-	pyspyd_waits_free(waits->now);
-	free(waits->alive);
-	free(waits);
-	watched->waits = NULL;
+	free(watched->gil);
+	watched->gil = NULL;
 }
 
 /* the GIL */
@@ -120,19 +111,19 @@ static void follow(
 /* The main interpreter's: others share it, unless they were made to have their own. */
 static void tend_one(struct watched *watched, uint64_t now_ns) {
 	struct sample_target *target = watched->target;
-	struct watched_waits *waits = waits_of(watched);
+	struct gil_watch *gil = gil_of(watched);
 	py_interp_vec interps = { 0 };
 	struct py_interp_view view;
 	int r;
 
-	if (!waits || watched->ended)
+	if (!gil || watched->ended)
 		return;
 	pthread_mutex_lock(&target->lock);
 	r = py_interps_read(&target->rt, &interps);
 	if (!r && interps.n)
 		r = py_interp_view(&target->rt, interps.items[interps.n - 1].addr, &view);
 	if (!r && interps.n && view.gil_known)
-		follow(&waits->gil, target, &view, now_ns);
+		follow(gil, target, &view, now_ns);
 	pthread_mutex_unlock(&target->lock);
 	vec_free(&interps);
 }
@@ -155,63 +146,62 @@ static void turn_gil(struct gil_watch *gil, uint64_t now_ns) {
 }
 
 struct waited_gil waited_gil(const struct watched *watched) {
-	const struct watched_waits *waits = watched->waits;
+	const struct gil_watch *gil = watched->gil;
 
-	return waits ? waits->gil.told : (struct waited_gil){ .switches_per_s = -1 };
+	return gil ? gil->told : (struct waited_gil){ .switches_per_s = -1 };
 }
 
 /* the graph */
 
-static int look(struct waiting *waiting, struct watched *watched, struct watched_waits *waits) {
+static int look(struct waiting *waiting, struct sample_target *const *targets, size_t n) {
 	struct pyspyd_waits *now = NULL;
 	bool *alive = NULL;
-	int r;
+	int r = wait_look(waiting->looker, targets, n, &now);
 
-	if (watched->ended)
-		return 0;
-	r = wait_look(waiting->looker, watched->target, false, &now);
 	if (!r) {
-		waits_confirm(waits->now, now);
-		r = waits_alive(waits->now, now, &alive);
+		waits_confirm(waiting->now, now);
+		r = waits_alive(waiting->now, now, &alive);
 	}
 	if (r) {
 		pyspyd_waits_free(now);
-		return r == -ENOMEM ? r : 0;
+		return r == -ENOMEM ? r : 0; /* all have ended */
 	}
-	pyspyd_waits_free(waits->before);
-	waits->before = waits->now;
-	waits->now = now;
-	free(waits->alive);
-	waits->alive = alive;
-	waits->fresh = true;
+	pyspyd_waits_free(waiting->now);
+	waiting->now = now;
+	free(waiting->alive);
+	waiting->alive = alive;
+	waiting->fresh = true;
 	return 0;
 }
 
 int waiting_interval(struct waiting *waiting, struct watched *const *watched, size_t n, uint64_t now_ns) {
-	bool due = now_ns >= waiting->next_ns;
+	struct sample_target **targets _free_ = calloc(n + 1, sizeof(*targets));
 	uint64_t began = clock_mono_ns();
+	size_t alive = 0;
 	int r = 0;
 
-	for (size_t i = 0; !r && i < n; i++) {
-		struct watched_waits *waits = waits_of(watched[i]);
+	if (!targets)
+		return -ENOMEM;
+	waiting->fresh = false;
+	for (size_t i = 0; i < n; i++) {
+		struct gil_watch *gil = gil_of(watched[i]);
 
-		if (!waits)
+		if (!gil)
 			return -ENOMEM;
-		waits->fresh = false;
-		turn_gil(&waits->gil, now_ns);
-		if (due)
-			r = look(waiting, watched[i], waits);
+		turn_gil(gil, now_ns);
+		if (!watched[i]->ended)
+			targets[alive++] = watched[i]->target;
 	}
-	if (due)
+	if (alive && now_ns >= waiting->next_ns) {
+		r = look(waiting, targets, alive);
 		waiting->next_ns = now_ns + min_of((clock_mono_ns() - began) * SHARE_MAX, (uint64_t)PAUSE_MAX_NS);
+	}
 	return r;
 }
 
-const struct pyspyd_waits *waited_graph(const struct watched *watched, const bool **ret_alive) {
-	const struct watched_waits *waits = watched->waits;
-
-	if (!waits || !waits->fresh)
+const struct pyspyd_waits *waiting_graph(const struct waiting *waiting, const bool **ret_alive) {
+	if (!waiting->fresh)
 		return NULL;
-	*ret_alive = waits->alive;
-	return waits->now;
+	*ret_alive = waiting->alive;
+	return waiting->now;
 }

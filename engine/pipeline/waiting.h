@@ -16,13 +16,13 @@ void waiting_free(struct waiting *waiting);
 /* To be called between two intervals, a few times a second: follows the GIL of one process after the other. */
 void waiting_tend(struct waiting *waiting, struct watched *const *watched, size_t n, uint64_t now_ns);
 
-/* At an interval: looks at all processes where it is time to. Afterwards waited_graph and waited_gil speak of this
- * interval. Return: 0; -ENOMEM. */
+/* At an interval: looks at all processes, in one graph, where it is time to. Afterwards waiting_graph and waited_gil
+ * speak of this interval. Return: 0; -ENOMEM. */
 int waiting_interval(struct waiting *waiting, struct watched *const *watched, size_t n, uint64_t now_ns);
 
-/* The process's graph of this interval, confirmed by the look before; NULL where there was no look. *ret_alive as in
+/* The graph of this interval, confirmed by the look before; NULL where there was no look. *ret_alive as in
  * detect_input. */
-const struct pyspyd_waits *waited_graph(const struct watched *watched, const bool **ret_alive);
+const struct pyspyd_waits *waiting_graph(const struct waiting *waiting, const bool **ret_alive);
 
 /* The longest hold of the GIL, without a break, that was seen in this interval. */
 struct waited_gil {

@@ -10,12 +10,12 @@
 
 #define STARTING_WAIT_NS (2 * NS_PER_SEC)
 
-static int look(struct wait_looker *looker, struct sample_target *target, bool tasks, struct pyspyd_waits **ret_waits) {
+static int look(struct wait_looker *looker, struct sample_target *target, struct pyspyd_waits **ret_waits) {
 	int r = sample_target_refresh(target, NULL, NULL);
 
 	if (r == MEM_E_GONE)
 		return PYSPYD_E_GONE;
-	return wait_look(looker, target, tasks, ret_waits); /* threads of before serve where the list was torn */
+	return wait_look(looker, &target, 1, ret_waits); /* threads of before serve where the list was torn */
 }
 
 static void sleep_ns(uint64_t ns) {
@@ -25,13 +25,13 @@ static void sleep_ns(uint64_t ns) {
 static int run(struct wait_looker *looker, struct sample_target *target, const struct pyspyd_waits_options *options,
 	struct pyspyd_waits **ret_waits) {
 	struct pyspyd_waits *before = NULL, *now = NULL;
-	int r = look(looker, target, options->tasks, &now);
+	int r = look(looker, target, &now);
 
 	if (!r && options->between_ns) {
 		before = now;
 		now = NULL;
 		sleep_ns(options->between_ns);
-		r = look(looker, target, options->tasks, &now);
+		r = look(looker, target, &now);
 	}
 	if (!r) {
 		waits_confirm(before, now);

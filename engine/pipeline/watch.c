@@ -151,7 +151,7 @@ static int update(struct watch *watch, struct watched *watched, uint64_t now_ns)
 static int detect(struct watch *watch, uint64_t now_ns) {
 	int r = waiting_interval(watch->waiting, watch->watched.items, watch->watched.n, now_ns);
 
-	findings_watch(watch->findings, watch->pids.items, watch->pids.n);
+	findings_watch(watch->findings, watch->pids.items, watch->pids.n, watch->waiting);
 	for (size_t i = 0; !r && i < watch->watched.n; i++)
 		if (!watch->watched.items[i]->ended)
 			r = findings_feed(watch->findings, watch->watched.items[i], now_ns);

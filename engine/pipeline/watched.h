@@ -41,7 +41,7 @@ struct watched {
 	uint64_t smaps_ns;    /* when the costly counters were read last */
 	bool ended;
 	void *detection; /* findings.h */
-	void *waits;     /* waiting.h */
+	void *gil;       /* waiting.h */
 };
 
 int watched_new(struct sample_target *target, struct watched **ret_watched);

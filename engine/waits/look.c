@@ -10,7 +10,7 @@
 #include <stdarg.h>
 #include <string.h>
 
-#define VIEWS_MAX 64        /* processes of one look */
+#define RELATED_MAX 64      /* processes of one look beside those that were asked for */
 #define UNUSED_LOOKS_MAX 60 /* after which a process that was attached for a look is let go */
 #define STARTING_WAIT_NS 0
 
@@ -294,7 +294,7 @@ struct wait_view *scan_view(struct wait_scan *scan, pid_t pid) {
 	vec_foreach (known, &scan->views)
 		if ((*known)->proc.pid == pid)
 			return *known;
-	if (scan->views.n >= VIEWS_MAX) {
+	if (scan->views.n >= scan->views_max) {
 		scan->waits->incomplete = true;
 		return NULL;
 	}
@@ -439,52 +439,50 @@ static int build_threads(struct wait_scan *scan, struct wait_view *view) {
 /* the whole */
 
 static int add_loops(struct pyspyd_waits *waits, const struct wait_view *view) {
-	struct pyspyd_wait_loop *loops = calloc(view->loops.n + 1, sizeof(*loops));
+	struct pyspyd_wait_loop *loops = realloc(waits->loops, (waits->loops_n + view->loops.n + 1) * sizeof(*loops));
 
 	if (!loops)
 		return -ENOMEM;
-	for (size_t i = 0; i < view->loops.n; i++) {
-		const struct py_loop *from = &view->loops.items[i];
+	waits->loops = loops;
+	vec_foreach (from, &view->loops) {
 		const uint64_t turn[] = { from->object, (uint64_t)from->round_index, from->handle };
+		bool known = from->round_began_s > 0 && from->round_began_s < 1e9;
 
-		loops[i] = (struct pyspyd_wait_loop){
+		loops[waits->loops_n++] = (struct pyspyd_wait_loop){
 			.pid = view->proc.pid,
 			.tid = from->tid,
 			.address = from->object,
 			.polling = from->polling,
-			.turn = from->round_index >= 0 && from->round_began_s > 0 ? hash_bytes(turn, sizeof(turn), 2)
-										  : 0,
-			.turn_began_ns = from->round_began_s > 0 && from->round_began_s < 1e9
-				? (uint64_t)(from->round_began_s * 1e9)
-				: 0,
+			.turn = known && from->round_index >= 0 ? hash_bytes(turn, sizeof(turn), 2) : 0,
+			.turn_began_ns = known ? (uint64_t)(from->round_began_s * 1e9) : 0,
 			.ready = from->ready,
 			.overdue = from->overdue,
 			.tasks = view->tasks,
 		};
 	}
-	waits->loops = loops;
-	waits->loops_n = view->loops.n;
 	return 0;
 }
 
-static int add_gils(struct wait_scan *scan, struct wait_view *view) {
-	struct pyspyd_wait_gil *gils = calloc(view->interps.n + 1, sizeof(*gils));
+static int add_gils(struct wait_scan *scan, const struct wait_view *view) {
+	struct pyspyd_waits *waits = scan->waits;
+	struct pyspyd_wait_gil *gils = realloc(waits->gils, (waits->gils_n + view->interps.n + 1) * sizeof(*gils));
 
 	if (!gils)
 		return -ENOMEM;
+	waits->gils = gils;
 	for (size_t i = 0; i < view->interps.n; i++) {
-		gils[i].interpreter = (uint64_t)view->interps.items[i].id;
-		gils[i].switches = view->gils[i].gil_switches;
+		struct pyspyd_wait_gil *gil = &gils[waits->gils_n++];
+
+		*gil = (struct pyspyd_wait_gil){ .pid = view->proc.pid,
+			.interpreter = (uint64_t)view->interps.items[i].id,
+			.switches = view->gils[i].gil_switches };
 		vec_foreach (thread, &view->threads) {
 			if (thread->sampled && thread->py.tstate == view->gils[i].gil_holder)
-				gils[i].holder = thread->tid;
-			if (thread->py.interp == view->interps.items[i].addr &&
-				scan_node(scan, thread->node)->gil_waiter)
-				gils[i].waiters++;
+				gil->holder = thread->tid;
+			if (thread->py.interp == view->interps.items[i].addr)
+				gil->waiters += scan_node(scan, thread->node)->gil_waiter;
 		}
 	}
-	scan->waits->gils = gils;
-	scan->waits->gils_n = view->interps.n;
 	return 0;
 }
 
@@ -585,14 +583,10 @@ static void drop_closed_worlds(struct pyspyd_waits *waits) {
 	free(renamed);
 }
 
-static int finish(struct wait_scan *scan, struct wait_view *view) {
+static int finish(struct wait_scan *scan) {
 	struct pyspyd_waits *waits = scan->waits;
-	int r = scan->failed ? -ENOMEM : add_loops(waits, view);
+	int r = scan->failed ? -ENOMEM : free_idle(waits);
 
-	if (!r)
-		r = add_gils(scan, view);
-	if (!r)
-		r = free_idle(waits);
 	if (!r)
 		r = waits_solve(waits);
 	if (!r && orphan_locks(waits))
@@ -615,39 +609,68 @@ static void deinit_scan(struct wait_scan *scan) {
 	vec_free(&scan->file_locks);
 }
 
+static struct wait_process *known_process(struct wait_looker *looker, const struct sample_target *target) {
+	vec_foreach (known, &looker->processes)
+		if ((*known)->target == target)
+			return *known;
+	return NULL;
+}
+
+/* Before the first view: a process of the list is then not attached a second time for the sake of another one. */
+static int know_all(struct wait_looker *looker, struct sample_target *const *targets, size_t n) {
+	for (size_t i = 0; i < n; i++) {
+		struct wait_process *unused;
+		int r;
+
+		if (known_process(looker, targets[i]))
+			continue;
+		r = keep_process(looker, targets[i], false, &unused);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int look_at(struct wait_scan *scan, const struct sample_target *target) {
+	struct wait_view *view = scan_view(scan, target->proc.pid);
+	int r;
+
+	if (!view)
+		return scan->failed ? -ENOMEM : PYSPYD_E_GONE;
+	if (view->loops.n)
+		scan_tasks(scan, view);
+	r = add_loops(scan->waits, view);
+	return r ? r : add_gils(scan, view);
+}
+
 static char *comm_of(const struct proc *proc) {
 	struct proc_stat stat;
 
 	return strdup(proc_stat_read(proc, &stat) ? "?" : stat.comm);
 }
 
-int wait_look(struct wait_looker *looker, struct sample_target *target, bool tasks, struct pyspyd_waits **ret_waits) {
-	struct wait_scan scan = { .looker = looker };
-	struct wait_process *process;
-	struct wait_view *view;
+int wait_look(
+	struct wait_looker *looker, struct sample_target *const *targets, size_t n, struct pyspyd_waits **ret_waits) {
+	struct wait_scan scan = { .looker = looker, .views_max = n + RELATED_MAX };
 	uint64_t began = clock_mono_ns();
-	int r = 0;
+	size_t ended = 0;
+	int r;
 
 	looker->looks++;
 	tidy(looker);
 	scan.waits = calloc(1, sizeof(*scan.waits));
 	if (!scan.waits)
 		return -ENOMEM;
-	scan.waits->process.pid = target->proc.pid;
-	scan.waits->process.name = comm_of(&target->proc);
-	process = NULL;
-	vec_foreach (known, &looker->processes)
-		if ((*known)->target == target)
-			process = *known;
-	if (!process)
-		r = keep_process(looker, target, false, &process);
-	view = r ? NULL : scan_view(&scan, target->proc.pid);
-	if (!r && !view)
-		r = scan.failed ? -ENOMEM : PYSPYD_E_GONE;
-	if (!r && (tasks || view->loops.n))
-		scan_tasks(&scan, view);
+	scan.waits->process.pid = targets[0]->proc.pid;
+	scan.waits->process.name = comm_of(&targets[0]->proc);
+	r = know_all(looker, targets, n);
+	for (size_t i = 0; !r && i < n; i++) {
+		r = look_at(&scan, targets[i]);
+		ended += r == PYSPYD_E_GONE;
+		r = r == PYSPYD_E_GONE && ended < n ? 0 : r;
+	}
 	if (!r)
-		r = finish(&scan, view);
+		r = finish(&scan);
 	scan.waits->look_ns = clock_boot_ns();
 	scan.waits->cost_ns = clock_mono_ns() - began;
 	deinit_scan(&scan);

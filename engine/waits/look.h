@@ -13,9 +13,11 @@ struct wait_looker; /* what is kept from look to look: attached processes, decod
 int wait_looker_new(const char *const *park, struct wait_looker **ret_looker, struct err *err);
 void wait_looker_free(struct wait_looker *looker);
 
-/* One look. The target stays the caller's, its threads are those of its last refresh. `tasks`: asyncio tasks too, also
- * those that nobody waits behind. The graph is solved, not yet confirmed. Return: 0; PYSPYD_E_GONE; negative errno. */
-int wait_look(struct wait_looker *looker, struct sample_target *target, bool tasks, struct pyspyd_waits **ret_waits);
+/* One look at all of these processes, in one graph. The targets stay the caller's, their threads are those of their
+ * last refresh; one that has ended is left out. The graph's process is the first one. It is solved, not yet confirmed.
+ * Return: 0; PYSPYD_E_GONE: all have ended; negative errno. */
+int wait_look(
+	struct wait_looker *looker, struct sample_target *const *targets, size_t n, struct pyspyd_waits **ret_waits);
 
 /* A target that is about to be freed: nothing of it is used again. */
 void wait_looker_forget(struct wait_looker *looker, const struct sample_target *target);

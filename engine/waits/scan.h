@@ -29,6 +29,7 @@ struct wait_scan {
 	struct pyspyd_waits *waits;
 	struct map nodes; /* key → index + 1 */
 	VEC(struct wait_view *) views;
+	size_t views_max;
 	VEC(struct wait_holders) holders; /* one for each view */
 	struct fd_table fds;
 	bool fds_read;

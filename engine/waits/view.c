@@ -16,13 +16,18 @@
 
 int wait_process_new(struct sample_target *target, bool owned, struct wait_process **ret_process) {
 	struct wait_process *process = calloc(1, sizeof(*process));
+	struct mem *live = NULL;
 	int r;
 
 	if (!process)
 		return -ENOMEM;
 	process->rt = target->rt;
 	process->rt.reader.mem = NULL;
-	r = mem_live_new(target->proc.pid, &process->rt.reader.mem);
+	r = mem_live_new(target->proc.pid, &live);
+	if (!r)
+		r = mem_cache_new(live, &process->rt.reader.mem);
+	if (r)
+		mem_free(live);
 	if (!r)
 		r = py_block_cache_new(&process->rt, &process->blocks);
 	if (r) {
@@ -261,10 +266,12 @@ int wait_view_new(
 	view->python = process;
 	view->ends = view->acts = view->others = WAITS_NONE;
 	view->proc.dir_fd = view->proc.pidfd = -1;
-	if (process)
+	if (process) {
+		mem_cache_clear(process->rt.reader.mem);
 		view->proc = process->target->proc;
-	else
+	} else {
 		r = proc_open("/proc", pid, &view->proc);
+	}
 	if (!r && process)
 		r = read_python(view, scratch);
 	if (!r)
@@ -293,7 +300,9 @@ void wait_view_free(struct wait_view *view) {
 	vec_free(&view->interps);
 	vec_free(&view->loops);
 	free(view->gils);
-	if (!view->python)
+	if (view->python)
+		mem_cache_clear(view->python->rt.reader.mem);
+	else
 		proc_close(&view->proc);
 	free(view);
 }

@@ -14,7 +14,8 @@
 struct wait_process {
 	struct sample_target *target;
 	bool owned;           /* attached for the looks; else somebody else's */
-	struct py_runtime rt; /* the target's, with a memory of its own: no lock is needed for it */
+	struct py_runtime rt; /* the target's, with a memory of its own that no lock is needed for, and that keeps
+				 pages for the time of a look */
 	struct py_block_cache *blocks;
 	uint64_t used_look; /* number of the look that needed it last */
 };

@@ -96,6 +96,7 @@ struct pyspyd_wait_loop {
 };
 
 struct pyspyd_wait_gil {
+	pid_t pid;
 	uint64_t interpreter; /* id */
 	pid_t holder;         /* kernel's thread id; 0 nobody */
 	uint64_t switches;    /* since the process began; 0 where the version has no counter */
@@ -122,7 +123,6 @@ struct pyspyd_waits {
 };
 
 struct pyspyd_waits_options {
-	bool tasks;              /* asyncio tasks too, also those that nobody is stuck for */
 	uint64_t between_ns;     /* looks twice, that far apart, so that what moved is told from what stands; 0: once */
 	const char *const *park; /* NULL-terminated "MODULE:QUALNAME": further points where programs wait for
 				    work; may be NULL */
