@@ -312,6 +312,7 @@ struct wait_view *scan_view(struct wait_scan *scan, pid_t pid) {
 		scan->failed = true;
 	else if (build_threads(scan, view))
 		scan->failed = true;
+	wait_view_settle(view);
 	return view;
 }
 
@@ -639,6 +640,7 @@ static int look_at(struct wait_scan *scan, const struct sample_target *target) {
 		return scan->failed ? -ENOMEM : PYSPYD_E_GONE;
 	if (view->loops.n)
 		scan_tasks(scan, view);
+	wait_view_settle(view);
 	r = add_loops(scan->waits, view);
 	return r ? r : add_gils(scan, view);
 }

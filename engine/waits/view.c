@@ -287,6 +287,11 @@ int wait_view_new(
 	return 0;
 }
 
+void wait_view_settle(struct wait_view *view) {
+	if (view->python)
+		mem_cache_clear(view->python->rt.reader.mem);
+}
+
 void wait_view_free(struct wait_view *view) {
 	if (!view)
 		return;
@@ -300,9 +305,8 @@ void wait_view_free(struct wait_view *view) {
 	vec_free(&view->interps);
 	vec_free(&view->loops);
 	free(view->gils);
-	if (view->python)
-		mem_cache_clear(view->python->rt.reader.mem);
-	else
+	wait_view_settle(view);
+	if (!view->python)
 		proc_close(&view->proc);
 	free(view);
 }

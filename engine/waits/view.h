@@ -68,6 +68,9 @@ int wait_view_new(
 	pid_t pid, struct wait_process *process, struct py_stack_scratch *scratch, struct wait_view **ret_view);
 void wait_view_free(struct wait_view *view);
 
+/* Most of it has been asked for: gives back the memory of what was read. */
+void wait_view_settle(struct wait_view *view);
+
 struct view_thread *view_thread_of_tid(const struct wait_view *view, pid_t tid);
 struct view_thread *view_thread_of_ident(const struct wait_view *view, uint64_t ident);
 
