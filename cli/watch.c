@@ -22,7 +22,7 @@ struct watch_args {
 	const char *exit_on; /* "KIND,KIND" */
 	const char *spike;   /* "PCT:D" */
 	const char *hang;    /* "D" */
-	struct string_list settings;
+	struct string_list settings, park;
 	struct pyspyd_watch_options watch;
 };
 
@@ -43,6 +43,8 @@ static const struct option_spec options[] = {
 		"end with status 10 at the first finding of these kinds"),
 	OPT(0, "spike", OPTION_STRING, spike, "PCT:D", "what counts as a spinning thread (default 90:10s)"),
 	OPT(0, "hang-after", OPTION_STRING, hang, "D", "how long no thread has run in a hang (default 60s)"),
+	OPT(0, "park", OPTION_LIST, park, "MODULE:QUALNAME",
+		"a function in which threads wait for work; may be repeated"),
 	OPT(0, "set", OPTION_LIST, settings, "D.K=V", "a detector's setting"),
 	{ 0 },
 };
@@ -173,6 +175,7 @@ static int watch_all(struct watch_args *args, const struct program *program) {
 
 	watch.view = args->json ? &watch_view_json : table ? &watch_view_table : &watch_view_lines;
 	args->watch.settings = args->settings.items;
+	args->watch.park = args->park.items;
 	args->watch.stop = &cli_stop;
 	args->watch.on_report = on_report;
 	args->watch.on_finding = on_finding;

@@ -33,7 +33,7 @@ _pyspyd() {
 	esac
 
 	case ${COMP_WORDS[1]} in
-	watch) options="--pid --name --all --children --duration --interval --rate --json --exit-on --spike --hang-after --set --help" ;;
+	watch) options="--pid --name --all --children --duration --interval --rate --json --exit-on --spike --hang-after --park --set --help" ;;
 	dump) options="--pid --locals --unmask --json --blocking --help" ;;
 	record) options="--pid --output --duration --rate --format --mode --children --threads --blocking --help" ;;
 	ps) options="--json --help" ;;

@@ -25,6 +25,7 @@ complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s i -l interval -x -d
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l exit-on -x -a 'spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state' -d 'End with status 10 at such a finding'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l spike -x -d 'What counts as a spinning thread'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l hang-after -x -d 'How long no thread has run in a hang'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l park -x -d 'A function in which threads wait for work'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l set -x -d 'A setting of a detector'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from watch record' -s c -l children -d 'Descendants too'

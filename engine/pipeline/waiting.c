@@ -32,9 +32,9 @@ struct gil_watch {
 	struct waited_gil told;                  /* in the last one */
 };
 
-int waiting_new(struct waiting **ret_waiting) {
+int waiting_new(const char *const *park, struct waiting **ret_waiting, struct err *err) {
 	struct waiting *waiting = calloc(1, sizeof(*waiting));
-	int r = waiting ? wait_looker_new(NULL, &waiting->looker, NULL) : -ENOMEM;
+	int r = waiting ? wait_looker_new(park, &waiting->looker, err) : -ENOMEM;
 
 	if (r)
 		waiting_free(waiting);

@@ -10,7 +10,8 @@
 
 struct waiting;
 
-int waiting_new(struct waiting **ret_waiting); /* Return: 0; -ENOMEM */
+/* `park` as in pyspyd_watch_options. Return: 0; PYSPYD_E_USAGE; -ENOMEM. */
+int waiting_new(const char *const *park, struct waiting **ret_waiting, struct err *err);
 void waiting_free(struct waiting *waiting);
 
 /* To be called between two intervals, a few times a second: follows the GIL of one process after the other. */

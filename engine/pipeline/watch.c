@@ -300,7 +300,7 @@ static int start(struct watch *watch, struct err *err) {
 		return err_set(err, PYSPYD_E_USAGE, "'%s' is not a regular expression", options->name_regex);
 	r = findings_new(options, &watch->recorder, &watch->findings, err);
 	if (!r)
-		r = waiting_new(&watch->waiting);
+		r = waiting_new(options->park, &watch->waiting, err);
 	if (!r)
 		r = recorder_new(&recorder, &watch->recorder);
 	if (!r && options->pid)
