@@ -143,7 +143,7 @@ static struct detect_thread describe(const struct watched *watched, const struct
 		.shares = { .native = share(sum.native, sum.running),
 			.gc = share(sum.gc, sum.samples),
 			.gil_held = share(sum.gil, sum.samples),
-			.gil_waiting = -1 },
+			.gil_waiting = from->gil_waiting },
 	};
 }
 

@@ -14,6 +14,7 @@
 #define GILS_AT_ONCE 16 /* processes whose GIL is read at one time */
 #define WORTH_COUNTING_NS (300 * NS_PER_MS)
 #define WAITERS_LOOKED_AT 64
+#define LOOKS_SUMMED 4
 
 struct waiting {
 	struct wait_looker *looker;
@@ -153,6 +154,26 @@ struct waited_gil waited_gil(const struct watched *watched) {
 
 /* the graph */
 
+/* A look is one sample of who waits for the GIL: they are summed up so that the last few count. */
+static void sum_gil_waiters(const struct pyspyd_waits *waits, struct watched *const *watched, size_t n) {
+	for (size_t i = 0; i < waits->nodes_n; i++) {
+		const struct pyspyd_wait_node *node = &waits->nodes[i];
+		uint64_t at;
+
+		for (size_t k = 0; node->kind == PYSPYD_WAIT_THREAD && k < n; k++) {
+			struct watched_thread *thread;
+
+			if (watched[k]->target->proc.pid != node->pid ||
+				!map_get(&watched[k]->thread_index, (uint64_t)node->tid, &at))
+				continue;
+			thread = &watched[k]->threads.items[at];
+			thread->gil_waiting = thread->gil_waiting < 0
+				? node->gil_waiter
+				: (thread->gil_waiting * (LOOKS_SUMMED - 1) + node->gil_waiter) / LOOKS_SUMMED;
+		}
+	}
+}
+
 static int look(struct waiting *waiting, struct sample_target *const *targets, size_t n) {
 	struct pyspyd_waits *now = NULL;
 	bool *alive = NULL;
@@ -194,6 +215,8 @@ int waiting_interval(struct waiting *waiting, struct watched *const *watched, si
 	}
 	if (alive && now_ns >= waiting->next_ns) {
 		r = look(waiting, targets, alive);
+		if (!r && waiting->fresh)
+			sum_gil_waiters(waiting->now, watched, n);
 		waiting->next_ns = now_ns + min_of((clock_mono_ns() - began) * SHARE_MAX, (uint64_t)PAUSE_MAX_NS);
 	}
 	return r;

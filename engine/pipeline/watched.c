@@ -58,7 +58,7 @@ static uint64_t ticks_to_ns(uint64_t ticks) {
 
 static struct watched_thread *add_thread(struct watched *watched, pid_t tid) {
 	struct watched_thread thread = {
-		.tid = tid, .task = { .stat_fd = -1, .schedstat_fd = -1 }, .user_ns = UINT64_MAX
+		.tid = tid, .task = { .stat_fd = -1, .schedstat_fd = -1 }, .user_ns = UINT64_MAX, .gil_waiting = -1
 	};
 	struct proc_stat stat;
 

@@ -22,7 +22,9 @@ struct watched_thread {
 	double cpu_percent; /* over the last interval */
 	uint64_t voluntary, involuntary;
 	char state;
-	bool holds_gil; /* when it was sampled last */
+	bool holds_gil;     /* when it was sampled last */
+	double gil_waiting; /* of the last looks at the wait graph, the part in which it wanted the GIL; negative: none
+			     */
 	char *name;
 	bool seen; /* in this report */
 };
