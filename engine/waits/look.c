@@ -213,29 +213,11 @@ static char *name_of(const struct wait_view *view, const struct view_thread *thr
 }
 
 int scan_fill_frames(const struct view_thread *thread, struct pyspyd_wait_node *node) {
-	struct pyspyd_frame *frames = calloc(thread->frames_n + 1, sizeof(*frames));
-	size_t n = 0;
+	int r = view_frames_copy(thread->frames, thread->frames_n, &node->frames);
 
-	for (; frames && n < thread->frames_n; n++) {
-		const struct view_frame *from = &thread->frames[n];
-
-		frames[n] = (struct pyspyd_frame){
-			.lang = PYSPYD_PYTHON,
-			.function = strdup(from->function),
-			.qualname = strdup(from->qualname),
-			.file = strdup(from->file),
-			.module = strdup(from->module),
-			.line = from->line,
-		};
-		if (!frames[n].function || !frames[n].qualname || !frames[n].file || !frames[n].module)
-			break;
-	}
-	if (!frames || n < thread->frames_n) {
-		pyspyd_frames_free(frames, frames ? n + 1 : 0);
-		return -ENOMEM;
-	}
-	node->frames = frames;
-	node->frames_n = n;
+	if (r)
+		return r;
+	node->frames_n = thread->frames_n;
 	node->site = site_own_frame(thread);
 	return 0;
 }

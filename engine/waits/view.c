@@ -50,29 +50,58 @@ void wait_process_free(struct wait_process *process) {
 	free(process);
 }
 
+int view_frame_decode(struct sample_target *target, uint64_t code_generation, bool leaf, struct view_frame *frame) {
+	const struct py_code *code;
+	int r = py_code_lookup(&target->codes, &frame->raw, code_generation, clock_mono_ns(), leaf, &code);
+
+	if (r)
+		return r;
+	frame->serial = code->serial;
+	frame->offset = py_code_offset(&target->codes, code, &frame->raw);
+	frame->line = py_code_line(&target->codes, code, frame->offset);
+	frame->function = intern_str(&target->strings, code->name);
+	frame->qualname = intern_str(&target->strings, code->qualname);
+	frame->file = intern_str(&target->strings, code->file);
+	frame->module = intern_str(&target->strings, code->module);
+	return 0;
+}
+
+int view_frames_copy(const struct view_frame *frames, size_t n, struct pyspyd_frame **ret_frames) {
+	struct pyspyd_frame *copies = calloc(n + 1, sizeof(*copies));
+
+	for (size_t i = 0; copies && i < n; i++) {
+		copies[i] = (struct pyspyd_frame){
+			.lang = PYSPYD_PYTHON,
+			.function = strdup(frames[i].function),
+			.qualname = strdup(frames[i].qualname),
+			.file = strdup(frames[i].file),
+			.module = strdup(frames[i].module),
+			.line = frames[i].line,
+		};
+		if (copies[i].function && copies[i].qualname && copies[i].file && copies[i].module)
+			continue;
+		pyspyd_frames_free(copies, i + 1);
+		return -ENOMEM;
+	}
+	if (!copies)
+		return -ENOMEM;
+	*ret_frames = copies;
+	return 0;
+}
+
 static int decode_frames(struct sample_target *target, struct view_thread *thread) {
 	const struct py_raw_stack *stack = &thread->stack;
-	uint64_t now = clock_mono_ns();
 
 	thread->frames = calloc(stack->frames.n + 1, sizeof(*thread->frames));
 	if (!thread->frames)
 		return -ENOMEM;
 	for (size_t i = 0; i < stack->frames.n; i++) {
-		struct view_frame *frame = &thread->frames[i];
-		const struct py_code *code;
 		int r;
 
-		frame->raw = stack->frames.items[i];
-		r = py_code_lookup(&target->codes, &frame->raw, stack->code_generation, now, i == 0, &code);
+		thread->frames[i].raw = stack->frames.items[i];
+		r = view_frame_decode(target, stack->code_generation, i == 0, &thread->frames[i]);
 		if (r)
 			return r;
-		frame->serial = code->serial;
-		frame->offset = py_code_offset(&target->codes, code, &frame->raw);
-		frame->line = py_code_line(&target->codes, code, frame->offset);
-		frame->function = intern_str(&target->strings, code->name);
-		frame->qualname = intern_str(&target->strings, code->qualname);
-		frame->file = intern_str(&target->strings, code->file);
-		frame->module = intern_str(&target->strings, code->module);
 		thread->frames_n = i + 1;
 	}
 	return 0;

@@ -6,6 +6,7 @@
 #include "engine/cpython/tasks.h"
 #include "engine/proc/sleep.h"
 #include "engine/sample/target.h"
+#include "pyspyd/stack.h"
 
 /* One process at one moment: every thread with the system call that it sleeps in and, where it is Python's, its frames.
  * What the wait graph is built from. */
@@ -70,6 +71,13 @@ void wait_view_free(struct wait_view *view);
 
 /* Most of it has been asked for: gives back the memory of what was read. */
 void wait_view_settle(struct wait_view *view);
+
+/* Fills what a frame's `raw` stands for, of an innermost frame or another. Call with the target's lock held. Return: 0;
+ * as py_code_lookup. */
+int view_frame_decode(struct sample_target *target, uint64_t code_generation, bool leaf, struct view_frame *frame);
+
+/* Frames as people are shown them; the caller's to pyspyd_frames_free. Return: 0; -ENOMEM. */
+int view_frames_copy(const struct view_frame *frames, size_t n, struct pyspyd_frame **ret_frames);
 
 struct view_thread *view_thread_of_tid(const struct wait_view *view, pid_t tid);
 struct view_thread *view_thread_of_ident(const struct wait_view *view, uint64_t ident);
