@@ -181,6 +181,8 @@ static int look(struct waiting *waiting, struct sample_target *const *targets, s
 
 	if (!r) {
 		waits_confirm(waiting->now, now);
+		if (now->knots_n)
+			wait_look_measure(now);
 		r = waits_alive(waiting->now, now, &alive);
 	}
 	if (r) {

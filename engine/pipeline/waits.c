@@ -35,6 +35,7 @@ static int run(struct wait_looker *looker, struct sample_target *target, const s
 	}
 	if (!r) {
 		waits_confirm(before, now);
+		wait_look_measure(now);
 		pyspyd_process_deinit(&now->process);
 		now->process = (struct pyspyd_process){ 0 };
 		r = describe_process(&target->proc, target->rt.version, &now->process);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define RELATED_MAX 64      /* processes of one look beside those that were asked for */
+#define MEASURED_MAX 512    /* threads whose sleep is asked for */
 #define UNUSED_LOOKS_MAX 60 /* after which a process that was attached for a look is let go */
 #define STARTING_WAIT_NS 0
 
@@ -663,4 +664,36 @@ int wait_look(
 	else
 		*ret_waits = scan.waits;
 	return r;
+}
+
+/* A GIL waiter has always slept for a few milliseconds. */
+static bool is_measurable(const struct pyspyd_wait_node *node) {
+	return node->kind == PYSPYD_WAIT_THREAD && !node->gil_waiter && !node->idle && strchr("SD", node->state);
+}
+
+static void measure(struct pyspyd_wait_node *node, struct proc *proc) {
+	uint64_t ns;
+
+	if (proc->pid != node->pid) {
+		proc_close(proc);
+		proc->pid = 0;
+		if (proc_open("/proc", node->pid, proc))
+			return;
+	}
+	if (!proc_thread_slept(proc, node->tid, &ns))
+		node->waited_ns = max_of(node->waited_ns, ns);
+}
+
+void wait_look_measure(struct pyspyd_waits *waits) {
+	struct proc proc = { .dir_fd = -1, .pidfd = -1 };
+	size_t left = MEASURED_MAX;
+
+	for (int stuck = 1; stuck >= 0; stuck--)
+		for (size_t i = 0; left && i < waits->nodes_n; i++) {
+			if (waits->nodes[i].stuck != (stuck == 1) || !is_measurable(&waits->nodes[i]))
+				continue;
+			measure(&waits->nodes[i], &proc);
+			left--;
+		}
+	proc_close(&proc);
 }

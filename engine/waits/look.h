@@ -19,6 +19,10 @@ void wait_looker_free(struct wait_looker *looker);
 int wait_look(
 	struct wait_looker *looker, struct sample_target *const *targets, size_t n, struct pyspyd_waits **ret_waits);
 
+/* Asks the kernel how long the threads have slept that wait for something: those of knots first, at most 512. After
+ * waits_confirm, which knows no more than the looks. */
+void wait_look_measure(struct pyspyd_waits *waits);
+
 /* A target that is about to be freed: nothing of it is used again. */
 void wait_looker_forget(struct wait_looker *looker, const struct sample_target *target);
 

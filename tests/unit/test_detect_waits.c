@@ -38,9 +38,11 @@ static void world_init(struct world *world, size_t threads_n) {
 			.state = 'S',
 			.python = true,
 			.interval_ns = SECOND };
-	world->process = (struct detect_process){
-		.threads = world->threads, .threads_n = threads_n, .period_ns = SECOND, .gil_switches_per_s = -1
-	};
+	world->process = (struct detect_process){ .name = "app",
+		.threads = world->threads,
+		.threads_n = threads_n,
+		.period_ns = SECOND,
+		.gil_switches_per_s = -1 };
 }
 
 static void world_deinit(struct world *world) {

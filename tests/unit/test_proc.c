@@ -567,3 +567,18 @@ Test(live, a_thread_is_not_a_process) {
 	cr_assert_eq(proc_open("/proc", waiter.tid, &proc), PROC_E_GONE);
 	waiter_end(&waiter);
 }
+
+Test(sched, time_of_the_last_run) {
+	static const char text[] =
+		"python3 (7, #threads: 1)\n----\nse.exec_start                                :      "
+		"17013151.649328\nse.vruntime                                  :        1.2\n";
+	static const char *const bad[] = { "", "se.exec_start", "se.exec_start :", "se.exec_start : x",
+		"se.exec_start : 1.5", "se.exec_start : 12345678901234567890123.000000\n",
+		"se.exec_start : 1..000000" };
+	uint64_t ns = 7;
+
+	cr_assert_eq(proc_sched_parse(text, sizeof(text) - 1, &ns), 0);
+	cr_assert_eq(ns, 17013151649328);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		cr_assert_eq(proc_sched_parse(bad[i], strlen(bad[i]), &ns), -EINVAL, "%s", bad[i]);
+}
