@@ -114,6 +114,26 @@ static void check_schedstat(const struct patient *patient, struct report *report
 	strbuf_adds(&report->remedy, "a kernel with CONFIG_SCHED_INFO");
 }
 
+static void check_waits(const struct patient *patient, struct report *report) {
+	(void)patient;
+	if (access("/proc/thread-self/syscall", R_OK)) {
+		report->result = PYSPYD_CHECK_FAILED;
+		strbuf_adds(&report->found, "no /proc/PID/syscall");
+		strbuf_adds(&report->effect,
+			"what threads wait for is not known: no deadlock, no hang, empty `pyspyd waits`");
+		strbuf_adds(&report->remedy, "a kernel with CONFIG_HAVE_ARCH_TRACEHOOK and /proc/PID/syscall");
+		return;
+	}
+	strbuf_addf(&report->found, "/proc/PID/syscall tells what threads wait for; /proc/PID/sched %s since when",
+		access("/proc/self/sched", R_OK) ? "is not there to tell" : "tells");
+	if (geteuid()) {
+		report->result = PYSPYD_CHECK_LIMITED;
+		strbuf_adds(
+			&report->effect, "who holds the other end of a pipe is known among your own processes only");
+		strbuf_adds(&report->remedy, "sudo pyspyd …");
+	}
+}
+
 static void check_files(const struct patient *patient, struct report *report) {
 	struct rlimit limit = { 0 };
 
@@ -213,6 +233,7 @@ static const struct {
 	{ "ptrace", false, check_ptrace },
 	{ "priority", false, check_priority },
 	{ "schedstat", false, check_schedstat },
+	{ "waits", false, check_waits },
 	{ "files", false, check_files },
 	{ "pid-namespace", false, check_namespace },
 	{ "ebpf", false, check_btf },
