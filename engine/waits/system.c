@@ -57,11 +57,12 @@ static void lead_to_ends(struct wait_scan *scan, uint32_t resource, uint64_t ino
 	if (!table)
 		return;
 	fd_table_each(table, inode, add_end, &ends);
-	if (!ends.n || ends.overflow || table->incomplete)
+	if (!ends.n || ends.overflow)
 		return;
 	scan_node(scan, resource)->rule = PYSPYD_WAIT_ANY;
 	for (size_t i = 0; i < ends.n; i++)
-		scan_edge(scan, resource, scan_process_acts(scan, ends.pids[i]), NULL, NULL);
+		scan_edge(scan, resource, scan_process_acts(scan, ends.pids[i]), NULL,
+			table->incomplete ? "processes that may not be read might have it open too" : NULL);
 }
 
 static uint32_t pipe_node(struct wait_scan *scan, const struct proc_fd *fd, bool reading) {
@@ -78,7 +79,7 @@ static uint32_t pipe_node(struct wait_scan *scan, const struct proc_fd *fd, bool
 static uint32_t socket_node(
 	struct wait_scan *scan, struct wait_view *view, const struct proc_fd *fd, bool reading, const char **ret_idle) {
 	struct proc_socket socket;
-	const char *what;
+	const char *what, *verb, *tail;
 	uint32_t index;
 	bool fresh;
 
@@ -91,8 +92,10 @@ static uint32_t socket_node(
 			"connections to %s", socket.local[0] ? socket.local : fd->target);
 	}
 	what = socket.remote[0] ? socket.remote : socket.local[0] ? socket.local : fd->target;
-	index = scan_resource(scan, "socket", 0, fd->inode, scan_key("socket", fd->inode, reading), &fresh, "%s%s%s",
-		what, socket.state[0] ? ", " : "", socket.state);
+	verb = !strcmp(socket.state, "SYN_SENT") ? "a connection to" : reading ? "data from" : "room for data to";
+	tail = !socket.peer_inode ? "" : reading ? ", to be sent" : ", to be read";
+	index = scan_resource(scan, "socket", 0, fd->inode, scan_key("socket", fd->inode, reading), &fresh, "%s %s%s",
+		verb, what, tail);
 	if (fresh && socket.peer_inode)
 		lead_to_ends(scan, index, socket.peer_inode, 0, !reading);
 	return index;
@@ -370,7 +373,7 @@ static void wait_for_mutex(struct wait_scan *scan, struct wait_view *view, struc
 		holder = thread_by_inner_tid(view, owner);
 	index = scan_resource(scan, mutex ? "mutex" : "futex", view->proc.pid, thread->sleep.address,
 		scan_key("futex", (uint64_t)view->proc.pid, thread->sleep.address), &fresh, "%s 0x%llx",
-		mutex ? "native mutex" : "futex", (unsigned long long)thread->sleep.address);
+		mutex ? "native mutex" : "native lock or event at", (unsigned long long)thread->sleep.address);
 	/* An owner that is gone may be a word that only looks like a mutex: not enough for a verdict. */
 	if (fresh && holder) {
 		scan_node(scan, index)->rule = PYSPYD_WAIT_ANY;
