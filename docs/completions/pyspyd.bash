@@ -34,7 +34,7 @@ _pyspyd() {
 
 	case ${COMP_WORDS[1]} in
 	watch) options="--pid --name --all --children --duration --interval --rate --json --exit-on --spike --hang-after --park --set --help" ;;
-	dump) options="--pid --locals --unmask --json --blocking --help" ;;
+	dump) options="--pid --locals --unmask --async --json --blocking --help" ;;
 	record) options="--pid --output --duration --rate --format --mode --children --threads --blocking --help" ;;
 	ps) options="--json --help" ;;
 	waits) options="--pid --json --dot --once --park --help" ;;

@@ -43,5 +43,6 @@ complete -c pyspyd -n '__fish_seen_subcommand_from record' -s t -l threads -d 'T
 
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s l -l locals -d 'Variables of every frame'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -l unmask -d 'With --locals: mask nothing'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s a -l async -d 'Also the tasks of asyncio, as a tree'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump record' -l blocking -d 'Stop the Python threads while they are read'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps waits' -l json -d 'For machines'

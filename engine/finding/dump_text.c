@@ -7,9 +7,11 @@
  *     parse (/srv/app/json.py:88)
  *       text: str = '{"a": 1}'
  *     <module> (/srv/app/app.py:3)
- */
+ *
+ * The tasks of asyncio, where they were asked for, are dump_tasks.c's. */
 #include "pyspyd/dump.h"
 
+#include "engine/finding/dump_tasks.h"
 #include "engine/finding/stack_json.h"
 #include "engine/finding/stack_text.h"
 #include <inttypes.h>
@@ -37,6 +39,10 @@ static json_t *counters_json(const struct pyspyd_dump *dump) {
 	ok = json_put(ok, object, "frames", json_count(frames));
 	ok = json_put(ok, object, "truncated", json_count(truncated));
 	ok = json_put(ok, object, "incomplete", json_count(incomplete));
+	if (dump->async) {
+		ok = json_put(ok, object, "tasks", json_count(dump->tasks_n));
+		ok = json_put(ok, object, "tasks_truncated", json_boolean(dump->tasks_truncated));
+	}
 	return json_done(ok, object);
 }
 
@@ -47,6 +53,10 @@ char *pyspyd_dump_json(const struct pyspyd_dump *dump) {
 	ok = json_put(ok, object, "process", stack_json_process(&dump->process));
 	ok = json_put(ok, object, "threads", threads_json(dump));
 	ok = json_put(ok, object, "counters", counters_json(dump));
+	if (dump->async) {
+		ok = json_put(ok, object, "loops", dump_loops_json(dump));
+		ok = json_put(ok, object, "tasks", dump_tasks_json(dump));
+	}
 	return json_line(json_done(ok, object));
 }
 
@@ -123,5 +133,8 @@ char *pyspyd_dump_text(const struct pyspyd_dump *dump, bool colour) {
 		strbuf_adds(&sb, "\n");
 		add_thread(&sb, &dump->threads[i], colour);
 	}
-	return strbuf_take(&sb);
+	if (!dump->async || dump_tasks_text(&sb, dump, colour))
+		return strbuf_take(&sb);
+	strbuf_deinit(&sb);
+	return NULL;
 }

@@ -54,11 +54,30 @@ void pyspyd_process_deinit(struct pyspyd_process *process) {
 	*process = (struct pyspyd_process){ 0 };
 }
 
+static void tasks_free(struct pyspyd_task *tasks, size_t n) {
+	if (!tasks)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		free(tasks[i].name);
+		pyspyd_frames_free(tasks[i].frames, tasks[i].frames_n);
+		free(tasks[i].waits_for);
+		free(tasks[i].expression);
+		free(tasks[i].targets);
+		for (size_t k = 0; tasks[i].holders && k < tasks[i].holders_n; k++)
+			free(tasks[i].holders[k].why);
+		free(tasks[i].holders);
+		free(tasks[i].awaiters);
+	}
+	free(tasks);
+}
+
 void pyspyd_dump_free(struct pyspyd_dump *dump) {
 	if (!dump)
 		return;
 	pyspyd_process_deinit(&dump->process);
 	pyspyd_threads_free(dump->threads, dump->threads_n);
+	free(dump->loops);
+	tasks_free(dump->tasks, dump->tasks_n);
 	free(dump);
 }
 

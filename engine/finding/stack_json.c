@@ -7,7 +7,9 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/strbuf.h"
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +32,15 @@ json_t *json_real_or_null(double value) {
 
 json_t *json_count(uint64_t value) {
 	return value == UINT64_MAX ? json_null() : json_integer((json_int_t)value);
+}
+
+json_t *json_address(uint64_t value) {
+	char text[24];
+
+	if (!value)
+		return json_null();
+	snprintf(text, sizeof(text), "0x%" PRIx64, value);
+	return json_string(text);
 }
 
 json_t *json_time(uint64_t real_ns) {

@@ -13,6 +13,7 @@
 json_t *json_text(const char *s);
 json_t *json_real_or_null(double value); /* rounded to thousandths; null where negative or not finite */
 json_t *json_count(uint64_t value);      /* null for UINT64_MAX */
+json_t *json_address(uint64_t value);    /* "0x7f…"; null for 0 */
 json_t *json_time(uint64_t real_ns);     /* RFC 3339; null for 0 */
 
 /* Sets object[key], taking over the value. A NULL value or object makes the result false, so that a row of these is

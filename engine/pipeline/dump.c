@@ -5,6 +5,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/pipeline/describe.h"
+#include "engine/pipeline/dump_async.h"
 #include "engine/sample/blocking.h"
 #include <pthread.h>
 
@@ -72,6 +73,8 @@ static int read_threads(struct job *job) {
 	/* The list has the newest thread first; people expect the main thread first. */
 	for (size_t i = target->threads.n; !r && i > 0; i--)
 		r = add_thread(job, i - 1);
+	if (!r && job->options->async)
+		r = dump_async(target, &job->scratch, job->dump);
 	blocking_resume(&job->stopped);
 	return r;
 }

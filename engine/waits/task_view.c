@@ -113,6 +113,14 @@ static void decode(const struct task_views *tasks, struct task_view *task) {
 	pthread_mutex_unlock(&target->lock);
 }
 
+/* "Task-2" stands before "Task-10". */
+static int compare_names(const void *a, const void *b) {
+	const struct py_task *x = a, *y = b;
+	int order = strverscmp(x->name ? x->name : "", y->name ? y->name : "");
+
+	return order ? order : (x->object > y->object) - (x->object < y->object);
+}
+
 static int read_pending(struct task_views *tasks) {
 	struct wait_view *view = tasks->view;
 	_free_ struct py_thread *threads = calloc(view->threads.n + 1, sizeof(*threads));
@@ -126,6 +134,8 @@ static int read_pending(struct task_views *tasks) {
 			threads[n++] = thread->py;
 	r = py_tasks_read(&view->python->rt, threads, n, TASK_VIEWS_MAX, &tasks->py);
 	tasks->truncated = r == PY_E_TRUNCATED;
+	if (tasks->py.n)
+		qsort(tasks->py.items, tasks->py.n, sizeof(*tasks->py.items), compare_names);
 	return r == -ENOMEM ? r : 0;
 }
 
@@ -224,39 +234,43 @@ static bool in_timeout(const struct task_views *tasks, uint32_t index) {
 	return false;
 }
 
-static void add_target(const struct task_views *tasks, uint32_t index, raddr object, struct task_wait *wait) {
+/* gather may have one several times. */
+static void add_target(const struct task_views *tasks, raddr object, struct task_wait *wait) {
 	uint64_t at;
 
-	if (wait->tasks_n < TASK_TARGETS_MAX && map_get(&tasks->by_object, object, &at) && at != index)
-		wait->tasks[wait->tasks_n++] = (uint32_t)at;
+	if (wait->tasks_n == TASK_TARGETS_MAX || !map_get(&tasks->by_object, object, &at))
+		return;
+	for (size_t i = 0; i < wait->tasks_n; i++)
+		if (wait->tasks[i] == at)
+			return;
+	wait->tasks[wait->tasks_n++] = (uint32_t)at;
 }
 
 /* Return: whether some are pending. */
-static bool needs(struct task_wait *wait, raddr object, const char *type, bool all) {
+static bool needs(struct task_wait *wait, raddr object, const char *type) {
 	if (!wait->tasks_n)
 		return false;
 	wait->kind = TASK_NEEDS_TASKS;
 	wait->object = object;
-	wait->all = all;
 	snprintf(wait->type, sizeof(wait->type), "%s", type);
 	return true;
 }
 
-static void add_members(const struct task_views *tasks, uint32_t index, raddr set, struct task_wait *wait) {
+static void add_members(const struct task_views *tasks, raddr set, struct task_wait *wait) {
 	raddr items[MEMBERS_MAX];
 	size_t n = 0;
 	int r = set ? py_set_read(&tasks->view->python->rt.reader, set, items, MEMBERS_MAX, &n) : PY_E_TYPE;
 
 	for (size_t i = 0; (!r || r == PY_E_TRUNCATED) && i < min_of(n, (size_t)MEMBERS_MAX); i++)
-		add_target(tasks, index, items[i], wait);
+		add_target(tasks, items[i], wait);
 }
 
 /* A gathering future ends when all its children do, or when one of them fails. */
-static bool needs_children(const struct task_views *tasks, uint32_t index, const struct py_future *future, raddr object,
-	struct task_wait *wait) {
+static bool needs_children(
+	const struct task_views *tasks, const struct py_future *future, raddr object, struct task_wait *wait) {
 	for (size_t i = 0; i < future->children_n; i++)
-		add_target(tasks, index, future->children[i], wait);
-	return needs(wait, object, "gather", true);
+		add_target(tasks, future->children[i], wait);
+	return needs(wait, object, "gather");
 }
 
 /* asyncio.wait, and to 3.11 wait_for: they wait for a future that callbacks of the tasks set. */
@@ -266,12 +280,12 @@ static bool needs_watched(const struct task_views *tasks, uint32_t index, raddr 
 	if (!tasks->items[index].frames_n)
 		return false;
 	if (view_frame_is(frame, "asyncio.tasks", "_wait")) {
-		add_members(tasks, index, local_of(tasks, frame, "fs"), wait);
-		return needs(wait, object, "wait", false);
+		add_members(tasks, local_of(tasks, frame, "fs"), wait);
+		return needs(wait, object, "wait");
 	}
 	if (view_frame_is(frame, "asyncio.tasks", "wait_for")) {
-		add_target(tasks, index, local_of(tasks, frame, "fut"), wait);
-		return needs(wait, object, "wait_for", false);
+		add_target(tasks, local_of(tasks, frame, "fut"), wait);
+		return needs(wait, object, "wait_for");
 	}
 	return false;
 }
@@ -289,8 +303,8 @@ static bool needs_primitive(const struct task_views *tasks, uint32_t index, stru
 	if (r)
 		return false;
 	if (!strcmp(type, "TaskGroup")) {
-		add_members(tasks, index, scan_attribute(tasks->view, object, "_tasks"), wait);
-		if (needs(wait, object, type, true))
+		add_members(tasks, scan_attribute(tasks->view, object, "_tasks"), wait);
+		if (needs(wait, object, type))
 			return true;
 	}
 	wait->kind = TASK_NEEDS_PRIMITIVE;
@@ -313,8 +327,8 @@ void task_wait_read(const struct task_views *tasks, uint32_t index, struct task_
 		return;
 	wait->timed = in_timed_call(tasks, view) || in_timeout(tasks, index);
 	if (task->waiter_is_task)
-		add_target(tasks, index, task->waiter, wait);
-	if (needs(wait, task->waiter, "task", true) || needs_children(tasks, index, &future, task->waiter, wait) ||
+		add_target(tasks, task->waiter, wait);
+	if (needs(wait, task->waiter, "task") || needs_children(tasks, &future, task->waiter, wait) ||
 		needs_watched(tasks, index, task->waiter, wait) || needs_primitive(tasks, index, wait))
 		return;
 	wait->kind = view->frames_n && view_frame_is(&view->frames[0], "asyncio.tasks", "sleep") ? TASK_SLEEPS

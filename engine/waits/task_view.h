@@ -27,7 +27,7 @@ struct task_holder {
 
 struct task_views {
 	struct wait_view *view;
-	py_task_vec py;
+	py_task_vec py;          /* by name */
 	struct task_view *items; /* one for each of py */
 	struct map by_object;
 	VEC(struct task_holder) holders; /* by task */
@@ -52,7 +52,6 @@ enum task_wait_kind {
 struct task_wait {
 	enum task_wait_kind kind;
 	bool timed;    /* and no longer than a time-out */
-	bool all;      /* of the tasks: every one is needed; else any may end it */
 	raddr object;  /* the task, primitive, or future; 0 none */
 	char type[64]; /* of the object: "task", "gather", "wait", "wait_for", "TaskGroup", "Lock", "future" … */
 	uint32_t tasks[TASK_TARGETS_MAX]; /* indices */

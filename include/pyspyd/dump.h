@@ -10,6 +10,7 @@
 struct pyspyd_dump_options {
 	bool locals;   /* variables of every frame */
 	bool unmask;   /* show values that are masked by name */
+	bool async;    /* the event loops of asyncio, and their tasks */
 	bool blocking; /* stop the Python threads (ptrace) while they are read; never longer than 100 ms */
 };
 
@@ -28,10 +29,60 @@ struct pyspyd_accuracy {
 	uint64_t truncated;   /* deeper than the limit */
 };
 
+struct pyspyd_loop {
+	uint64_t address;
+	pid_t tid;          /* of the thread that runs it; 0: none does now */
+	bool polling;       /* waits in select or epoll_wait; else it is in a callback */
+	uint64_t ready;     /* callbacks that wait for their turn */
+	uint64_t scheduled; /* timers */
+	uint64_t overdue;   /* those of them that should have fired */
+	size_t tasks;       /* pending ones */
+};
+
+enum pyspyd_task_state {
+	PYSPYD_TASK_RUNNING,
+	PYSPYD_TASK_READY, /* its turn will come */
+	PYSPYD_TASK_WAITING,
+};
+
+/* Who is inside of what a task waits for. */
+struct pyspyd_task_holder {
+	uint32_t task; /* index */
+	char *why;     /* inferred, for this reason; NULL: read */
+};
+
+/* A pending task of asyncio. Other tasks are named by their index in the dump. */
+struct pyspyd_task {
+	uint64_t address;
+	char *name;  /* "" where it has none */
+	size_t loop; /* index */
+	enum pyspyd_task_state state;
+	struct pyspyd_frame *frames; /* of its coroutines, innermost await first */
+	size_t frames_n;
+	size_t site;     /* index of the frame that tells people where it is: the innermost of the program's own */
+	char *waits_for; /* "task"; several: "gather", "wait", "wait_for", "TaskGroup"; an object: "Lock", "Event" …;
+			    "future", "sleep"; NULL: nothing */
+	uint64_t address_waited; /* of that task, object or future; 0 unknown */
+	char *expression;        /* how its code names the object; NULL where it does not */
+	bool timed;              /* and no longer than a time-out */
+	uint32_t *targets;       /* tasks that it waits for */
+	size_t targets_n;
+	struct pyspyd_task_holder *holders; /* of the lock or semaphore that it waits for */
+	size_t holders_n;
+	uint32_t *awaiters; /* tasks that have it among their targets */
+	size_t awaiters_n;
+};
+
 struct pyspyd_dump {
 	struct pyspyd_process process;
 	struct pyspyd_thread *threads;
 	size_t threads_n;
+	bool async; /* the rest was asked for */
+	struct pyspyd_loop *loops;
+	size_t loops_n;
+	struct pyspyd_task *tasks; /* by name */
+	size_t tasks_n;
+	bool tasks_truncated; /* there are more */
 };
 
 /* Reads a live process. Return: 0; PYSPYD_E_GONE, _DENIED, _UNSUPPORTED, _STARTING; negative errno. *ret_dump is the
