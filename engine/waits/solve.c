@@ -306,13 +306,43 @@ static uint32_t first_member(const struct solver *s, const struct pyspyd_wait_kn
 	return knot->nodes[0];
 }
 
+/* Whether all that a thread or task does is to wait for others to end. */
+static bool only_joins(const struct solver *s, uint32_t node) {
+	for (uint32_t e = s->out.start[node]; e < s->out.start[node + 1]; e++) {
+		const char *type = s->waits->nodes[s->out.other[e]].type;
+
+		if (!type || (strcmp(type, "join") != 0 && strcmp(type, "process-end") != 0))
+			return false;
+	}
+	return true;
+}
+
+static unsigned rank_of(const struct solver *s, uint32_t node) {
+	if (!is_actor(&s->waits->nodes[node]))
+		return 2;
+	return only_joins(s, node);
+}
+
+/* Those that really are stuck, those that wait for their end, the rest. */
+static void order_web(const struct solver *s, struct pyspyd_wait_knot *knot) {
+	size_t n = 0;
+
+	for (unsigned rank = 0; rank <= 2; rank++)
+		for (size_t i = 0; i < knot->nodes_n; i++)
+			if (rank_of(s, knot->nodes[i]) == rank)
+				s->queue[n++] = knot->nodes[i];
+	memcpy(knot->nodes, s->queue, n * sizeof(*knot->nodes));
+}
+
 /* Members along their cycle, where they are one. */
 static void order_cycle(const struct solver *s, struct pyspyd_wait_knot *knot) {
 	uint32_t node = first_member(s, knot);
 
 	for (size_t i = 0; i < knot->nodes_n; i++)
-		if (only_next(s, knot->nodes[i]) == WAITS_NONE)
+		if (only_next(s, knot->nodes[i]) == WAITS_NONE) {
+			order_web(s, knot);
 			return;
+		}
 	for (size_t i = 0; i < knot->nodes_n; i++) {
 		knot->nodes[i] = node;
 		node = only_next(s, node);

@@ -76,8 +76,9 @@ struct pyspyd_wait_knot {
 	uint64_t stamp;  /* of its members' stamps: the same when none of them ran in between */
 	bool inferred;   /* one of the edges that make it is */
 	bool confirmed;  /* stood in the look before too, and nobody ran in between */
-	uint32_t *nodes; /* a cycle in the order of its edges, beginning with a thread where there is one; else: members
-			    in the order of the graph. Orphan: the resource, then those who wait for it directly */
+	uint32_t *nodes; /* a cycle in the order of its edges, beginning with a thread where there is one; else: threads
+			    and tasks that wait for something to happen, those that wait for others to end, the rest,
+			    each in the order of the graph. Orphan: the resource, then those who wait for it directly */
 	size_t nodes_n;
 	uint32_t *victims; /* stuck nodes that are not members and wait, however indirectly, for it */
 	size_t victims_n;

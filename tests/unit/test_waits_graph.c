@@ -114,7 +114,7 @@ static const struct {
 	{ "P1>P2 P2>P1", "cycle(P1 P2)" },
 	{ "T1>A A?T1", "self?(T1 A)" },
 	{ "T1>A A?T1 A>T1", "self(T1 A)" }, /* somebody read it */
-	{ "T1>A A>T2 T2>A A>T1 T3?A", "cycle(T1 A T2) for T3" },
+	{ "T1>A A>T2 T2>A A>T1 T3?A", "cycle(T1 T2 A) for T3" },
 	/* an orphan: the resource, then those who wait for it */
 	{ "T1>X X#", "orphan(X T1)" },
 	{ "T2>X T1>X X# T3>A A>T1", "orphan(X T2 T1) for A T3" },
@@ -130,7 +130,7 @@ static const struct {
 	{ "X# Y# X>Y T1>X", "orphan(X T1)" },
 	/* any of several */
 	{ "T1>A A>T2 A>T3 T2>T1 T3!", "" },
-	{ "T1>A A>T2 A>T3 T2>T1 T3>B B>T1", "cycle(T1 A T2 T3 B)" },
+	{ "T1>A A>T2 A>T3 T2>T1 T3>B B>T1", "cycle(T1 T2 T3 A B)" },
 	{ "T1>A A>T1 A>X X#", "orphan(X A) for T1" },
 	/* all of several */
 	{ "K1& K1>K2 K1>K3 K2>K1 K3!", "cycle(K1 K2)" },
