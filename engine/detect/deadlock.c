@@ -177,11 +177,15 @@ static const char *fault_of(const struct pyspyd_waits *waits, const struct pyspy
 	return NULL;
 }
 
-static int write_summary(struct detect_verdict *verdict, const struct pyspyd_wait_knot *knot, uint64_t blocked) {
-	_free_ char *text = pyspyd_wait_knot_text(verdict->waits, knot);
+static int write_summary(
+	struct detect_verdict *verdict, const struct pyspyd_wait_knot *knot, pid_t pid, uint64_t blocked) {
+	struct pyspyd_waits seen = *verdict->waits;
+	_free_ char *text = NULL;
 	struct strbuf sb = { 0 };
 	char suffix[64] = "";
 
+	seen.process.pid = pid; /* whose finding it is: its threads are named without their process */
+	text = pyspyd_wait_knot_text(&seen, knot);
 	if (!text)
 		return -ENOMEM;
 	if (blocked)
@@ -215,7 +219,7 @@ static int say_present(const struct episode *episode, const struct episode_words
 	detect_fact_count(&verdict, "scans", episode->looks);
 	if (knot->kind == PYSPYD_KNOT_ORPHAN)
 		detect_fact_text(&verdict, "fault", fault_of(input->waits, knot));
-	r = write_summary(&verdict, knot, blocked);
+	r = write_summary(&verdict, knot, input->pid, blocked);
 	return r ? r : vec_push(verdicts, verdict);
 }
 

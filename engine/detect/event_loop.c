@@ -69,6 +69,23 @@ static const struct detect_thread *find_thread(const struct detect_process *proc
 	return NULL;
 }
 
+/* ", while 2 callbacks and 1 timer wait" */
+static void add_held_up(char *text, size_t size, const struct pyspyd_wait_loop *loop) {
+	char ready[40] = "", overdue[40] = "";
+	bool one = loop->ready + loop->overdue == 1;
+
+	if (loop->ready)
+		snprintf(ready, sizeof(ready), "%llu callback%s", (unsigned long long)loop->ready,
+			loop->ready == 1 ? "" : "s");
+	if (loop->overdue)
+		snprintf(overdue, sizeof(overdue), "%llu timer%s", (unsigned long long)loop->overdue,
+			loop->overdue == 1 ? "" : "s");
+	text[0] = '\0';
+	if (loop->ready || loop->overdue)
+		snprintf(text, size, ", while %s%s%s wait%s", ready, loop->ready && loop->overdue ? " and " : "",
+			overdue, one ? "s" : "");
+}
+
 static int say_present(const struct episode *episode, const struct detect_input *input,
 	const struct pyspyd_wait_loop *loop, uint64_t blocked_ns, detect_verdicts *verdicts) {
 	const struct detect_thread *thread = find_thread(input->process, loop->tid);
@@ -92,8 +109,7 @@ static int say_present(const struct episode *episode, const struct detect_input 
 	detect_add_name(&sb, thread->name);
 	strbuf_addf(&sb, " (tid %d) has been in one callback for %s", (int)thread->tid, text);
 	detect_add_party_place(&sb, &verdict, &verdict.parties[0]);
-	snprintf(text, sizeof(text), ", with %llu callbacks ready and %llu timers overdue",
-		(unsigned long long)loop->ready, (unsigned long long)loop->overdue);
+	add_held_up(text, sizeof(text), loop);
 	r = detect_set_summary(&verdict, &sb, text);
 	return r ? r : vec_push(verdicts, verdict);
 }

@@ -72,17 +72,22 @@ static bool is_hung(const struct detect_input *input) {
 /* What is said about it. */
 
 static void add_holder(struct strbuf *sb, const struct pyspyd_waits *waits, const struct adjacency *out, uint32_t i) {
-	const char *type = waits->nodes[i].type ? waits->nodes[i].type : "";
-	bool lock = strcasestr(type, "lock") || strcasestr(type, "mutex") || !strcmp(type, "GIL");
 	uint32_t others = out->start[i + 1] - out->start[i];
+	const struct pyspyd_wait_node *first;
 
-	if (waits->nodes[i].kind != PYSPYD_WAIT_RESOURCE || !others ||
-		waits->nodes[out->other[out->start[i]]].kind == PYSPYD_WAIT_PROCESS)
+	if (waits->nodes[i].kind != PYSPYD_WAIT_RESOURCE || !others)
 		return;
-	strbuf_adds(sb, lock ? " held by " : " served by ");
-	detect_add_node(sb, &waits->nodes[out->other[out->start[i]]], NULL);
+	first = &waits->nodes[out->other[out->start[i]]];
+	/* that any thread might do it says nothing where none does anything; and whose end it is stands there already
+	 */
+	if (!strcmp(first->type ? first->type : "", "threads") ||
+		!strcmp(waits->nodes[i].type ? waits->nodes[i].type : "", "join"))
+		return;
+	strbuf_adds(sb, " ");
+	strbuf_adds(sb, detect_link(&waits->nodes[i], first));
+	detect_add_node(sb, first, NULL);
 	if (others > 1)
-		strbuf_addf(sb, " and %u others", others - 1);
+		strbuf_addf(sb, " or %u other%s", others - 1, others == 2 ? "" : "s");
 }
 
 static void add_thread(struct strbuf *sb, const struct pyspyd_waits *waits, const struct adjacency *out, uint32_t i) {

@@ -139,6 +139,13 @@ static int index_runners(struct state *state) {
 	return r;
 }
 
+static int compare_runners(const void *a, const void *b) {
+	const struct runner *x = a, *y = b;
+
+	return x->node < y->node ? -1 : x->node > y->node;
+}
+
+/* Runners come out in the order of the graph, so that what is said of them is the same in every look. */
 static int look_at_all(struct state *state, const struct detect_input *input) {
 	int r = index_runners(state);
 
@@ -148,6 +155,8 @@ static int look_at_all(struct state *state, const struct detect_input *input) {
 	for (size_t i = state->runners.n; i > 0; i--)
 		if (!state->runners.items[i - 1].seen)
 			state->runners.items[i - 1] = state->runners.items[--state->runners.n];
+	if (state->runners.n)
+		qsort(state->runners.items, state->runners.n, sizeof(struct runner), compare_runners);
 	return r;
 }
 

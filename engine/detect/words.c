@@ -2,6 +2,7 @@
 /* Summaries, facts and parties of verdicts: what several detectors write alike. */
 #include "engine/detect/words.h"
 
+#include "engine/base/util.h"
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
@@ -68,15 +69,48 @@ bool detect_is_own_thread(const struct detect_input *input, const struct pyspyd_
 	return node->kind == PYSPYD_WAIT_THREAD && node->pid == input->pid;
 }
 
-static void add_resource(struct strbuf *sb, const struct pyspyd_wait_node *node, const char *expression) {
-	const char *type = text_or(node->type, "resource"), *label = text_or(node->label, "");
+/* What has to happen to a resource, by its type, for those who wait for it to go on. Who is about to do it is named
+ * next. */
+static const struct {
+	const char *type, *words;
+} acts[] = {
+	{ "Event", "to be set by " },
+	{ "future", "to be set by " },
+	{ "Condition", "to be notified by " },
+	{ "Queue", "to be filled by " },
+	{ "LifoQueue", "to be filled by " },
+	{ "PriorityQueue", "to be filled by " },
+	{ "SimpleQueue", "to be filled by " },
+	{ "full Queue", "to be emptied by " },
+	{ "unfinished tasks of Queue", "to be done by " },
+	{ "Barrier", "to be reached by " },
+	{ "result of a pool", "to be brought by " },
+	{ "loop", "to be brought by " },
+	{ "pipe", "by " },
+	{ "socket", "by " },
+};
 
-	/* "Lock 0x7f…" and "pipe:[12]" say by themselves what they are. */
-	if (strncmp(label, type, strlen(type)) != 0) {
-		detect_add_name(sb, type);
-		strbuf_adds(sb, *label ? " " : "");
-	}
-	detect_add_name(sb, label);
+static bool can_be_held(const char *type) {
+	static const char *const parts[] = { "lock", "mutex", "gil", "semaphore" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+		if (strcasestr(type, parts[i]))
+			return true;
+	return false;
+}
+
+const char *detect_link(const struct pyspyd_wait_node *resource, const struct pyspyd_wait_node *to) {
+	const char *type = text_or(resource->type, "");
+
+	for (size_t i = 0; i < ARRAY_SIZE(acts); i++)
+		if (!strcmp(type, acts[i].type))
+			return acts[i].words;
+	if (to->kind == PYSPYD_WAIT_RESOURCE || !can_be_held(type))
+		return "up to ";
+	return strcmp(text_or(to->type, ""), "threads") ? "held by " : "to be released by ";
+}
+
+static void add_expression(struct strbuf *sb, const char *expression) {
 	if (!expression)
 		return;
 	strbuf_adds(sb, " `");
@@ -84,14 +118,29 @@ static void add_resource(struct strbuf *sb, const struct pyspyd_wait_node *node,
 	strbuf_adds(sb, "`");
 }
 
+void detect_add_process(struct strbuf *sb, const struct pyspyd_wait_node *node) {
+	const char *type = text_or(node->type, "");
+
+	if (!strcmp(type, "process-end"))
+		strbuf_adds(sb, "the end of ");
+	else if (!strcmp(type, "threads"))
+		strbuf_adds(sb, "any thread of ");
+	strbuf_addf(sb, "process %d", (int)node->pid);
+	if (!text_or(node->label, NULL))
+		return;
+	strbuf_adds(sb, " (");
+	detect_add_name(sb, node->label);
+	strbuf_adds(sb, ")");
+}
+
 void detect_add_node(struct strbuf *sb, const struct pyspyd_wait_node *node, const char *expression) {
 	const struct pyspyd_frame *frame = detect_is_actor(node) ? detect_node_frame(node) : NULL;
 
-	if (node->kind == PYSPYD_WAIT_RESOURCE) {
-		add_resource(sb, node, expression);
-		return;
-	}
-	detect_add_name(sb, text_or(node->label, text_or(node->type, "?")));
+	if (node->kind == PYSPYD_WAIT_PROCESS)
+		detect_add_process(sb, node);
+	else
+		detect_add_name(sb, text_or(node->label, text_or(node->type, "?")));
+	add_expression(sb, detect_is_actor(node) ? NULL : expression);
 	if (!frame)
 		return;
 	strbuf_adds(sb, " (");

@@ -16,8 +16,14 @@ void detect_add_place(struct strbuf *sb, const char *function, const char *file,
 /* The frame that tells people where a thread or task is; NULL: none is known. */
 const struct pyspyd_frame *detect_node_frame(const struct pyspyd_wait_node *node);
 
-/* "worker-3 (fetch, app.py:12)" of a thread or task; "socket 10.1.2.3:5432 `self.sock`" of a resource (`expression` may
- * be NULL); the label of a process. */
+/* "process 77 (python3)", "the end of process 77 (python3)". */
+void detect_add_process(struct strbuf *sb, const struct pyspyd_wait_node *node);
+
+/* What a resource waits for of a thread, task or process: "held by ", "to be set by ", … */
+const char *detect_link(const struct pyspyd_wait_node *resource, const struct pyspyd_wait_node *to);
+
+/* "worker-3 (fetch, app.py:12)" of a thread or task; "Lock 0x7f… `self.guard`" of a resource (`expression` may be
+ * NULL); a process as above. */
 void detect_add_node(struct strbuf *sb, const struct pyspyd_wait_node *node, const char *expression);
 
 /* Moves the text into the verdict: cut where it is too long, but never the suffix. Return: 0; -ENOMEM. */

@@ -48,10 +48,18 @@ static const char *const verdicts[] = {
 
 /* Whose the sentence is: names of other processes' threads say so. */
 static pid_t home_of(const struct pyspyd_waits *waits, const struct pyspyd_wait_knot *knot) {
-	for (size_t i = 0; i < knot->nodes_n; i++)
-		if (waits_is_actor(&waits->nodes[knot->nodes[i]]))
-			return waits->nodes[knot->nodes[i]].pid;
-	return waits->process.pid;
+	pid_t first = 0;
+
+	for (size_t i = 0; i < knot->nodes_n; i++) {
+		const struct pyspyd_wait_node *node = &waits->nodes[knot->nodes[i]];
+
+		if (!waits_is_actor(node))
+			continue;
+		if (node->pid == waits->process.pid)
+			return node->pid;
+		first = first ? first : node->pid;
+	}
+	return first;
 }
 
 char *pyspyd_wait_knot_text(const struct pyspyd_waits *waits, const struct pyspyd_wait_knot *knot) {

@@ -7,6 +7,7 @@
 #include "engine/finding/waits_walk.h"
 
 #include "engine/base/util.h"
+#include "engine/detect/words.h"
 #include "engine/finding/stack_text.h"
 #include <errno.h>
 #include <string.h>
@@ -158,26 +159,11 @@ uint32_t waits_walk_slot(const struct waits_walk *walk, uint32_t from, uint32_t 
 
 /* Words. */
 
-static void add_process_name(struct strbuf *sb, const struct pyspyd_wait_node *node) {
-	const char *type = node->type ? node->type : "";
-
-	if (!strcmp(type, "process-end"))
-		strbuf_adds(sb, "the end of ");
-	else if (!strcmp(type, "threads"))
-		strbuf_adds(sb, "any thread of ");
-	strbuf_addf(sb, "process %d", (int)node->pid);
-	if (!node->label || !*node->label)
-		return;
-	strbuf_adds(sb, " (");
-	text_add(sb, node->label, TEXT_NAME_MAX);
-	strbuf_adds(sb, ")");
-}
-
 void waits_name(struct strbuf *sb, const struct pyspyd_waits *waits, uint32_t index, const char *expression) {
 	const struct pyspyd_wait_node *node = &waits->nodes[index];
 
 	if (node->kind == PYSPYD_WAIT_PROCESS)
-		add_process_name(sb, node);
+		detect_add_process(sb, node);
 	else if (node->label && *node->label)
 		text_add(sb, node->label, TEXT_NAME_MAX);
 	else if (node->tid)
@@ -210,21 +196,16 @@ void waits_site(struct strbuf *sb, const struct pyspyd_wait_node *node) {
 	strbuf_adds(sb, ")");
 }
 
-static bool can_be_held(const struct pyspyd_wait_node *node) {
-	static const char *const words[] = { "lock", "mutex", "gil", "semaphore", "semlock", "condition" };
-
-	for (size_t i = 0; node->type && i < ARRAY_SIZE(words); i++)
-		if (strcasestr(node->type, words[i]))
-			return true;
-	return false;
+static bool is_join(const struct pyspyd_wait_node *node) {
+	return node->kind == PYSPYD_WAIT_RESOURCE && node->type && !strcmp(node->type, "join");
 }
 
 const char *waits_link(const struct pyspyd_wait_node *from, const struct pyspyd_wait_node *to) {
 	if (waits_is_actor(from))
 		return "waits for ";
-	if (from->kind == PYSPYD_WAIT_PROCESS)
+	if (from->kind == PYSPYD_WAIT_PROCESS || is_join(from))
 		return "that is ";
-	return waits_is_actor(to) && can_be_held(from) ? "held by " : "up to ";
+	return detect_link(from, to);
 }
 
 const char *waits_fault(const struct pyspyd_wait_node *node) {
@@ -263,17 +244,6 @@ void waits_why(struct strbuf *sb, const struct waits_walk *walk, const struct py
 	}
 }
 
-/* What stands between two members: "A waits for B held by C, which waits for …". */
-static void add_link(struct strbuf *sb, const struct waits_walk *walk, uint32_t from, uint32_t to, bool first) {
-	const struct pyspyd_wait_node *nodes = walk->waits->nodes;
-
-	if (waits_is_actor(&nodes[from]))
-		strbuf_adds(sb, first ? " " : ", which ");
-	else
-		strbuf_adds(sb, nodes[from].kind == PYSPYD_WAIT_PROCESS ? ", " : " ");
-	strbuf_adds(sb, waits_link(&nodes[from], &nodes[to]));
-}
-
 static bool is_ring(const struct waits_walk *walk, const struct pyspyd_wait_knot *knot) {
 	for (size_t i = 0; i < knot->nodes_n; i++)
 		if (waits_walk_slot(walk, knot->nodes[i], knot->nodes[(i + 1) % knot->nodes_n]) == WAITS_NONE)
@@ -281,24 +251,78 @@ static bool is_ring(const struct waits_walk *walk, const struct pyspyd_wait_knot
 	return true;
 }
 
+/* A ring is told from link to link: "A waits for B held by C, which waits for …". What names its thread already is not
+ * followed by it again: "the end of C", and "process 77, whose MainThread waits for …". */
+struct ring {
+	struct strbuf *sb;
+	const struct waits_walk *walk;
+	const struct pyspyd_wait_knot *knot;
+};
+
+static uint32_t ring_at(const struct ring *ring, size_t i) {
+	return ring->knot->nodes[i % ring->knot->nodes_n];
+}
+
+static void add_link(const struct ring *ring, size_t i) {
+	const struct pyspyd_wait_node *nodes = ring->walk->waits->nodes;
+	const struct pyspyd_wait_node *from = &nodes[ring_at(ring, i)], *to = &nodes[ring_at(ring, i + 1)];
+	bool closes = i + 1 == ring->knot->nodes_n;
+
+	if (from->kind == PYSPYD_WAIT_PROCESS) {
+		strbuf_adds(ring->sb, waits_is_actor(to) && !closes ? ", whose " : ", that is ");
+		return;
+	}
+	if (waits_is_actor(from) && i && nodes[ring_at(ring, i - 1)].kind != PYSPYD_WAIT_PROCESS)
+		strbuf_adds(ring->sb, ", which");
+	strbuf_adds(ring->sb, " ");
+	strbuf_adds(ring->sb, waits_link(from, to));
+}
+
+/* A member, after the link to it: number i, which closes the ring where it is the first one again. */
+static void add_member(const struct ring *ring, size_t i) {
+	struct pyspyd_waits named = *ring->walk->waits;
+	uint32_t from = ring_at(ring, i - 1), index = ring_at(ring, i);
+	const struct pyspyd_wait_node *node = &named.nodes[index];
+	uint32_t slot = waits_walk_slot(ring->walk, from, index);
+
+	if (named.nodes[from].kind == PYSPYD_WAIT_PROCESS)
+		named.process.pid = node->pid; /* which one it is was said */
+	waits_name(ring->sb, &named, index, slot == WAITS_NONE ? NULL : waits_walk_edge(ring->walk, slot)->expression);
+	if (i < ring->knot->nodes_n && !is_join(node))
+		waits_site(ring->sb, node);
+	else if (i + 1 < ring->knot->nodes_n)
+		waits_site(ring->sb, &named.nodes[ring_at(ring, i + 1)]);
+	else if (ring->knot->kind == PYSPYD_KNOT_SELF)
+		strbuf_adds(ring->sb, " itself");
+}
+
+/* Whether number i stands for the first member, which closes the ring, and needs no word of its own. */
+static bool is_transparent(const struct ring *ring, size_t i) {
+	const struct pyspyd_wait_node *node = &ring->walk->waits->nodes[ring_at(ring, i)];
+
+	return i + 1 == ring->knot->nodes_n && node->kind == PYSPYD_WAIT_PROCESS && strcmp(node->type, "process-end") &&
+		!waits_is_actor(&ring->walk->waits->nodes[ring_at(ring, i - 1)]);
+}
+
 static void add_ring(struct strbuf *sb, const struct waits_walk *walk, const struct pyspyd_wait_knot *knot) {
+	const struct ring ring = { sb, walk, knot };
 	const struct pyspyd_waits *waits = walk->waits;
+	size_t i = 0;
 
 	waits_name(sb, waits, knot->nodes[0], NULL);
 	waits_site(sb, &waits->nodes[knot->nodes[0]]);
-	for (size_t i = 0; i < knot->nodes_n; i++) {
-		uint32_t from = knot->nodes[i], to = knot->nodes[(i + 1) % knot->nodes_n];
-
-		add_link(sb, walk, from, to, i == 0);
-		if (i + 1 == MEMBERS_SHOWN && knot->nodes_n > MEMBERS_SHOWN) {
-			strbuf_addf(sb, "… and %zu more", knot->nodes_n - MEMBERS_SHOWN);
+	while (i < knot->nodes_n) {
+		add_link(&ring, i);
+		i++;
+		if (i >= MEMBERS_SHOWN && knot->nodes_n > MEMBERS_SHOWN) {
+			strbuf_addf(sb, "… and %zu more", knot->nodes_n - i);
 			return;
 		}
-		waits_name(sb, waits, to, waits_walk_edge(walk, waits_walk_slot(walk, from, to))->expression);
-		if (to != knot->nodes[0])
-			waits_site(sb, &waits->nodes[to]);
-		else if (knot->kind == PYSPYD_KNOT_SELF)
-			strbuf_adds(sb, " itself");
+		if (i < knot->nodes_n && is_transparent(&ring, i))
+			i++;
+		add_member(&ring, i);
+		if (i < knot->nodes_n && is_join(&waits->nodes[ring_at(&ring, i)]))
+			i++;
 	}
 }
 
@@ -320,10 +344,10 @@ static void add_targets(struct strbuf *sb, const struct waits_walk *walk, uint32
 		if (shown++)
 			strbuf_adds(sb, joint);
 		else
-			add_link(sb, walk, from, to, true);
+			strbuf_addf(sb, " %s", waits_link(&nodes[from], &nodes[to]));
 		waits_name(sb, walk->waits, to, waits_walk_edge(walk, slot)->expression);
-		/* any thread of a process is as good as its threads one by one */
-		if (!waits_is_actor(&nodes[to]) && depth < DEPTH_SHOWN && leads_on(walk, to))
+		/* a process, and the end of a thread, say by themselves who is meant */
+		if (nodes[to].kind == PYSPYD_WAIT_RESOURCE && !is_join(&nodes[to]) && depth < DEPTH_SHOWN)
 			add_targets(sb, walk, to, depth + 1);
 	}
 	if (left)
@@ -386,13 +410,13 @@ static void add_orphan(struct strbuf *sb, const struct waits_walk *walk, const s
 	waits_site(sb, &waits->nodes[speaker]);
 	if (speaker != orphan) {
 		slot = waits_walk_slot(walk, speaker, orphan);
-		add_link(sb, walk, speaker, orphan, true);
+		strbuf_addf(sb, " %s", waits_link(&waits->nodes[speaker], &waits->nodes[orphan]));
 		waits_name(sb, waits, orphan, slot == WAITS_NONE ? NULL : waits_walk_edge(walk, slot)->expression);
 	}
 	strbuf_adds(sb, ": ");
 	text_add(sb, waits_fault(&waits->nodes[orphan]), TEXT_NAME_MAX);
 	if (actors > 1)
-		strbuf_addf(sb, "; %zu more wait%s for it", actors - 1, actors == 2 ? "s" : "");
+		strbuf_addf(sb, "; %zu more thread%s for it", actors - 1, actors == 2 ? " waits" : "s wait");
 }
 
 void waits_sentence(struct strbuf *sb, const struct waits_walk *walk, const struct pyspyd_wait_knot *knot) {

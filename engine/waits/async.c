@@ -47,7 +47,7 @@ uint32_t scan_loop(struct wait_scan *scan, struct wait_view *view, const struct 
 	bool fresh;
 
 	index = scan_resource(scan, "loop", view->proc.pid, loop->object,
-		scan_key("object", (uint64_t)view->proc.pid, loop->object), &fresh, "event loop 0x%llx",
+		scan_key("object", (uint64_t)view->proc.pid, loop->object), &fresh, "events of event loop 0x%llx",
 		(unsigned long long)loop->object);
 	if (!fresh || index == WAITS_NONE || loop->scheduled || loop->ready || watches_others(view, loop))
 		return index;

@@ -210,7 +210,7 @@ static void lead_to_family(struct semaphore *semaphore, const struct wait_view *
 		return;
 	}
 	node->rule = PYSPYD_WAIT_NEVER;
-	node->fault = strdup("no process that has it holds it: its holder has ended");
+	node->fault = strdup("its holder has ended: no process that shares it holds it");
 }
 
 static raddr object_of_word(const struct wait_view *view, const struct view_thread *thread, struct py_lock *ret_lock) {
@@ -239,7 +239,7 @@ void scan_shared_wait(struct wait_scan *scan, struct wait_view *view, struct vie
 	semaphore.mutex = object && lock.maxvalue == 1;
 	semaphore.node = scan_resource(scan, semaphore.mutex ? "lock of processes" : "semaphore of processes", 0,
 		object, scan_key("shared", semaphore.word.inode, semaphore.word.offset), &fresh, "%s %s",
-		semaphore.mutex ? "lock" : "semaphore", semaphore.word.path);
+		semaphore.mutex ? "multiprocessing lock" : "multiprocessing semaphore", semaphore.word.path);
 	if (fresh && semaphore.node != WAITS_NONE && object)
 		lead_to_family(&semaphore, view);
 	scan_waits(scan, thread, semaphore.node, object ? scan_own_expression(view, thread, object) : NULL, NULL);

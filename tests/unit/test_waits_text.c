@@ -255,12 +255,12 @@ Test(waits_text, orphan_that_is_inferred) {
 	waits->knots[0].confirmed = false;
 	EXPECT_TEXT(pyspyd_wait_knot_text(waits, &waits->knots[0]),
 		"orphaned-lock: Thread-1 (pay, bank.py:3) waits for Lock 0x7f00 `self.guard`: its holder, thread 123, "
-		"has ended; 1 more waits for it");
+		"has ended; 1 more thread waits for it");
 	EXPECT_TEXT(pyspyd_waits_text(waits, false),
 		"Process 4711: python3 bank.py (Python 3.13.1)\n"
 		"\n"
 		"ORPHANED LOCK (inferred: by the call of acquire): Thread-1 (pay, bank.py:3) waits for Lock 0x7f00 "
-		"`self.guard`: its holder, thread 123, has ended; 1 more waits for it\n"
+		"`self.guard`: its holder, thread 123, has ended; 1 more thread waits for it\n"
 		"  seen in one look only: it may be passing\n"
 		"\n"
 		"Thread-1 (pay, bank.py:3)\n"
@@ -306,9 +306,59 @@ Test(waits_text, across_processes) {
 	edge(waits, pipe, parent, NULL, NULL);
 	solve(waits);
 	EXPECT_TEXT(pyspyd_wait_knot_text(waits, &waits->knots[0]),
-		"deadlock: MainThread (run, bank.py:8) waits for the end of process 77 (python3), that is MainThread "
-		"of "
-		"process 77 (write, bank.py:9), which waits for pipe:[1234] up to MainThread");
+		"deadlock: MainThread (run, bank.py:8) waits for the end of process 77 (python3), whose "
+		"MainThread (write, bank.py:9) waits for pipe:[1234] by MainThread");
+}
+
+/* Names of the end of a thread stand for the thread. */
+Test(waits_text, threads_that_join_each_other) {
+	_waits_ struct pyspyd_waits *waits = new_waits();
+	uint32_t one = thread(waits, "Thread-1", "stop", 3), two = thread(waits, "Thread-2", "work", 7);
+	uint32_t end_of_one = resource(waits, "join", "the end of Thread-1");
+	uint32_t end_of_two = resource(waits, "join", "the end of Thread-2");
+
+	edge(waits, one, end_of_two, "worker", NULL);
+	edge(waits, end_of_two, two, NULL, NULL);
+	edge(waits, two, end_of_one, "parent", NULL);
+	edge(waits, end_of_one, one, NULL, NULL);
+	solve(waits);
+	EXPECT_TEXT(pyspyd_wait_knot_text(waits, &waits->knots[0]),
+		"deadlock: Thread-1 (stop, bank.py:3) waits for the end of Thread-2 `worker` (work, bank.py:7), which "
+		"waits for the end of Thread-1 `parent`");
+}
+
+/* Any thread of a process is the thread itself where there is no other one. */
+Test(waits_text, what_only_the_waiter_could_do) {
+	_waits_ struct pyspyd_waits *waits = new_waits();
+	uint32_t one = thread(waits, "MainThread", "fetch", 3), future = resource(waits, "future", "future 0x7f00");
+	uint32_t any = process(waits, "threads", 4711);
+
+	edge(waits, one, future, "reply", NULL);
+	edge(waits, future, any, NULL, NULL);
+	edge(waits, any, one, NULL, NULL);
+	solve(waits);
+	EXPECT_TEXT(pyspyd_wait_knot_text(waits, &waits->knots[0]),
+		"self-deadlock: MainThread (fetch, bank.py:3) waits for future 0x7f00 `reply` to be set by MainThread "
+		"itself");
+}
+
+/* Those that wait for others to end come last, whatever their place in the graph. */
+Test(waits_text, closed_worlds_begin_with_those_who_are_stuck) {
+	_waits_ struct pyspyd_waits *waits = new_waits();
+	uint32_t main = thread(waits, "MainThread", "serve", 9), worker = thread(waits, "worker", "take", 4);
+	uint32_t end = resource(waits, "join", "the end of worker"), queue = resource(waits, "Queue", "Queue 0x7f00");
+	uint32_t any = process(waits, "threads", 4711);
+
+	edge(waits, main, end, "worker", NULL);
+	edge(waits, end, worker, NULL, NULL);
+	edge(waits, worker, queue, "inbox", NULL);
+	edge(waits, queue, any, NULL, NULL);
+	edge(waits, any, main, NULL, NULL);
+	edge(waits, any, worker, NULL, NULL);
+	solve(waits);
+	EXPECT_TEXT(pyspyd_wait_knot_text(waits, &waits->knots[0]),
+		"deadlock: worker (take, bank.py:4) waits for Queue 0x7f00 `inbox` to be filled by any thread of "
+		"process 4711 (python3); MainThread (serve, bank.py:9) waits for the end of worker `worker`");
 }
 
 /* Two workers that wait for what only one of them could do. */
@@ -371,7 +421,7 @@ Test(waits_text, waits_that_are_fine) {
 		"\n"
 		"Thread-1 (take, bank.py:9), until a time-out\n"
 		"`- waits for Lock 0x7f00 `guard`\n"
-		"   `- up to any thread of process 4711 (python3) (inferred: nobody was seen to hold it)\n"
+		"   `- to be released by any thread of process 4711 (python3) (inferred: nobody was seen to hold it)\n"
 		"\n"
 		"7 threads waiting until a time-out: sleeper (nap, bank.py:1), sleeper (nap, bank.py:1), sleeper (nap, "
 		"bank.py:1), sleeper (nap, bank.py:1), sleeper (nap, bank.py:1) and 2 more\n");
