@@ -124,6 +124,21 @@ static raddr manager_value(
 	return value ? value : view_local(view, frame, variable);
 }
 
+/* Any of them may take it: one that is not known as well. */
+static void lead_to_workers(
+	struct wait_scan *scan, const struct wait_view *view, uint32_t node, const struct pool_search *search) {
+	for (size_t i = 0; i < search->n; i++) {
+		pid_t pid = scan_outer_pid(view, search->pids[i]);
+
+		if (pid)
+			scan_edge(scan, node, scan_process_acts(scan, pid), NULL, NULL);
+		else
+			scan_node(scan, node)->rule = PYSPYD_WAIT_FREE;
+	}
+	if (search->n == PROCESSES_MAX)
+		scan_node(scan, node)->rule = PYSPYD_WAIT_FREE;
+}
+
 static bool lead_to_processes(struct wait_scan *scan, struct wait_view *view, uint32_t node, raddr future) {
 	const struct py_reader *py = &view->python->rt.reader;
 
@@ -141,8 +156,7 @@ static bool lead_to_processes(struct wait_scan *scan, struct wait_view *view, ui
 				!search.found)
 				continue;
 			(void)!py_dict_walk(py, processes, add_process, &search);
-			for (size_t k = 0; k < search.n; k++)
-				scan_edge(scan, node, scan_process_acts(scan, search.pids[k]), NULL, NULL);
+			lead_to_workers(scan, view, node, &search);
 			return search.n > 0;
 		}
 	}

@@ -27,7 +27,7 @@ static int make_room(void **items, size_t n, size_t item_size) {
 	return 0;
 }
 
-static void node_deinit(struct pyspyd_wait_node *node) {
+void waits_node_deinit(struct pyspyd_wait_node *node) {
 	free(node->type);
 	free(node->label);
 	free(node->fault);
@@ -41,7 +41,7 @@ int waits_add_node(struct pyspyd_waits *waits, const struct pyspyd_wait_node *no
 	if (!r)
 		r = make_room((void **)&waits->nodes, waits->nodes_n, sizeof(*waits->nodes));
 	if (r) {
-		node_deinit(&copy);
+		waits_node_deinit(&copy);
 		return r;
 	}
 	copy.stuck = false;
@@ -106,7 +106,7 @@ void pyspyd_waits_free(struct pyspyd_waits *waits) {
 	if (!waits)
 		return;
 	for (size_t i = 0; i < waits->nodes_n; i++)
-		node_deinit(&waits->nodes[i]);
+		waits_node_deinit(&waits->nodes[i]);
 	for (size_t i = 0; i < waits->edges_n; i++) {
 		free(waits->edges[i].expression);
 		free(waits->edges[i].why);

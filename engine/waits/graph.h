@@ -15,6 +15,9 @@
  * -E2BIG at the limit. */
 int waits_add_node(struct pyspyd_waits *waits, const struct pyspyd_wait_node *node, uint32_t *ret_index);
 
+/* Frees the strings and frames of a node that is not in a graph. */
+void waits_node_deinit(struct pyspyd_wait_node *node);
+
 /* Appends an edge; `expression` and `why` are copied, may be NULL. Return: 0; -ENOMEM; -E2BIG; -EINVAL for an index
  * that there is not. */
 int waits_add_edge(

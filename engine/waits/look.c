@@ -7,6 +7,7 @@
 #include "engine/base/clock.h"
 #include "engine/waits/scan.h"
 #include "engine/waits/sites.h"
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -130,14 +131,18 @@ struct pyspyd_wait_node *scan_node(struct wait_scan *scan, uint32_t index) {
 	return index < scan->waits->nodes_n ? &scan->waits->nodes[index] : &nowhere;
 }
 
+/* The node's strings and frames become the graph's, or are freed. */
 static uint32_t find_or_add(struct wait_scan *scan, const struct pyspyd_wait_node *node, bool *ret_new) {
 	uint64_t at;
 	uint32_t index;
 
 	if (ret_new)
 		*ret_new = false;
-	if (map_get(&scan->nodes, node->key, &at))
+	if (map_get(&scan->nodes, node->key, &at)) {
+		waits_node_deinit(&(struct pyspyd_wait_node){
+			.type = node->type, .label = node->label, .frames = node->frames, .frames_n = node->frames_n });
 		return (uint32_t)at - 1;
+	}
 	if (waits_add_node(scan->waits, node, &index)) {
 		scan->failed = true;
 		return WAITS_NONE;
@@ -239,7 +244,8 @@ uint32_t scan_thread(struct wait_scan *scan, struct wait_view *view, struct view
 	struct pyspyd_wait_node node = {
 		.kind = PYSPYD_WAIT_THREAD,
 		.rule = PYSPYD_WAIT_FREE,
-		.key = scan_key("thread", (uint64_t)thread->tid, view->proc.start_ticks),
+		.key = scan_key(
+			"thread", (uint64_t)view->proc.pid << 32 | (uint32_t)thread->tid, view->proc.start_ticks),
 		.pid = view->proc.pid,
 		.tid = thread->tid,
 		.ident = thread->py.ident,
@@ -301,7 +307,7 @@ struct wait_view *scan_view(struct wait_scan *scan, pid_t pid) {
 
 static uint32_t process_node(struct wait_scan *scan, pid_t pid, const char *type, bool *ret_new) {
 	struct proc_stat stat = { .comm = "?" };
-	struct proc proc;
+	struct proc proc = { .start_ticks = 0 };
 	uint32_t index;
 
 	if (!proc_open("/proc", pid, &proc)) {
@@ -334,6 +340,25 @@ uint32_t scan_process_end(struct wait_scan *scan, pid_t pid) {
 	return index;
 }
 
+#define SIGNAL_BIT(number) (1ULL << ((number)-1))
+
+/* Signals whose handlers do not count: SIGINT has one in every Python, faulthandler has those of faults, 32 and 33
+ * belong to the C library. */
+#define SIGNALS_IGNORED \
+	(SIGNAL_BIT(SIGINT) | SIGNAL_BIT(SIGSEGV) | SIGNAL_BIT(SIGFPE) | SIGNAL_BIT(SIGABRT) | SIGNAL_BIT(SIGBUS) | \
+		SIGNAL_BIT(SIGILL) | SIGNAL_BIT(32) | SIGNAL_BIT(33))
+
+bool scan_has_handlers(const struct wait_view *view) {
+	return view->caught & ~SIGNALS_IGNORED;
+}
+
+static void lead_to_handlers(struct wait_scan *scan, const struct wait_view *view, uint32_t from) {
+	uint32_t handlers = scan_resource(scan, "signal-handlers", view->proc.pid, 0,
+		scan_key("signal-handlers", (uint64_t)view->proc.pid, 0), NULL, "signal handlers");
+
+	scan_edge(scan, from, handlers, NULL, NULL);
+}
+
 uint32_t scan_process_acts(struct wait_scan *scan, pid_t pid) {
 	struct wait_view *view = scan_view(scan, pid);
 	uint32_t index;
@@ -351,16 +376,11 @@ uint32_t scan_process_acts(struct wait_scan *scan, pid_t pid) {
 		return index;
 	}
 	scan_node(scan, index)->rule = PYSPYD_WAIT_ANY;
+	if (view->python && scan_has_handlers(view))
+		lead_to_handlers(scan, view, index);
 	vec_foreach (thread, &view->threads)
 		scan_edge(scan, index, scan_thread(scan, view, thread), NULL, NULL);
 	return index;
-}
-
-/* Signals whose handlers do not count: SIGINT has one in every Python, 32 and 33 belong to the C library. */
-#define SIGNALS_IGNORED (1ULL << (2 - 1) | 1ULL << (32 - 1) | 1ULL << (33 - 1))
-
-bool scan_has_handlers(const struct wait_view *view) {
-	return view->caught & ~SIGNALS_IGNORED;
 }
 
 /* A thread that native code started attaches to Python only to call back; one that waits at a private futex of its own
@@ -370,7 +390,7 @@ static bool may_attach(const struct view_thread *thread) {
 }
 
 uint32_t scan_others(struct wait_scan *scan, struct wait_view *view) {
-	uint32_t index, handlers;
+	uint32_t index;
 	bool fresh;
 
 	if (view->others != WAITS_NONE)
@@ -380,11 +400,8 @@ uint32_t scan_others(struct wait_scan *scan, struct wait_view *view) {
 	if (!fresh || index == WAITS_NONE)
 		return index;
 	scan_node(scan, index)->rule = PYSPYD_WAIT_ANY;
-	if (scan_has_handlers(view)) {
-		handlers = scan_resource(scan, "signal-handlers", view->proc.pid, 0,
-			scan_key("signal-handlers", (uint64_t)view->proc.pid, 0), NULL, "signal handlers");
-		scan_edge(scan, index, handlers, NULL, NULL);
-	}
+	if (scan_has_handlers(view))
+		lead_to_handlers(scan, view, index);
 	vec_foreach (thread, &view->threads)
 		if (thread->sampled || may_attach(thread))
 			scan_edge(scan, index, scan_thread(scan, view, thread), NULL, NULL);
@@ -409,6 +426,10 @@ static void build_wait(struct wait_scan *scan, struct wait_view *view, struct vi
 	} else {
 		scan_system_wait(scan, view, thread);
 	}
+	/* The handler of an alarm is there to throw the main thread out of what takes too long. */
+	if (thread->sampled && thread->tid == view->proc.pid && view->caught & SIGNAL_BIT(SIGALRM) &&
+		scan_node(scan, thread->node)->rule == PYSPYD_WAIT_ANY)
+		lead_to_handlers(scan, view, thread->node);
 }
 
 static int build_threads(struct wait_scan *scan, struct wait_view *view) {

@@ -59,6 +59,10 @@ void scan_waits(struct wait_scan *scan, const struct view_thread *thread, uint32
 /* The view of a process, read where it was not yet; NULL where it cannot be read or the limit is reached. */
 struct wait_view *scan_view(struct wait_scan *scan, pid_t pid);
 
+/* A process that this one knows by `inner`, the id in its own PID namespace, as we see it. Return: 0 where it is not
+ * known. */
+pid_t scan_outer_pid(const struct wait_view *view, pid_t inner);
+
 /* Nodes that stand for a process: its end, or any act of any of its threads. Return: WAITS_NONE when out of memory. */
 uint32_t scan_process_end(struct wait_scan *scan, pid_t pid);
 uint32_t scan_process_acts(struct wait_scan *scan, pid_t pid);

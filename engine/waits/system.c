@@ -12,6 +12,9 @@
 
 #define POLL_FDS_MAX 256 /* of one poll or select that are looked at */
 #define OWNERS_MAX 32    /* processes at the other end of one pipe */
+#define CHILDREN_MAX 256 /* any of which is waited for */
+#define HEIRS_MAX 64     /* descendants of a process that may share its file lock */
+#define FILES_MAX 4096   /* descriptors of a process that are looked at for a file lock */
 
 static const struct fd_table *fd_table(struct wait_scan *scan) {
 	if (!scan->fds_read) {
@@ -73,6 +76,8 @@ static uint32_t pipe_node(struct wait_scan *scan, const struct proc_fd *fd, bool
 
 	if (fresh)
 		lead_to_ends(scan, index, fd->inode, fd->dev, !reading);
+	if (fresh && fd->dev)
+		scan_node(scan, index)->rule = PYSPYD_WAIT_FREE; /* it has a name: anybody may open it */
 	return index;
 }
 
@@ -144,92 +149,103 @@ struct polled {
 	bool read, write;
 };
 
-static size_t add_polled(struct polled *polled, size_t n, int fd, bool write) {
-	for (size_t i = 0; i < n; i++) {
-		if (polled[i].fd == fd) {
-			polled[i].read |= !write;
-			polled[i].write |= write;
-			return n;
+struct polled_set {
+	struct polled items[POLL_FDS_MAX];
+	size_t n;
+	bool partial; /* there are more, or what is waited for is not known */
+};
+
+static void add_polled(struct polled_set *set, int fd, bool read, bool write) {
+	for (size_t i = 0; i < set->n; i++) {
+		if (set->items[i].fd == fd) {
+			set->items[i].read |= read;
+			set->items[i].write |= write;
+			return;
 		}
 	}
-	if (n < POLL_FDS_MAX)
-		polled[n++] = (struct polled){ fd, !write, write };
-	return n;
+	if (set->n < POLL_FDS_MAX)
+		set->items[set->n++] = (struct polled){ fd, read, write };
+	else
+		set->partial = true;
 }
 
-static size_t read_pollfds(struct mem *mem, const struct proc_sleep *sleep, struct polled *polled) {
+/* One without events waits for the other side to hang up, as readers do. */
+static void read_pollfds(struct mem *mem, const struct proc_sleep *sleep, struct polled_set *set) {
 	struct pollfd fds[POLL_FDS_MAX];
-	size_t n = min_of(sleep->count, (uint64_t)POLL_FDS_MAX), used = 0;
+	size_t n = min_of(sleep->count, (uint64_t)POLL_FDS_MAX);
 
-	if (!n || mem_read(mem, sleep->address, fds, n * sizeof(fds[0])))
-		return 0;
-	for (size_t i = 0; i < n; i++) {
-		if (fds[i].fd < 0)
-			continue;
-		if (fds[i].events & (POLLIN | POLLPRI | POLLRDNORM))
-			used = add_polled(polled, used, fds[i].fd, false);
-		if (fds[i].events & (POLLOUT | POLLWRNORM))
-			used = add_polled(polled, used, fds[i].fd, true);
+	set->partial = sleep->count > n || (n && mem_read(mem, sleep->address, fds, n * sizeof(fds[0])));
+	for (size_t i = 0; !set->partial && i < n; i++) {
+		bool write = fds[i].events & (POLLOUT | POLLWRNORM);
+
+		if (fds[i].fd >= 0)
+			add_polled(set, fds[i].fd, !write || fds[i].events & (POLLIN | POLLPRI | POLLRDNORM), write);
 	}
-	return used;
 }
 
-/* The kernel writes its answer over the sets: while the call waits they are still the question. */
-static size_t read_fd_sets(struct mem *mem, const struct proc_sleep *sleep, struct polled *polled) {
-	size_t count = min_of(sleep->count, (uint64_t)1024), used = 0;
+/* The kernel writes its answer over the sets: while the call waits they are still the question. The third set, of
+ * exceptions, is as good as one to read. */
+static void read_fd_sets(struct mem *mem, const struct proc_sleep *sleep, struct polled_set *set) {
+	size_t count = min_of(sleep->count, (uint64_t)FD_SETSIZE);
 
-	for (int set = 0; set < 2; set++) {
-		uint64_t bits[16] = { 0 };
-		size_t bytes = (count + 63) / 64 * 8;
+	set->partial = sleep->count > count;
+	for (int i = 0; i < 3; i++) {
+		uint64_t bits[FD_SETSIZE / 64] = { 0 };
 
-		if (!sleep->args[1 + set] || mem_read(mem, sleep->args[1 + set], bits, bytes))
+		if (!count || !sleep->args[1 + i])
 			continue;
+		if (mem_read(mem, sleep->args[1 + i], bits, (count + 63) / 64 * 8)) {
+			set->partial = true;
+			return;
+		}
 		for (size_t fd = 0; fd < count; fd++)
 			if (bits[fd / 64] >> fd % 64 & 1)
-				used = add_polled(polled, used, (int)fd, set == 1);
+				add_polled(set, (int)fd, i != 1, i == 1);
 	}
-	return used;
 }
 
-static size_t read_epoll(const struct wait_view *view, int epoll_fd, struct polled *polled) {
+/* For what it watches them is not asked: for whatever they are open for. */
+static void read_epoll(const struct wait_view *view, int epoll_fd, struct polled_set *set) {
 	int_vec fds = { 0 };
-	size_t used = 0;
 
-	if (proc_epoll_read(&view->proc, epoll_fd, POLL_FDS_MAX, &fds))
-		return 0;
+	if (proc_epoll_read(&view->proc, epoll_fd, POLL_FDS_MAX + 1, &fds)) {
+		set->partial = true;
+		return;
+	}
 	vec_foreach (fd, &fds)
-		used = add_polled(polled, used, *fd, false);
+		add_polled(set, *fd, true, true);
 	vec_free(&fds);
-	return used;
 }
 
-/* Any of them ends the wait: one that may come at any time makes the thread free. */
-static void wait_for_any(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread,
-	const struct polled *polled, size_t n) {
-	for (size_t i = 0; i < n; i++) {
+/* Any of them ends the wait: one that may come at any time makes the thread free, as does one that is not known. */
+static void wait_for_any(
+	struct wait_scan *scan, struct wait_view *view, struct view_thread *thread, const struct polled_set *set) {
+	bool partial = set->partial;
+
+	for (size_t i = 0; i < set->n; i++) {
+		const struct polled *polled = &set->items[i];
 		const char *idle = NULL;
 		struct proc_fd fd;
-		uint32_t index;
+		bool both = polled->read && polled->write;
 
-		if (proc_fd_read(&view->proc, polled[i].fd, &fd))
+		if (proc_fd_read(&view->proc, polled->fd, &fd)) {
+			partial = true;
 			continue;
-		if (polled[i].read) {
-			index = fd_node(scan, view, &fd, true, &idle);
-			scan_waits(scan, thread, index, NULL, NULL);
 		}
-		if (polled[i].write) {
-			index = fd_node(scan, view, &fd, false, &idle);
-			scan_waits(scan, thread, index, NULL, NULL);
-		}
+		if (polled->read && (!both || fd.read))
+			scan_waits(scan, thread, fd_node(scan, view, &fd, true, &idle), NULL, NULL);
+		if (polled->write && (!both || fd.write))
+			scan_waits(scan, thread, fd_node(scan, view, &fd, false, &idle), NULL, NULL);
 		if (idle && !scan_node(scan, thread->node)->idle)
 			scan_node(scan, thread->node)->idle = idle;
 		proc_fd_deinit(&fd);
 	}
+	if (partial)
+		scan_node(scan, thread->node)->rule = PYSPYD_WAIT_FREE;
 }
 
 static void wait_for_poll(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
-	struct polled polled[POLL_FDS_MAX];
-	size_t n = 0;
+	struct polled_set set = { .n = 0 };
 	uint64_t loop;
 
 	if (map_get(&view->loop_of, (uint64_t)(thread - view->threads.items), &loop) &&
@@ -238,53 +254,81 @@ static void wait_for_poll(struct wait_scan *scan, struct wait_view *view, struct
 		return;
 	}
 	if (thread->sleep.call == SLEEP_EPOLL) {
-		n = read_epoll(view, thread->sleep.fd, polled);
+		read_epoll(view, thread->sleep.fd, &set);
 	} else {
 		struct mem *own = NULL, *mem = view->python ? view->python->rt.reader.mem : NULL;
 
 		if (!mem && !mem_live_new(view->proc.pid, &own))
 			mem = own;
-		if (mem)
-			n = thread->sleep.is_select ? read_fd_sets(mem, &thread->sleep, polled)
-						    : read_pollfds(mem, &thread->sleep, polled);
+		if (!mem)
+			set.partial = true;
+		else if (thread->sleep.is_select)
+			read_fd_sets(mem, &thread->sleep, &set);
+		else
+			read_pollfds(mem, &thread->sleep, &set);
 		mem_free(own);
 	}
 	if (thread->sleep.count == 0 && thread->sleep.call == SLEEP_POLL && !scan_node(scan, thread->node)->idle)
 		scan_node(scan, thread->node)->idle = "sleep";
-	wait_for_any(scan, view, thread, polled, n);
+	wait_for_any(scan, view, thread, &set);
 }
 
 /* children */
 
+pid_t scan_outer_pid(const struct wait_view *view, pid_t inner) {
+	struct proc_status status;
+	pid_vec family = { 0 };
+	pid_t found = 0;
+
+	if (proc_status_read(&view->proc, &status))
+		return 0;
+	if (status.ns_depth <= 1)
+		return inner;
+	if (proc_descendants("/proc", view->proc.pid, &family))
+		return 0;
+	for (size_t i = 0; !found && i < family.n; i++) {
+		struct proc proc;
+
+		if (proc_open("/proc", family.items[i], &proc))
+			continue;
+		if (!proc_status_read(&proc, &status) && status.ns_pid == inner)
+			found = family.items[i];
+		proc_close(&proc);
+	}
+	vec_free(&family);
+	return found;
+}
+
+static void wait_for_pidfd(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
+	struct proc_fd fd;
+
+	if (proc_fd_read(&view->proc, thread->sleep.fd, &fd))
+		return;
+	if (fd.kind == FD_PIDFD && fd.pid > 0)
+		scan_waits(scan, thread, scan_process_end(scan, fd.pid), NULL, NULL);
+	proc_fd_deinit(&fd);
+}
+
+/* Of a group, any child is taken to be in it. One among very many children is not looked for. */
 static void wait_for_child(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
 	const struct proc_sleep *sleep = &thread->sleep;
 	pid_vec children = { 0 };
-	struct proc_fd fd;
+	pid_t outer;
 
 	if (sleep->fd >= 0) {
-		if (!proc_fd_read(&view->proc, sleep->fd, &fd)) {
-			if (fd.kind == FD_PIDFD && fd.pid > 0)
-				scan_waits(scan, thread, scan_process_end(scan, fd.pid), NULL, NULL);
-			proc_fd_deinit(&fd);
-		}
+		wait_for_pidfd(scan, view, thread);
+		return;
+	}
+	if (sleep->wait_id > 0) {
+		outer = scan_outer_pid(view, (pid_t)sleep->wait_id);
+		if (outer)
+			scan_waits(scan, thread, scan_process_end(scan, outer), NULL, NULL);
 		return;
 	}
 	if (proc_children("/proc", view->proc.pid, &children))
 		return;
-	/* The id is one of the target's PID namespace: where it is none of the children's as we see them, any is meant.
-	 */
-	for (size_t i = 0; i < children.n; i++) {
-		struct proc child;
-		struct proc_status status;
-		bool match = sleep->wait_id <= 0;
-
-		if (!match && !proc_open("/proc", children.items[i], &child)) {
-			match = !proc_status_read(&child, &status) && status.ns_pid == (pid_t)sleep->wait_id;
-			proc_close(&child);
-		}
-		if (match || children.items[i] == (pid_t)sleep->wait_id)
-			scan_waits(scan, thread, scan_process_end(scan, children.items[i]), NULL, NULL);
-	}
+	for (size_t i = 0; children.n <= CHILDREN_MAX && i < children.n; i++)
+		scan_waits(scan, thread, scan_process_end(scan, children.items[i]), NULL, NULL);
 	vec_free(&children);
 }
 
@@ -311,6 +355,39 @@ static uint64_t lock_waited_for(
 	return 0;
 }
 
+static bool has_file(pid_t pid, uint64_t inode) {
+	proc_fd_vec fds = { 0 };
+	struct proc proc;
+	bool found = false;
+
+	if (proc_open("/proc", pid, &proc))
+		return false;
+	if (proc_fds_read(&proc, FILES_MAX, &fds) || fds.n == FILES_MAX)
+		found = true; /* not known: then it may */
+	vec_foreach (fd, &fds)
+		found |= fd->inode == inode;
+	proc_fds_free(&fds);
+	proc_close(&proc);
+	return found;
+}
+
+/* A lock of flock() is that of an open file, which children share with the process that took it. One whose process has
+ * ended, or is not told, may be given back by anybody. */
+static void lead_to_locker(struct wait_scan *scan, uint32_t resource, const struct file_lock *lock) {
+	pid_vec heirs = { 0 };
+
+	if (lock->pid <= 0 || (lock->kind == FILE_LOCK_FLOCK && proc_descendants("/proc", lock->pid, &heirs)))
+		return;
+	scan_node(scan, resource)->rule = PYSPYD_WAIT_ANY;
+	scan_edge(scan, resource, scan_process_acts(scan, lock->pid), NULL, NULL);
+	if (heirs.n > HEIRS_MAX)
+		scan_node(scan, resource)->rule = PYSPYD_WAIT_FREE;
+	for (size_t i = 0; i < min_of(heirs.n, (size_t)HEIRS_MAX); i++)
+		if (has_file(heirs.items[i], lock->inode))
+			scan_edge(scan, resource, scan_process_acts(scan, heirs.items[i]), NULL, NULL);
+	vec_free(&heirs);
+}
+
 static void wait_for_file_lock(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
 	bool flock = thread->sleep.call == SLEEP_FLOCK, fresh;
 	const file_lock_vec *locks = file_locks(scan);
@@ -323,15 +400,10 @@ static void wait_for_file_lock(struct wait_scan *scan, struct wait_view *view, s
 	id = lock_waited_for(locks, view, &fd, flock);
 	index = scan_resource(scan, "file-lock", 0, fd.inode, scan_key("file-lock", fd.inode, id), &fresh, "%s of %s",
 		flock ? "flock" : "fcntl lock", fd.target);
-	if (fresh) {
-		vec_foreach (lock, locks) {
-			if (lock->waits || lock->inode != fd.inode || !same_kind(lock, flock) ||
-				(id && lock->id != id) || lock->pid <= 0)
-				continue;
-			scan_node(scan, index)->rule = PYSPYD_WAIT_ANY;
-			scan_edge(scan, index, scan_process_acts(scan, lock->pid), NULL, NULL);
-		}
-	}
+	if (fresh && id)
+		vec_foreach (lock, locks)
+			if (!lock->waits && lock->id == id && lock->inode == fd.inode && same_kind(lock, flock))
+				lead_to_locker(scan, index, lock);
 	scan_waits(scan, thread, index, NULL, NULL);
 	proc_fd_deinit(&fd);
 }
