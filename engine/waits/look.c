@@ -5,6 +5,7 @@
  * A closed world is no proof of a fault: that nobody in a process is left to set an event may be how it idles. Knots
  * that rest on it alone, without anything held or joined in them, are dropped; the detector of hangs judges those. */
 #include "engine/base/clock.h"
+#include "engine/waits/remember.h"
 #include "engine/waits/scan.h"
 #include "engine/waits/sites.h"
 #include <signal.h>
@@ -21,6 +22,7 @@ struct wait_looker {
 	struct py_stack_scratch scratch;
 	VEC(struct wait_process *) processes;
 	struct map not_python; /* pid and start → 1 */
+	struct wait_memory memory;
 	uint64_t looks;
 };
 
@@ -44,6 +46,7 @@ void wait_looker_free(struct wait_looker *looker) {
 		wait_process_free(*process);
 	vec_free(&looker->processes);
 	map_deinit(&looker->not_python);
+	wait_memory_deinit(&looker->memory);
 	py_stack_scratch_deinit(&looker->scratch);
 	park_rules_free(looker->rules);
 	free(looker);
@@ -657,12 +660,13 @@ static char *comm_of(const struct proc *proc) {
 
 int wait_look(
 	struct wait_looker *looker, struct sample_target *const *targets, size_t n, struct pyspyd_waits **ret_waits) {
-	struct wait_scan scan = { .looker = looker, .views_max = n + RELATED_MAX };
+	struct wait_scan scan = { .looker = looker, .memory = &looker->memory, .views_max = n + RELATED_MAX };
 	uint64_t began = clock_mono_ns();
 	size_t ended = 0;
 	int r;
 
 	looker->looks++;
+	wait_memory_turn(&looker->memory);
 	tidy(looker);
 	scan.waits = calloc(1, sizeof(*scan.waits));
 	if (!scan.waits)

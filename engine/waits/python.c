@@ -9,6 +9,7 @@
 #include "engine/cpython/locks.h"
 #include "engine/cpython/names.h"
 #include "engine/cpython/objects.h"
+#include "engine/waits/remember.h"
 #include "engine/waits/scan.h"
 #include "engine/waits/sites.h"
 #include <string.h>
@@ -109,7 +110,7 @@ static void owned_lock(struct wait_scan *scan, struct wait_view *view, uint32_t 
 		scan_edge(scan, index, scan_thread(scan, view, thread), NULL, NULL);
 		return;
 	}
-	snprintf(fault, sizeof(fault), "the thread that holds it (ident 0x%llx) has ended", (unsigned long long)owner);
+	snprintf(fault, sizeof(fault), "the thread that held it (ident 0x%llx) has ended", (unsigned long long)owner);
 	node = scan_node(scan, index);
 	node->rule = PYSPYD_WAIT_NEVER;
 	node->fault = strdup(fault);
@@ -356,7 +357,7 @@ static void wait_on_condition(
 		return;
 	case SITE_QUEUE_JOIN:
 		scan_waits(scan, thread,
-			open_resource(scan, view, "Queue's unfinished tasks", self, "any thread might call task_done"),
+			open_resource(scan, view, "unfinished tasks of Queue", self, "any thread might call task_done"),
 			expression, NULL);
 		return;
 	case SITE_BARRIER:
@@ -397,10 +398,27 @@ static void note_retry(struct wait_scan *scan, struct view_thread *thread) {
 		scan_node(scan, thread->node)->retry = true;
 }
 
+/* The program's name for the object of the library, like a condition, whose attribute the lock is. */
+static const char *whole_expression(
+	const struct wait_view *view, const struct view_thread *thread, size_t own, raddr object) {
+	const char *expression = NULL;
+
+	for (size_t i = own; !expression && i > 0; i--) {
+		const char *part = scan_expression(view, thread, i - 1, object);
+
+		if (part && !strncmp(part, "self.", strlen("self.")))
+			expression =
+				scan_expression(view, thread, own, view_local(view, &thread->frames[i - 1], "self"));
+	}
+	return expression;
+}
+
 const char *scan_own_expression(const struct wait_view *view, const struct view_thread *thread, raddr object) {
 	size_t own = site_own_frame(thread);
-	const char *expression = scan_expression(view, thread, own, object);
+	const char *expression = whole_expression(view, thread, own, object);
 
+	if (!expression)
+		expression = scan_expression(view, thread, own, object);
 	if (!expression && own > 0)
 		expression = scan_expression(view, thread, own, view_local(view, &thread->frames[own - 1], "self"));
 	return expression || own == 0 ? expression : scan_expression(view, thread, 0, object);
@@ -428,7 +446,8 @@ static void wait_for_lock(struct wait_scan *scan, struct wait_view *view, struct
 	index = scan_lock(scan, view, object);
 	if (index == WAITS_NONE)
 		return;
-	scan_waits(scan, thread, index, scan_own_expression(view, thread, object), NULL);
+	scan_waits(scan, thread, index, scan_own_expression(view, thread, object),
+		scan_remember(scan, scan->memory, view, thread, index));
 }
 
 static void wait_at_unknown(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread, raddr word) {
@@ -454,7 +473,7 @@ static void wait_at_unknown(struct wait_scan *scan, struct wait_view *view, stru
 void scan_python_wait(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
 	const struct py_reader *py = &view->python->rt.reader;
 	struct py_parking parking = { .kind = PY_PARKED_NONE };
-	raddr object, word;
+	raddr object;
 
 	if (thread->sleep.shared) {
 		scan_shared_wait(scan, view, thread);
@@ -472,5 +491,5 @@ void scan_python_wait(struct wait_scan *scan, struct wait_view *view, struct vie
 	if (object)
 		wait_for_lock(scan, view, thread, object, 0);
 	else
-		wait_at_unknown(scan, view, thread, word);
+		wait_at_unknown(scan, view, thread, parking.address ? parking.address : thread->sleep.address);
 }

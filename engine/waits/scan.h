@@ -24,8 +24,11 @@ struct wait_holders {
 	VEC(struct wait_holder) items;
 };
 
+struct wait_memory;
+
 struct wait_scan {
 	struct wait_looker *looker;
+	struct wait_memory *memory; /* remember.h */
 	struct pyspyd_waits *waits;
 	struct map nodes; /* key → index + 1 */
 	VEC(struct wait_view *) views;
