@@ -176,13 +176,21 @@ static json_t *thing_json(const struct chain *chain, uint32_t node, const struct
 	return json_done(put_certainty(ok, object, edge), object);
 }
 
+/* A thread holds locks; that its end is waited for, or a future that it runs, it does not hold. */
+static bool is_held(const struct chain *chain, uint32_t resource, uint32_t holder) {
+	const struct pyspyd_wait_node *from = &chain->waits->nodes[resource];
+
+	return from->kind == PYSPYD_WAIT_RESOURCE &&
+		!strcmp(detect_link(from, &chain->waits->nodes[holder]), "held by ");
+}
+
 json_t *chain_holds(const struct chain *chain, uint32_t node) {
 	const struct adjacency *in = &chain->in;
 	json_t *array = json_array();
 	bool ok = array != NULL;
 
 	for (uint32_t e = in->start[node]; ok && e < in->start[node + 1] && json_array_size(array) < HOLDS_MAX; e++)
-		if (chain->waits->nodes[in->other[e]].kind == PYSPYD_WAIT_RESOURCE)
+		if (is_held(chain, in->other[e], node))
 			ok = !json_array_append_new(
 				array, thing_json(chain, in->other[e], &chain->waits->edges[in->edge[e]]));
 	return json_done(ok, array);

@@ -74,11 +74,6 @@ struct proc_schedstat {
 };
 int proc_schedstat_parse(const char *text, size_t len, struct proc_schedstat *ret);
 
-/* How long ago a thread was last on a CPU, to a tick of the kernel. Return: 0; PROC_E_GONE; -ENOENT where the kernel
- * does not tell; -EINVAL; negative errno. */
-int proc_thread_slept(const struct proc *proc, pid_t tid, uint64_t *ret_ns);
-int proc_sched_parse(const char *text, size_t len, uint64_t *ret_exec_start_ns); /* pure */
-
 /* Kept-open files of one thread. Reading a kept-open file costs a fifth of opening it (facts: measured). */
 struct proc_task {
 	pid_t tid;

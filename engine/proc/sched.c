@@ -5,8 +5,12 @@
  *
  * is when it was last on a CPU, in milliseconds of the scheduler's clock, which no other clock is equal to: the
  *caller's own value, read at the same time, tells what it shows now, to a tick. */
+#include "engine/proc/sched.h"
+
+#include "engine/base/clock.h"
 #include "engine/proc/files.h"
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 
 #define SCHED_MAX (16U << 10)
@@ -39,28 +43,66 @@ int proc_sched_parse(const char *text, size_t len, uint64_t *ret_exec_start_ns) 
 	return 0;
 }
 
-static int read_own(uint64_t *ret_ns) {
-	char *text _free_ = NULL;
-	size_t len;
-	int r = files_read(AT_FDCWD, "/proc/thread-self/sched", SCHED_MAX, &text, &len);
-
-	return r ? r : proc_sched_parse(text, len, ret_ns);
-}
-
-int proc_thread_slept(const struct proc *proc, pid_t tid, uint64_t *ret_ns) {
+static int read_exec_start(const struct proc *proc, pid_t tid, uint64_t *ret_ns) {
 	char *text _free_ = NULL;
 	char name[64];
-	uint64_t then, now;
 	size_t len;
 	int r;
 
 	snprintf(name, sizeof(name), "task/%d/sched", (int)tid);
 	r = proc_read_file(proc, name, SCHED_MAX, &text, &len);
+	return r ? r : proc_sched_parse(text, len, ret_ns);
+}
+
+/* Being put on a CPU sets the caller's own value to what that CPU's clock shows. */
+static int read_clock(int cpu, uint64_t *ret_ns) {
+	char *text _free_ = NULL;
+	cpu_set_t before, one;
+	size_t len;
+	int r;
+
+	if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof(before), &before))
+		return -EINVAL;
+	CPU_ZERO(&one);
+	CPU_SET((size_t)cpu, &one);
+	if (sched_setaffinity(0, sizeof(one), &one))
+		return -errno;
+	sched_yield();
+	r = files_read(AT_FDCWD, "/proc/thread-self/sched", SCHED_MAX, &text, &len);
+	sched_setaffinity(0, sizeof(before), &before);
+	return r ? r : proc_sched_parse(text, len, ret_ns);
+}
+
+void sched_clocks_deinit(struct sched_clocks *clocks) {
+	map_deinit(&clocks->by_cpu);
+}
+
+static int clock_of(struct sched_clocks *clocks, int cpu, uint64_t *ret_ns) {
+	int r;
+
+	if (map_get(&clocks->by_cpu, (uint64_t)cpu, ret_ns))
+		return *ret_ns ? 0 : -EINVAL;
+	r = read_clock(cpu, ret_ns);
+	(void)!map_put(&clocks->by_cpu, (uint64_t)cpu, r ? 0 : *ret_ns);
+	return r;
+}
+
+static uint64_t age_of(const struct proc_stat *stat) {
+	uint64_t born = stat->start_ticks * (NS_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK)), now = clock_boot_ns();
+
+	return now > born ? now - born : 0;
+}
+
+int proc_thread_slept(const struct proc *proc, pid_t tid, struct sched_clocks *clocks, uint64_t *ret_ns) {
+	struct proc_stat stat;
+	uint64_t then, now;
+	int r = proc_thread_stat(proc, tid, &stat);
+
 	if (!r)
-		r = proc_sched_parse(text, len, &then);
+		r = read_exec_start(proc, tid, &then);
 	if (!r)
-		r = read_own(&now);
+		r = clock_of(clocks, stat.processor, &now);
 	if (!r)
-		*ret_ns = now > then ? now - then : 0;
+		*ret_ns = min_of(now > then ? now - then : 0, age_of(&stat));
 	return r;
 }

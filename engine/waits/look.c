@@ -5,6 +5,7 @@
  * A closed world is no proof of a fault: that nobody in a process is left to set an event may be how it idles. Knots
  * that rest on it alone, without anything held or joined in them, are dropped; the detector of hangs judges those. */
 #include "engine/base/clock.h"
+#include "engine/proc/sched.h"
 #include "engine/waits/remember.h"
 #include "engine/waits/scan.h"
 #include "engine/waits/sites.h"
@@ -696,7 +697,7 @@ static bool is_measurable(const struct pyspyd_wait_node *node) {
 	return node->kind == PYSPYD_WAIT_THREAD && !node->gil_waiter && !node->idle && strchr("SD", node->state);
 }
 
-static void measure(struct pyspyd_wait_node *node, struct proc *proc) {
+static void measure(struct pyspyd_wait_node *node, struct proc *proc, struct sched_clocks *clocks) {
 	uint64_t ns;
 
 	if (proc->pid != node->pid) {
@@ -705,20 +706,22 @@ static void measure(struct pyspyd_wait_node *node, struct proc *proc) {
 		if (proc_open("/proc", node->pid, proc))
 			return;
 	}
-	if (!proc_thread_slept(proc, node->tid, &ns))
+	if (!proc_thread_slept(proc, node->tid, clocks, &ns))
 		node->waited_ns = max_of(node->waited_ns, ns);
 }
 
 void wait_look_measure(struct pyspyd_waits *waits) {
 	struct proc proc = { .dir_fd = -1, .pidfd = -1 };
+	struct sched_clocks clocks = { 0 };
 	size_t left = MEASURED_MAX;
 
 	for (int stuck = 1; stuck >= 0; stuck--)
 		for (size_t i = 0; left && i < waits->nodes_n; i++) {
 			if (waits->nodes[i].stuck != (stuck == 1) || !is_measurable(&waits->nodes[i]))
 				continue;
-			measure(&waits->nodes[i], &proc);
+			measure(&waits->nodes[i], &proc, &clocks);
 			left--;
 		}
 	proc_close(&proc);
+	sched_clocks_deinit(&clocks);
 }

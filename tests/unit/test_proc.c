@@ -2,6 +2,7 @@
 /* The parsers of /proc on what a target can put there, a tree made by hand, and the test's own process. */
 #include "engine/proc/cgroup.h"
 #include "engine/proc/proc.h"
+#include "engine/proc/sched.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
