@@ -3,9 +3,9 @@
  *
  *	se.exec_start                                :      17013151.649328
  *
- * is when it was last on a CPU, in milliseconds of that CPU's own clock of scheduling. No other clock is equal to it,
- *not even another CPU's: it leaves out the time that went to interrupts and to other guests of the host. What it shows
- *now is the value of a thread that is on that CPU: ours, for a moment. */
+ * is when it was last on a CPU, in milliseconds of the clock by which that CPU schedules. No other clock is equal to
+ * it, not even another CPU's: it leaves out the time that went to interrupts and to other guests of the host. What it
+ * shows now is the value of a thread that is on that CPU: ours, for a moment. */
 #include "engine/proc/sched.h"
 
 #include "engine/base/clock.h"
