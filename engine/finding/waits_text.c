@@ -14,8 +14,10 @@
  *               `- held by Thread-1: the circle closes
  *
  *   12 threads idle: queue worker
+ *   40 tasks waiting until a time-out (poll, app.py:8): Task-2, Task-3, Task-4, Task-5, Task-6 and 35 more
  *
- * Each node is shown with what it waits for once; depth and breadth are bounded. */
+ * Each node is shown with what it waits for once; depth and breadth are bounded. Tasks that only their loop can wake,
+ * as those of a server are, stand in a line together. */
 #include "engine/detect/detect.h"
 #include "engine/finding/stack_text.h"
 #include "engine/finding/waits_walk.h"
@@ -29,6 +31,8 @@
 #define CHILDREN_MAX 4
 #define KNOTS_MAX 100
 #define NAMES_MAX 5
+#define BRIEF_MAX 8   /* chains of one line that end in the same node */
+#define GROUPS_MAX 20 /* of those who wait for nobody */
 #define INDENT_MAX (3 * (DEPTH_MAX + 1))
 
 struct tree {
@@ -37,6 +41,7 @@ struct tree {
 	bool colour;
 	bool *told;                  /* nodes whose waits were shown */
 	bool *here;                  /* nodes on the way from the root */
+	uint32_t *brief;             /* by node: chains of one line that end there */
 	char indent[INDENT_MAX + 1]; /* of the line's branches */
 };
 
@@ -203,6 +208,11 @@ static void add_child(struct tree *tree, uint32_t from, uint32_t slot, unsigned 
 	tree->indent[end] = '\0';
 }
 
+/* A task's children end before it does, unless one of them fails. */
+static bool needs_all(const struct pyspyd_wait_node *node) {
+	return node->rule == PYSPYD_WAIT_ALL || node->kind == PYSPYD_WAIT_TASK;
+}
+
 /* Recurses at most DEPTH_MAX deep. */
 static void add_children(struct tree *tree, uint32_t from, unsigned depth) {
 	uint32_t slot = tree->walk->out.start[from], end = slot + waits_walk_degree(tree->walk, from);
@@ -226,8 +236,8 @@ static void add_children(struct tree *tree, uint32_t from, unsigned depth) {
 	tree->here[from] = false;
 	if (n > shown) {
 		begin_line(tree, true);
-		strbuf_addf(tree->sb, "%s %u more\n",
-			tree->walk->waits->nodes[from].rule == PYSPYD_WAIT_ALL ? "and" : "or", n - shown);
+		strbuf_addf(
+			tree->sb, "%s %u more\n", needs_all(&tree->walk->waits->nodes[from]) ? "and" : "or", n - shown);
 	}
 }
 
@@ -237,35 +247,66 @@ static bool is_brief(const struct tree *tree, uint32_t root) {
 		tree->told[tree->walk->out.other[tree->walk->out.start[root]]];
 }
 
-static void add_chain(struct tree *tree, uint32_t root) {
+static void add_brief(struct tree *tree, uint32_t root) {
+	const struct pyspyd_wait_edge *edge = waits_walk_edge(tree->walk, tree->walk->out.start[root]);
 	const struct pyspyd_wait_node *nodes = tree->walk->waits->nodes;
-	const struct pyspyd_wait_edge *edge;
 
-	add_node(tree, root, NULL);
-	if (is_brief(tree, root)) {
-		edge = waits_walk_edge(tree->walk, tree->walk->out.start[root]);
-		strbuf_adds(tree->sb, " ");
-		strbuf_adds(tree->sb, waits_link(&nodes[root], &nodes[edge->to]));
-		waits_name(tree->sb, tree->walk->waits, edge->to, edge->expression);
-		strbuf_adds(tree->sb, " (see above)\n");
+	if (tree->brief[edge->to]++ >= BRIEF_MAX)
 		return;
-	}
+	add_node(tree, root, NULL);
+	strbuf_adds(tree->sb, " ");
+	strbuf_adds(tree->sb, waits_link(&nodes[root], &nodes[edge->to]));
+	waits_name(tree->sb, tree->walk->waits, edge->to, edge->expression);
+	strbuf_adds(tree->sb, " (see above)\n");
+}
+
+static void add_chain(struct tree *tree, uint32_t root) {
+	add_node(tree, root, NULL);
 	strbuf_adds(tree->sb, "\n");
 	add_children(tree, root, 0);
+}
+
+static void add_crowds(struct tree *tree) {
+	for (uint32_t i = 0; i < tree->walk->waits->nodes_n; i++) {
+		if (tree->brief[i] <= BRIEF_MAX)
+			continue;
+		strbuf_addf(tree->sb, "… and %u more like these wait for ", tree->brief[i] - BRIEF_MAX);
+		waits_name(tree->sb, tree->walk->waits, i, NULL);
+		strbuf_adds(tree->sb, "\n");
+	}
+}
+
+/* A task that waits for nothing but what its loop may bring, and for which nobody waits. */
+static bool is_flat(const struct waits_walk *walk, uint32_t index) {
+	const struct pyspyd_wait_node *nodes = walk->waits->nodes;
+	uint32_t to;
+
+	if (nodes[index].kind != PYSPYD_WAIT_TASK || nodes[index].stuck || waits_walk_degree(walk, index) != 1 ||
+		walk->in.start[index] != walk->in.start[index + 1])
+		return false;
+	to = walk->out.other[walk->out.start[index]];
+	return nodes[to].type && !strcmp(nodes[to].type, "loop") && !waits_walk_degree(walk, to);
 }
 
 static bool add_chains(struct strbuf *sb, const struct waits_walk *walk, bool colour) {
 	size_t n = walk->waits->nodes_n + 1;
 	_free_ bool *told = calloc(n, sizeof(*told)), *here = calloc(n, sizeof(*here));
-	struct tree tree = { .sb = sb, .walk = walk, .colour = colour, .told = told, .here = here };
+	_free_ uint32_t *brief = calloc(n, sizeof(*brief));
+	struct tree tree = { .sb = sb, .walk = walk, .colour = colour, .told = told, .here = here, .brief = brief };
 
-	if (!told || !here)
+	if (!told || !here || !brief)
 		return false;
 	for (size_t i = 0; i < walk->roots_n; i++) {
-		if (!i || !is_brief(&tree, walk->roots[i]))
-			strbuf_adds(sb, "\n");
+		if (is_flat(walk, walk->roots[i]))
+			continue;
+		if (is_brief(&tree, walk->roots[i])) {
+			add_brief(&tree, walk->roots[i]);
+			continue;
+		}
+		strbuf_adds(sb, "\n");
 		add_chain(&tree, walk->roots[i]);
 	}
+	add_crowds(&tree);
 	return true;
 }
 
@@ -275,31 +316,13 @@ static bool add_chains(struct strbuf *sb, const struct waits_walk *walk, bool co
 static const char *summary_of(const struct waits_walk *walk, uint32_t index) {
 	const struct pyspyd_wait_node *node = &walk->waits->nodes[index];
 
+	if (is_flat(walk, index))
+		return "waiting for events of the event loop";
 	if (!waits_is_actor(node) || walk->covered[index])
 		return NULL;
 	if (node->idle)
 		return node->idle;
 	return node->state == 'R' ? "running" : node->timed ? "waiting until a time-out" : "waiting for nobody here";
-}
-
-static void add_names(struct strbuf *sb, const struct waits_walk *walk, uint32_t first, const char *word) {
-	size_t shown = 0, left = 0;
-
-	for (uint32_t i = first; i < walk->waits->nodes_n; i++) {
-		const char *is = summary_of(walk, i);
-
-		if (!is || strcmp(is, word) != 0 || walk->waits->nodes[i].kind != walk->waits->nodes[first].kind)
-			continue;
-		if (shown == NAMES_MAX) {
-			left++;
-			continue;
-		}
-		strbuf_adds(sb, shown++ ? ", " : ": ");
-		waits_name(sb, walk->waits, i, NULL);
-		waits_site(sb, &walk->waits->nodes[i]);
-	}
-	if (left)
-		strbuf_addf(sb, " and %zu more", left);
 }
 
 struct group {
@@ -311,13 +334,53 @@ struct group {
 };
 typedef VEC(struct group) group_vec;
 
-static int count_in(group_vec *groups, const struct pyspyd_wait_node *node, uint32_t index, const char *word) {
+static bool same_text(const char *a, const char *b) {
+	return a == b || (a && b && !strcmp(a, b));
+}
+
+static bool same_site(const struct pyspyd_wait_node *a, const struct pyspyd_wait_node *b) {
+	const struct pyspyd_frame *x = a->site < a->frames_n ? &a->frames[a->site] : NULL;
+	const struct pyspyd_frame *y = b->site < b->frames_n ? &b->frames[b->site] : NULL;
+
+	if (!x || !y)
+		return x == y;
+	return x->line == y->line && same_text(x->qualname, y->qualname) && same_text(x->file, y->file);
+}
+
+/* Tasks come in crowds that stand in one place. */
+static bool belongs(const struct waits_walk *walk, const struct group *group, uint32_t index, const char *word) {
+	const struct pyspyd_wait_node *node = &walk->waits->nodes[index];
+
+	return group->kind == node->kind && group->idle == (node->idle != NULL) && !strcmp(group->word, word) &&
+		(node->kind != PYSPYD_WAIT_TASK || same_site(node, &walk->waits->nodes[group->first]));
+}
+
+static int count_in(group_vec *groups, const struct waits_walk *walk, uint32_t index, const char *word) {
+	const struct pyspyd_wait_node *node = &walk->waits->nodes[index];
+
 	vec_foreach (group, groups)
-		if (group->kind == node->kind && group->idle == (node->idle != NULL) && !strcmp(group->word, word)) {
+		if (belongs(walk, group, index, word)) {
 			group->n++;
 			return 0;
 		}
 	return vec_push(groups, (struct group){ word, node->kind, node->idle != NULL, index, 1 });
+}
+
+static void add_names(struct strbuf *sb, const struct waits_walk *walk, const struct group *group) {
+	size_t shown = 0;
+
+	for (uint32_t i = group->first; i < walk->waits->nodes_n && shown < NAMES_MAX; i++) {
+		const char *word = summary_of(walk, i);
+
+		if (!word || !belongs(walk, group, i, word))
+			continue;
+		strbuf_adds(sb, shown++ ? ", " : ": ");
+		waits_name(sb, walk->waits, i, NULL);
+		if (group->kind != PYSPYD_WAIT_TASK)
+			waits_site(sb, &walk->waits->nodes[i]);
+	}
+	if (group->n > shown)
+		strbuf_addf(sb, " and %zu more", group->n - shown);
 }
 
 static void add_group(struct strbuf *sb, const struct waits_walk *walk, const struct group *group) {
@@ -327,8 +390,10 @@ static void add_group(struct strbuf *sb, const struct waits_walk *walk, const st
 		strbuf_addf(sb, "idle: %s", group->word);
 	else
 		strbuf_adds(sb, group->word);
+	if (group->kind == PYSPYD_WAIT_TASK)
+		waits_site(sb, &walk->waits->nodes[group->first]);
 	if (!group->idle)
-		add_names(sb, walk, group->first, group->word);
+		add_names(sb, walk, group);
 	strbuf_adds(sb, "\n");
 }
 
@@ -340,11 +405,13 @@ static bool add_groups(struct strbuf *sb, const struct waits_walk *walk) {
 		const char *word = summary_of(walk, i);
 
 		if (word)
-			r = count_in(&groups, &walk->waits->nodes[i], i, word);
+			r = count_in(&groups, walk, i, word);
 	}
 	strbuf_adds(sb, groups.n ? "\n" : "");
-	vec_foreach (group, &groups)
-		add_group(sb, walk, group);
+	for (size_t i = 0; i < min_of(groups.n, (size_t)GROUPS_MAX); i++)
+		add_group(sb, walk, &groups.items[i]);
+	if (groups.n > GROUPS_MAX)
+		strbuf_addf(sb, "… and %zu more groups of tasks\n", groups.n - GROUPS_MAX);
 	vec_free(&groups);
 	return !r;
 }
@@ -356,8 +423,9 @@ static void add_loops(struct strbuf *sb, const struct pyspyd_waits *waits) {
 	for (size_t i = 0; i < waits->loops_n; i++) {
 		const struct pyspyd_wait_loop *loop = &waits->loops[i];
 
-		strbuf_addf(sb, "event loop of thread %d: %" PRIu64 " tasks pending, %" PRIu64 " callbacks ready",
-			(int)loop->tid, loop->tasks, loop->ready);
+		strbuf_addf(sb, "event loop of thread %d: %" PRIu64 " task%s pending, %" PRIu64 " callback%s ready",
+			(int)loop->tid, loop->tasks, loop->tasks == 1 ? "" : "s", loop->ready,
+			loop->ready == 1 ? "" : "s");
 		if (loop->overdue)
 			strbuf_addf(sb, ", %" PRIu64 " timers overdue", loop->overdue);
 		strbuf_adds(sb, loop->polling ? ", polling\n" : "\n");

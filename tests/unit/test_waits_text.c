@@ -466,6 +466,84 @@ Test(waits_text, crowds_are_cut) {
 	json_decref(parsed(waits));
 }
 
+static uint32_t task(struct pyspyd_waits *waits, const char *name, const char *function, int line) {
+	struct pyspyd_wait_node node = { .kind = PYSPYD_WAIT_TASK, .rule = PYSPYD_WAIT_ANY, .pid = 4711 };
+
+	return add(waits, &node, "task", name, function, line);
+}
+
+/* A server: tasks that only their loop can wake, sleepers, and one that waits for two others. */
+Test(waits_text, tasks_stand_in_groups) {
+	_waits_ struct pyspyd_waits *waits = new_waits();
+	uint32_t loop = resource(waits, "loop", "event loop 0x7f00"), i;
+	uint32_t parent = task(waits, "Task-1", "main", 30), one = task(waits, "Task-2", "read", 8),
+		 two = task(waits, "Task-3", "nap", 5);
+
+	waits->nodes[loop].rule = PYSPYD_WAIT_FREE;
+	edge(waits, parent, one, NULL, NULL);
+	edge(waits, parent, two, NULL, NULL);
+	edge(waits, one, loop, NULL, "whatever the loop runs might set the future");
+	waits->nodes[two].rule = PYSPYD_WAIT_FREE;
+	waits->nodes[two].timed = true;
+	for (int n = 0; n < 40; n++) {
+		i = task(waits, "client", "read", 8);
+		edge(waits, i, loop, NULL, "whatever the loop runs might set the future");
+		i = task(waits, n % 10 ? "poll" : "tick", n % 10 ? "poll" : "tick", 50);
+		waits->nodes[i].rule = PYSPYD_WAIT_FREE;
+		waits->nodes[i].timed = true;
+	}
+	waits->loops = calloc(1, sizeof(*waits->loops));
+	waits->loops_n = 1;
+	waits->loops[0] = (struct pyspyd_wait_loop){ .tid = 4711, .polling = true, .tasks = 83, .ready = 1 };
+	solve(waits);
+	EXPECT_TEXT(pyspyd_waits_text(waits, false),
+		"Process 4711: python3 bank.py (Python 3.13.1)\n"
+		"\n"
+		"Task-1 (main, bank.py:30)\n"
+		"|- waits for Task-2 (read, bank.py:8)\n"
+		"|  `- waits for event loop 0x7f00 (inferred: whatever the loop runs might set the future)\n"
+		"`- waits for Task-3 (nap, bank.py:5), until a time-out\n"
+		"\n"
+		"40 tasks waiting for events of the event loop (read, bank.py:8): client, client, client, client, "
+		"client "
+		"and 35 more\n"
+		"4 tasks waiting until a time-out (tick, bank.py:50): tick, tick, tick, tick\n"
+		"36 tasks waiting until a time-out (poll, bank.py:50): poll, poll, poll, poll, poll and 31 more\n"
+		"\n"
+		"event loop of thread 4711: 83 tasks pending, 1 callback ready, polling\n");
+	json_decref(parsed(waits));
+}
+
+Test(waits_text, places_of_tasks_are_cut) {
+	_waits_ struct pyspyd_waits *waits = new_waits();
+	_free_ char *text = NULL;
+
+	for (int n = 0; n < 30; n++) {
+		uint32_t i = task(waits, "t", "f", n + 1);
+
+		waits->nodes[i].rule = PYSPYD_WAIT_FREE;
+	}
+	solve(waits);
+	text = pyspyd_waits_text(waits, false);
+	cr_expect_not_null(strstr(text, "1 task waiting for nobody here (f, bank.py:20): t\n… and 10 more groups"));
+	cr_expect_null(strstr(text, "bank.py:21"));
+}
+
+Test(waits_text, chains_of_a_crowd_are_cut) {
+	_waits_ struct pyspyd_waits *waits = new_waits();
+	uint32_t lock = resource(waits, "Lock", "Lock 0x7f00"), holder = thread(waits, "holder", "work", 3);
+	_free_ char *text = NULL, *tail = NULL;
+
+	waits->nodes[holder].rule = PYSPYD_WAIT_FREE;
+	edge(waits, lock, holder, NULL, NULL);
+	for (int i = 0; i < 1000; i++)
+		edge(waits, thread(waits, "t", "enter", 4), lock, NULL, NULL);
+	solve(waits);
+	text = pyspyd_waits_text(waits, false);
+	tail = strdup(strstr(text, "(see above)\n…") ? strstr(text, "(see above)\n…") : "");
+	cr_expect_str_eq(tail, "(see above)\n… and 991 more like these wait for Lock 0x7f00\n", "is:\n%s", text);
+}
+
 /* Hostile names. */
 
 #define EVIL "a\x1b[31m\"\\\n\xff\xe2\x80\xae`; rm"
