@@ -18,6 +18,21 @@ int py_type_of(const struct py_reader *py, raddr object, raddr *ret_type) {
 	return mem_read_u64(py->mem, object + py->layout.object_type, ret_type);
 }
 
+/* CPython 3.14 Include/refcount.h: flags in the upper 16 bits, the count in the lower 32; before, all 64 are the count,
+ * and no sane one needs more than 32. */
+#define COUNT_MASK 0xffffffffffffULL
+
+bool py_object_is_live(const struct py_reader *py, raddr object) {
+	uint64_t count;
+
+	if (py->flavour & LAYOUT_FREE_THREADED)
+		return true;
+	if (!object || mem_read_u64(py->mem, object + py->layout.object_type - sizeof(count), &count))
+		return false;
+	count &= COUNT_MASK;
+	return count && count <= UINT32_MAX;
+}
+
 int py_type_name(const struct py_reader *py, raddr object, char *buf, size_t size) {
 	struct type_head head;
 	raddr type;

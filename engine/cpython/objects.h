@@ -28,6 +28,11 @@ int py_type_name(const struct py_reader *py, raddr object, char *buf, size_t siz
  * others. */
 int py_type_describe(const struct py_reader *py, raddr object, struct strbuf *out);
 
+/* Whether the object's count of references is one that a live object may have. Where one was freed, and its memory not
+ * used again, stands 0, or the allocator's link to the next free block. Free-threaded builds share the count out: true
+ * of any. */
+bool py_object_is_live(const struct py_reader *py, raddr object);
+
 /* The object's type. */
 int py_type_of(const struct py_reader *py, raddr object, raddr *ret_type);
 

@@ -152,7 +152,7 @@ uint32_t scan_lock(struct wait_scan *scan, struct wait_view *view, raddr object)
 }
 
 /* Whether an object is the lock of that word, or a method bound to it (`with` to 3.13 leaves its __exit__ on the stack
- * in the lock's place). */
+ * in the lock's place). A lock that was freed may lie where the stack was once higher, and a new one have its word. */
 static raddr lock_of_word(const struct py_reader *py, raddr object, raddr word) {
 	struct py_lock lock;
 	char name[32];
@@ -161,7 +161,7 @@ static raddr lock_of_word(const struct py_reader *py, raddr object, raddr word) 
 
 	if (r == PY_E_TYPE && !py_callable_read(py, object, &self, name, sizeof(name)) && self)
 		r = py_lock_read(py, self, &lock);
-	return !r && lock.word == word ? lock.object : 0;
+	return !r && lock.word == word && py_object_is_live(py, lock.object) ? lock.object : 0;
 }
 
 /* The object on the thread's value stack whose lock word is the one that it sleeps at. */

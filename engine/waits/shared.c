@@ -91,7 +91,7 @@ static bool try_frame(struct object_search *search, const struct view_frame *fra
 
 	if (!py_stack_references(rt, &frame->raw, references, REFERENCES_MAX, &n))
 		for (size_t i = 0; i < n; i++)
-			if (try_object(search, references[i], 0))
+			if (py_object_is_live(&rt->reader, references[i]) && try_object(search, references[i], 0))
 				return true;
 	(void)!py_locals_walk(rt, &frame->raw, try_variable, search);
 	if (search->found)
@@ -222,7 +222,8 @@ static raddr object_of_word(const struct wait_view *view, const struct view_thre
 		return 0;
 	for (size_t i = n; i > 0; i--)
 		if (!py_lock_read(&view->python->rt.reader, references[i - 1], ret_lock) &&
-			ret_lock->kind == PY_SEMLOCK && ret_lock->word == thread->sleep.address)
+			ret_lock->kind == PY_SEMLOCK && ret_lock->word == thread->sleep.address &&
+			py_object_is_live(&view->python->rt.reader, references[i - 1]))
 			return ret_lock->object;
 	return 0;
 }

@@ -3,6 +3,7 @@
  * their place. Real ones are compared by tests/live/locks_oracle.sh. */
 #include "engine/base/limits.h"
 #include "engine/cpython/locks.h"
+#include "engine/cpython/objects.h"
 #include "tests/unit/image.h"
 
 #include <criterion/criterion.h>
@@ -175,6 +176,33 @@ static void check_buffered(struct image *img) {
 
 Test(locks, buffered) {
 	image_each(check_buffered);
+}
+
+/* What was freed stays where it was until the memory is used again. */
+static void check_live(struct image *img) {
+	static const struct {
+		uint64_t count;
+		bool live;
+	} rows[] = {
+		{ 0, false }, { 1, true }, { UINT32_MAX, true },
+		{ 0x7f2f90efff80, false },    /* a link to the next free block */
+		{ 0x0001000000000001, true }, /* with a flag of 3.14 */
+	};
+	raddr object = new_object(img, "_thread.lock", 3 * WORD);
+	bool shared_out = img->rt.reader.flavour & LAYOUT_FREE_THREADED;
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		image_put_u64(img, object + img->l->object_type - WORD, rows[i].count);
+		cr_expect_eq(py_object_is_live(&img->rt.reader, object), rows[i].live || shared_out, "row %zu", i);
+	}
+	if (!shared_out) {
+		cr_expect_not(py_object_is_live(&img->rt.reader, 0));
+		cr_expect_not(py_object_is_live(&img->rt.reader, IMAGE_NOWHERE));
+	}
+}
+
+Test(locks, freed) {
+	image_each(check_live);
 }
 
 static void check_no_lock(struct image *img) {
