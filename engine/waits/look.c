@@ -431,9 +431,11 @@ static void build_wait(struct wait_scan *scan, struct wait_view *view, struct vi
 		scan_system_wait(scan, view, thread);
 	}
 	/* The handler of an alarm is there to throw the main thread out of what takes too long. */
-	if (thread->sampled && thread->tid == view->proc.pid && view->caught & SIGNAL_BIT(SIGALRM) &&
-		scan_node(scan, thread->node)->rule == PYSPYD_WAIT_ANY)
-		lead_to_handlers(scan, view, thread->node);
+	node = scan_node(scan, thread->node);
+	if (thread->sampled && node->main && view->caught & SIGNAL_BIT(SIGALRM) && !node->gil_waiter) {
+		node->rule = PYSPYD_WAIT_FREE;
+		node->timed = true;
+	}
 }
 
 static int build_threads(struct wait_scan *scan, struct wait_view *view) {

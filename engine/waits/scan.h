@@ -12,8 +12,7 @@
 
 struct wait_holder {
 	raddr object;    /* the lock, or the semaphore */
-	uint32_t thread; /* index in the view's threads */
-	raddr generator; /* the suspended generator or coroutine in which it is held; 0: a frame of the thread */
+	uint32_t thread; /* index in the view's threads; WAITS_NONE: any of them, by a generator that is nobody's */
 	bool inferred;
 	char why[160];
 };
@@ -65,6 +64,9 @@ struct wait_view *scan_view(struct wait_scan *scan, pid_t pid);
 /* A process that this one knows by `inner`, the id in its own PID namespace, as we see it. Return: 0 where it is not
  * known. */
 pid_t scan_outer_pid(const struct wait_view *view, pid_t inner);
+
+/* A thread of the process by the id that it has in its own PID namespace; NULL: none. */
+struct view_thread *scan_thread_by_inner_tid(const struct wait_view *view, pid_t inner);
 
 /* Nodes that stand for a process: its end, or any act of any of its threads. Return: WAITS_NONE when out of memory. */
 uint32_t scan_process_end(struct wait_scan *scan, pid_t pid);

@@ -52,8 +52,10 @@ static int add_end(void *userdata, const struct fd_owner *owner) {
 }
 
 /* Edges to the processes that have the other end open. With too many of them, or none, the resource stays free: the
- * call is about to return. */
-static void lead_to_ends(struct wait_scan *scan, uint32_t resource, uint64_t inode, uint64_t dev, bool readers) {
+ * call is about to return. Where it is the waiting process alone, which catches signals, such a call is how it waits
+ * for these. */
+static void lead_to_ends(struct wait_scan *scan, const struct wait_view *view, uint32_t resource, uint64_t inode,
+	uint64_t dev, bool readers, const char **ret_idle) {
 	struct ends ends = { .dev = dev, .readers = readers };
 	const struct fd_table *table = fd_table(scan);
 
@@ -62,22 +64,27 @@ static void lead_to_ends(struct wait_scan *scan, uint32_t resource, uint64_t ino
 	fd_table_each(table, inode, add_end, &ends);
 	if (!ends.n || ends.overflow)
 		return;
+	if (ends.n == 1 && ends.pids[0] == view->proc.pid && view->python && scan_has_handlers(view))
+		*ret_idle = "signal";
 	scan_node(scan, resource)->rule = PYSPYD_WAIT_ANY;
 	for (size_t i = 0; i < ends.n; i++)
 		scan_edge(scan, resource, scan_process_acts(scan, ends.pids[i]), NULL,
 			table->incomplete ? "processes that may not be read might have it open too" : NULL);
 }
 
-static uint32_t pipe_node(struct wait_scan *scan, const struct proc_fd *fd, bool reading) {
+static uint32_t pipe_node(struct wait_scan *scan, const struct wait_view *view, const struct proc_fd *fd, bool reading,
+	const char **ret_idle) {
 	bool fresh;
 	uint32_t index = scan_resource(scan, "pipe", 0, fd->inode,
 		scan_key(reading ? "pipe-data" : "pipe-room", fd->inode, fd->dev), &fresh, "%s, %s", fd->target,
 		reading ? "to be written to" : "which is full, to be read");
 
 	if (fresh)
-		lead_to_ends(scan, index, fd->inode, fd->dev, !reading);
-	if (fresh && fd->dev)
-		scan_node(scan, index)->rule = PYSPYD_WAIT_FREE; /* it has a name: anybody may open it */
+		lead_to_ends(scan, view, index, fd->inode, fd->dev, !reading, ret_idle);
+	if (fd->dev) { /* it has a name: anybody may open it */
+		scan_node(scan, index)->rule = PYSPYD_WAIT_FREE;
+		*ret_idle = "FIFO";
+	}
 	return index;
 }
 
@@ -102,7 +109,7 @@ static uint32_t socket_node(
 	index = scan_resource(scan, "socket", 0, fd->inode, scan_key("socket", fd->inode, reading), &fresh, "%s %s%s",
 		verb, what, tail);
 	if (fresh && socket.peer_inode)
-		lead_to_ends(scan, index, socket.peer_inode, 0, !reading);
+		lead_to_ends(scan, view, index, socket.peer_inode, 0, !reading, ret_idle);
 	return index;
 }
 
@@ -110,7 +117,7 @@ static uint32_t socket_node(
 static uint32_t fd_node(
 	struct wait_scan *scan, struct wait_view *view, const struct proc_fd *fd, bool reading, const char **ret_idle) {
 	switch (fd->kind) {
-	case FD_PIPE: return pipe_node(scan, fd, reading);
+	case FD_PIPE: return pipe_node(scan, view, fd, reading, ret_idle);
 	case FD_SOCKET: return socket_node(scan, view, fd, reading, ret_idle);
 	case FD_TTY: *ret_idle = "console"; break;
 	case FD_TIMERFD:
@@ -240,8 +247,11 @@ static void wait_for_any(
 			scan_node(scan, thread->node)->idle = idle;
 		proc_fd_deinit(&fd);
 	}
-	if (partial)
+	if (partial) {
 		scan_node(scan, thread->node)->rule = PYSPYD_WAIT_FREE;
+		if (!scan_node(scan, thread->node)->idle)
+			scan_node(scan, thread->node)->idle = "poll";
+	}
 }
 
 static void wait_for_poll(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
@@ -410,8 +420,7 @@ static void wait_for_file_lock(struct wait_scan *scan, struct wait_view *view, s
 
 /* native mutexes */
 
-/* A thread of the process by the id that it has in its own PID namespace. */
-static struct view_thread *thread_by_inner_tid(struct wait_view *view, pid_t inner) {
+struct view_thread *scan_thread_by_inner_tid(const struct wait_view *view, pid_t inner) {
 	struct view_thread *thread = view_thread_of_tid(view, inner);
 	struct proc_status status;
 
@@ -442,7 +451,7 @@ static void wait_for_mutex(struct wait_scan *scan, struct wait_view *view, struc
 	mutex = mem && !native_mutex_owner(mem, thread->sleep.address, &owner, &recursive) && owner > 0;
 	mem_free(own);
 	if (mutex)
-		holder = thread_by_inner_tid(view, owner);
+		holder = scan_thread_by_inner_tid(view, owner);
 	index = scan_resource(scan, mutex ? "mutex" : "futex", view->proc.pid, thread->sleep.address,
 		scan_key("futex", (uint64_t)view->proc.pid, thread->sleep.address), &fresh, "%s 0x%llx",
 		mutex ? "native mutex" : "native lock or event at", (unsigned long long)thread->sleep.address);
