@@ -3,7 +3,7 @@
  *
  *   1. threads whose frames are inside `with lock:`, also by way of a condition, a generator of contextlib or an
  *      ExitStack, which are made of such blocks                                                       (read)
- *   2. suspended generators and coroutines that a frame, or its module, names, inside such a block    (read)
+ *   2. suspended generators and coroutines that a frame, or its module, names, inside such a block    (inferred)
  *   3. frames that have called lock.acquire() and not lock.release() yet, by their bytecode           (inferred)
  *
  * A search covers the whole process once a look; its answers serve every lock of it. */
@@ -25,7 +25,7 @@ struct search {
 	struct wait_view *view;
 	struct wait_holders *holders;
 	uint32_t thread;
-	raddr generator;
+	raddr released[2]; /* a condition that the thread waits on, and its lock */
 	const char *inferred_why;
 	unsigned generators;
 	bool failed;
@@ -42,10 +42,11 @@ static void add(struct search *search, raddr object) {
 	struct wait_holder holder = {
 		.object = object,
 		.thread = search->thread,
-		.generator = search->generator,
 		.inferred = search->inferred_why != NULL,
 	};
 
+	if (object == search->released[0] || object == search->released[1])
+		return;
 	if (search->inferred_why)
 		snprintf(holder.why, sizeof(holder.why), "%s", search->inferred_why);
 	search->failed |= vec_push(&search->holders->items, holder) != 0;
@@ -60,7 +61,6 @@ static void add_generator(struct search *search, raddr object, unsigned depth) {
 	struct py_block blocks[PY_BLOCKS_MAX];
 	const struct py_code *code;
 	struct py_gen gen;
-	raddr before = search->generator;
 	uint64_t serial = 0;
 	int64_t offset = 0;
 	size_t n = 0;
@@ -78,10 +78,8 @@ static void add_generator(struct search *search, raddr object, unsigned depth) {
 	pthread_mutex_unlock(&target->lock);
 	if (r || py_blocks_read(process->blocks, &gen.frame, serial, offset, blocks, &n))
 		return;
-	search->generator = object;
 	for (size_t i = 0; i < n; i++)
 		add_manager(search, blocks[i].manager, depth + 1);
-	search->generator = before;
 }
 
 /* contextlib.ExitStack: a deque of (is_sync, callback), the callback a method bound to the manager. */
@@ -157,13 +155,11 @@ static int search_blocks(struct wait_scan *scan, struct wait_view *view) {
 	for (size_t i = 0; i < view->threads.n; i++) {
 		const struct view_thread *thread = &view->threads.items[i];
 
-		raddr released = thread->held_n ? released_condition(view, thread) : 0;
-		raddr lock = released ? scan_attribute(view, released, "_lock") : 0;
-
 		search.thread = (uint32_t)i;
+		search.released[0] = thread->held_n ? released_condition(view, thread) : 0;
+		search.released[1] = search.released[0] ? scan_attribute(view, search.released[0], "_lock") : 0;
 		for (size_t k = 0; k < thread->held_n; k++)
-			if (!released || (thread->held[k].manager != released && thread->held[k].manager != lock))
-				add_manager(&search, thread->held[k].manager, 0);
+			add_manager(&search, thread->held[k].manager, 0);
 	}
 	return search.failed ? -ENOMEM : 0;
 }
@@ -206,7 +202,8 @@ static bool first_time(raddr *seen, size_t *n, raddr globals) {
 	return true;
 }
 
-/* A module's generator belongs to nobody: the first thread that runs code of the module stands for it. */
+/* Who will go on with a generator is not known: of a variable's most likely the thread whose variable it is, of a
+ * module's any thread. */
 static int search_generators(struct wait_scan *scan, struct wait_view *view) {
 	struct search search = { .view = view, .holders = holders_of(scan, view) };
 	const struct py_runtime *rt = &view->python->rt;
@@ -216,11 +213,14 @@ static int search_generators(struct wait_scan *scan, struct wait_view *view) {
 	for (size_t i = 0; i < view->threads.n; i++) {
 		const struct view_thread *thread = &view->threads.items[i];
 
-		search.thread = (uint32_t)i;
 		for (size_t k = 0; k < thread->frames_n; k++) {
 			const struct view_frame *frame = &thread->frames[k];
 
+			search.thread = (uint32_t)i;
+			search.inferred_why = "a suspended generator that its frame names is inside `with` of it";
 			(void)!py_locals_walk(rt, &frame->raw, try_local, &search);
+			search.thread = WAITS_NONE;
+			search.inferred_why = "a suspended generator of a module is inside `with` of it";
 			if (first_time(seen, &seen_n, frame->raw.globals))
 				(void)!py_dict_walk(&rt->reader, frame->raw.globals, try_global, &search);
 		}

@@ -15,7 +15,8 @@
 #include <string.h>
 
 #define REFERENCES_MAX 256 /* of one frame's value stack */
-#define SHORT_SLEEP_NS (1000ULL * 1000 * 1000)
+#define FOREIGN_WORDS 256  /* of the C library's description of a thread */
+#define TID_MAX (1U << 22) /* Linux include/linux/threads.h, PID_MAX_LIMIT */
 
 bool scan_type_is(const struct wait_view *view, raddr object, const char *name) {
 	struct strbuf _cleanup_(strbuf_deinit) type = { 0 };
@@ -89,14 +90,36 @@ struct lock_edges {
 	struct wait_scan *scan;
 	struct wait_view *view;
 	uint32_t lock;
+	size_t units;    /* taken, as far as it was seen */
+	const char *why; /* all is inferred, for this reason */
 };
 
 static void add_holder(void *userdata, const struct wait_holder *holder) {
 	struct lock_edges *edges = userdata;
-	struct view_thread *thread = &edges->view->threads.items[holder->thread];
+	struct wait_view *view = edges->view;
+	uint32_t node = holder->thread == WAITS_NONE
+		? scan_others(edges->scan, view)
+		: scan_thread(edges->scan, view, &view->threads.items[holder->thread]);
 
-	scan_edge(edges->scan, edges->lock, scan_thread(edges->scan, edges->view, thread), NULL,
-		holder->inferred ? holder->why : NULL);
+	edges->units++;
+	scan_edge(edges->scan, edges->lock, node, NULL, holder->inferred ? holder->why : edges->why);
+}
+
+/* A thread that Python does not know at the moment, as it is in C code that calls Python now and then: its ident is the
+ * address of the C library's description of it, in which its id stands somewhere (glibc, musl: struct pthread). */
+static struct view_thread *foreign_thread(const struct wait_view *view, uint64_t ident) {
+	uint32_t words[FOREIGN_WORDS];
+
+	if (mem_read(view->python->rt.reader.mem, ident, words, sizeof(words)))
+		return NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		struct view_thread *thread =
+			words[i] && words[i] <= TID_MAX ? scan_thread_by_inner_tid(view, (pid_t)words[i]) : NULL;
+
+		if (thread && !thread->sampled)
+			return thread;
+	}
+	return NULL;
 }
 
 /* A holder is recorded: where that thread is no more, nobody is left. */
@@ -105,6 +128,8 @@ static void owned_lock(struct wait_scan *scan, struct wait_view *view, uint32_t 
 	struct pyspyd_wait_node *node;
 	char fault[120];
 
+	if (!thread)
+		thread = foreign_thread(view, owner);
 	if (thread) {
 		scan_node(scan, index)->rule = PYSPYD_WAIT_ANY;
 		scan_edge(scan, index, scan_thread(scan, view, thread), NULL, NULL);
@@ -118,7 +143,7 @@ static void owned_lock(struct wait_scan *scan, struct wait_view *view, uint32_t 
 
 /* Nobody is recorded: those who are inside `with`, else those whose frames say so; else whoever is left. */
 static void plain_lock(struct wait_scan *scan, struct wait_view *view, uint32_t index, raddr object) {
-	struct lock_edges edges = { scan, view, index };
+	struct lock_edges edges = { .scan = scan, .view = view, .lock = index };
 	struct pyspyd_wait_node *node = scan_node(scan, index);
 
 	node->rule = PYSPYD_WAIT_ANY;
@@ -217,9 +242,19 @@ static uint32_t open_resource(
 	return index;
 }
 
-/* threading.Semaphore: those inside `with` are taken for its holders. */
+/* How many units a semaphore has in all; 0: it does not say. */
+static uint64_t semaphore_units(const struct wait_view *view, raddr object) {
+	raddr initial = scan_attribute(view, object, "_initial_value");
+	int64_t units;
+
+	return initial && !py_long_read(&view->python->rt.reader, initial, &units) && units > 0 ? (uint64_t)units : 0;
+}
+
+/* threading.Semaphore: those inside `with` are taken for its holders. Only a BoundedSemaphore tells whether these are
+ * all. */
 static uint32_t semaphore_node(struct wait_scan *scan, struct wait_view *view, raddr object) {
 	struct lock_edges edges = { .scan = scan, .view = view };
+	uint64_t units = semaphore_units(view, object);
 	bool fresh;
 
 	edges.lock = scan_resource(scan, "Semaphore", view->proc.pid, object,
@@ -228,7 +263,10 @@ static uint32_t semaphore_node(struct wait_scan *scan, struct wait_view *view, r
 	if (!fresh || edges.lock == WAITS_NONE)
 		return edges.lock;
 	scan_node(scan, edges.lock)->rule = PYSPYD_WAIT_ANY;
-	if (!scan_holders(scan, view, object, add_holder, &edges))
+	if (!units)
+		edges.why = "a semaphore records no holder, and not how many it has";
+	scan_holders(scan, view, object, add_holder, &edges);
+	if (!edges.units || edges.units < units)
 		scan_edge(scan, edges.lock, scan_others(scan, view), NULL,
 			"a semaphore records no holder: any thread might release it");
 	return edges.lock;
