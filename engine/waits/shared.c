@@ -125,19 +125,22 @@ static bool find_object(struct object_search *search) {
 
 /* processes */
 
-static bool maps_word(pid_t pid, const struct shared_word *word) {
+/* Return: whether it has; -EACCES and the like where that cannot be told. */
+static int maps_word(pid_t pid, const struct shared_word *word) {
 	proc_map_vec maps = { 0 };
 	struct proc proc;
 	bool found = false;
+	int r = proc_open("/proc", pid, &proc);
 
-	if (proc_open("/proc", pid, &proc))
-		return false;
-	if (!proc_maps_read(&proc, &maps)) {
-		vec_foreach (map, &maps)
-			found |= map->shared && map->inode == word->inode && map->dev == word->dev;
-		proc_maps_free(&maps);
-	}
+	if (r)
+		return r < 0 ? r : 0;
+	r = proc_maps_read(&proc, &maps);
 	proc_close(&proc);
+	if (r)
+		return r < 0 ? r : 0;
+	vec_foreach (map, &maps)
+		found |= map->shared && map->inode == word->inode && map->dev == word->dev;
+	proc_maps_free(&maps);
 	return found;
 }
 
@@ -154,7 +157,7 @@ static pid_t family_head(const struct wait_view *view, const struct shared_word 
 			break;
 		r = proc_stat_read(&proc, &stat);
 		proc_close(&proc);
-		if (r || stat.ppid <= 1 || !maps_word(stat.ppid, word))
+		if (r || stat.ppid <= 1 || maps_word(stat.ppid, word) <= 0)
 			break;
 		head = stat.ppid;
 	}
@@ -182,26 +185,62 @@ static void ask(struct semaphore *semaphore, pid_t pid) {
 		scan_edge(scan, semaphore->node, scan_process_acts(scan, pid), NULL, NULL);
 }
 
+static void ask_family(struct semaphore *semaphore, const pid_vec *family) {
+	semaphore->unknown |= family->n > FAMILY_MAX;
+	for (size_t i = 0; i < min_of(family->n, (size_t)FAMILY_MAX); i++) {
+		int has = maps_word(family->items[i], &semaphore->word);
+
+		if (has < 0)
+			semaphore->unknown = true;
+		if (has <= 0)
+			continue;
+		if (semaphore->mutex)
+			ask(semaphore, family->items[i]);
+		else /* any of them may post it */
+			scan_edge(semaphore->scan, semaphore->node,
+				scan_process_acts(semaphore->scan, family->items[i]), NULL, NULL);
+	}
+}
+
+static int compare_pids(const void *a, const void *b) {
+	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* A process may have left the family: its parent has ended. Those that may not be read are not of this program. */
+static void ask_strangers(struct semaphore *semaphore, pid_vec *family) {
+	pid_vec all = { 0 };
+
+	if (proc_list("/proc", &all)) {
+		semaphore->unknown = true;
+		return;
+	}
+	qsort(family->items, family->n, sizeof(*family->items), compare_pids);
+	for (size_t i = 0; i < all.n && !semaphore->held && !semaphore->unknown; i++)
+		if (!bsearch(&all.items[i], family->items, family->n, sizeof(*family->items), compare_pids) &&
+			maps_word(all.items[i], &semaphore->word) > 0)
+			ask(semaphore, all.items[i]);
+	vec_free(&all);
+}
+
 static void lead_to_family(struct semaphore *semaphore, const struct wait_view *view) {
 	struct wait_scan *scan = semaphore->scan;
 	pid_t head = family_head(view, &semaphore->word);
 	struct pyspyd_wait_node *node;
 	pid_vec family = { 0 };
 
-	if (proc_descendants("/proc", head, &family) || vec_push(&family, head))
+	if (proc_descendants("/proc", head, &family) || vec_push(&family, head)) {
+		vec_free(&family);
 		return;
-	for (size_t i = 0; i < min_of(family.n, (size_t)FAMILY_MAX); i++) {
-		if (!maps_word(family.items[i], &semaphore->word))
-			continue;
-		if (semaphore->mutex)
-			ask(semaphore, family.items[i]);
-		else /* any of them may post it */
-			scan_edge(scan, semaphore->node, scan_process_acts(scan, family.items[i]), NULL, NULL);
 	}
+	ask_family(semaphore, &family);
+	if (semaphore->mutex && !semaphore->held && !semaphore->unknown)
+		ask_strangers(semaphore, &family);
 	vec_free(&family);
 	node = scan_node(scan, semaphore->node);
 	node->rule = PYSPYD_WAIT_ANY;
-	if (!semaphore->mutex || semaphore->held)
+	if (semaphore->held || (!semaphore->mutex && !semaphore->unknown))
 		return;
 	if (semaphore->unknown) {
 		node->rule = PYSPYD_WAIT_FREE;
@@ -228,6 +267,16 @@ static raddr object_of_word(const struct wait_view *view, const struct view_thre
 	return 0;
 }
 
+/* As with the events of threading: a main thread waits for the word to end. */
+static bool waits_for_event(const struct wait_view *view, const struct view_thread *thread) {
+	for (size_t i = 0; thread->tid == view->proc.pid && i < min_of(thread->frames_n, (size_t)4); i++)
+		if (view_frame_is(&thread->frames[i], "multiprocessing.synchronize", "wait") &&
+			scan_type_is(view, view_local(view, &thread->frames[i], "self"),
+				"multiprocessing.synchronize.Event"))
+			return true;
+	return false;
+}
+
 void scan_shared_wait(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
 	struct semaphore semaphore = { .scan = scan };
 	struct py_lock lock = { 0 };
@@ -236,12 +285,15 @@ void scan_shared_wait(struct wait_scan *scan, struct wait_view *view, struct vie
 
 	if (proc_shared_word(&view->proc, thread->sleep.address, &semaphore.word))
 		return;
+	if (waits_for_event(view, thread) && !scan_node(scan, thread->node)->idle)
+		scan_node(scan, thread->node)->idle = "main thread waits for an event";
 	object = object_of_word(view, thread, &lock);
 	semaphore.mutex = object && lock.maxvalue == 1;
 	semaphore.node = scan_resource(scan, semaphore.mutex ? "lock of processes" : "semaphore of processes", 0,
 		object, scan_key("shared", semaphore.word.inode, semaphore.word.offset), &fresh, "%s %s",
 		semaphore.mutex ? "multiprocessing lock" : "multiprocessing semaphore", semaphore.word.path);
-	if (fresh && semaphore.node != WAITS_NONE && object)
+	/* One that is not taken any more: its waiter is about to go on. */
+	if (fresh && semaphore.node != WAITS_NONE && object && lock.locked)
 		lead_to_family(&semaphore, view);
 	scan_waits(scan, thread, semaphore.node, object ? scan_own_expression(view, thread, object) : NULL, NULL);
 }
