@@ -100,8 +100,17 @@ static bool is_locked(const struct task_scan *tasks, raddr lock) {
 	return !strcmp(strbuf_str(&text), "True");
 }
 
-static size_t lead_to_holders(struct task_scan *tasks, uint32_t node, raddr object) {
+static size_t count_holders(const struct task_scan *tasks, raddr object) {
 	size_t n = 0;
+
+	vec_foreach (holder, &tasks->tasks.holders)
+		n += holder->object == object;
+	return n;
+}
+
+/* `doubt`: why what was read is inferred still, or NULL. */
+static void lead_to_holders(struct task_scan *tasks, uint32_t node, raddr object, const char *doubt) {
+	scan_node(tasks->scan, node)->rule = PYSPYD_WAIT_ANY;
 
 	for (size_t i = 0; i < tasks->tasks.holders.n; i++) {
 		const struct task_holder *holder = &tasks->tasks.holders.items[i];
@@ -109,10 +118,8 @@ static size_t lead_to_holders(struct task_scan *tasks, uint32_t node, raddr obje
 		if (holder->object != object)
 			continue;
 		scan_edge(tasks->scan, node, tasks->tasks.items[holder->task].node, NULL,
-			holder->inferred ? holder->why : NULL);
-		n++;
+			holder->inferred ? holder->why : doubt);
 	}
-	return n;
 }
 
 /* waits */
@@ -144,30 +151,81 @@ static void needs_loop(struct task_scan *tasks, uint32_t node, uint32_t index, c
 	scan_edge(tasks->scan, node, scan_loop(tasks->scan, tasks->view, loop), NULL, why);
 }
 
+/* Any task of the loop: what one has taken in a call that has returned, no frame shows. */
+static uint32_t any_task(struct task_scan *tasks, uint32_t index) {
+	raddr loop = tasks->tasks.items[index].py->loop;
+	bool fresh;
+	uint32_t node = scan_resource(tasks->scan, "tasks", tasks->view->proc.pid, 0,
+		scan_key("tasks", (uint64_t)tasks->view->proc.pid, loop), &fresh, "other tasks");
+
+	if (!fresh || node == WAITS_NONE)
+		return node;
+	scan_node(tasks->scan, node)->rule = PYSPYD_WAIT_ANY;
+	for (size_t i = 0; i < tasks->tasks.py.n; i++)
+		if (tasks->tasks.items[i].py->loop == loop)
+			scan_edge(tasks->scan, node, tasks->tasks.items[i].node, NULL, NULL);
+	return node;
+}
+
+static void needs_lock(struct task_scan *tasks, uint32_t index, uint32_t node, raddr object) {
+	const char *why = "locks of asyncio record no holder; no pending task is inside of it";
+	struct wait_scan *scan = tasks->scan;
+
+	if (count_holders(tasks, object)) {
+		lead_to_holders(tasks, node, object, NULL);
+		return;
+	}
+	if (!is_locked(tasks, object))
+		return;
+	/* With everybody stuck who might release it, it never is (orphan_locks). */
+	scan_node(scan, node)->rule = PYSPYD_WAIT_ANY;
+	scan_node(scan, node)->fault = strdup("no pending task holds it: its holder has ended");
+	scan_edge(scan, node, any_task(tasks, index), NULL, why);
+	needs_loop(tasks, node, index, why);
+}
+
+/* How many units a semaphore has in all; 0: it does not say. */
+static uint64_t units_of(const struct task_scan *tasks, raddr object) {
+	raddr bound = scan_attribute(tasks->view, object, "_bound_value");
+	int64_t units;
+
+	return bound && !py_long_read(&tasks->view->python->rt.reader, bound, &units) && units > 0 ? (uint64_t)units
+												   : 0;
+}
+
+/* Only a BoundedSemaphore tells whether those that are seen to hold it are all. */
+static void needs_semaphore(struct task_scan *tasks, uint32_t index, uint32_t node, raddr object) {
+	uint64_t units = units_of(tasks, object);
+	size_t holders = count_holders(tasks, object);
+
+	if (holders)
+		lead_to_holders(
+			tasks, node, object, units ? NULL : "a semaphore records no holder, and not how many it has");
+	if (!holders || holders < units)
+		needs_loop(tasks, node, index, "whatever the loop runs might release it");
+	if (holders && holders < units)
+		scan_edge(tasks->scan, node, any_task(tasks, index), NULL, "any task might release it");
+}
+
 /* asyncio.Lock, Semaphore, Event, Condition, Queue, Barrier */
 static void needs_primitive(struct task_scan *tasks, uint32_t index, const struct task_wait *wait) {
 	struct wait_scan *scan = tasks->scan;
-	bool fresh, lock = !strcmp(wait->type, "Lock"), orphan = false;
+	bool fresh, lock = !strcmp(wait->type, "Lock");
 	uint32_t task = tasks->tasks.items[index].node;
 	uint32_t node = scan_resource(scan, wait->type, tasks->view->proc.pid, wait->object,
 		scan_key("object", (uint64_t)tasks->view->proc.pid, wait->object), &fresh, "asyncio %s 0x%llx",
 		wait->type, (unsigned long long)wait->object);
-	bool holds = lock || strstr(wait->type, "Semaphore");
 
 	if (node == WAITS_NONE)
 		return;
-	if (fresh && holds && lead_to_holders(tasks, node, wait->object)) {
-		scan_node(scan, node)->rule = PYSPYD_WAIT_ANY;
-	} else if (fresh && lock && is_locked(tasks, wait->object)) {
-		orphan = true;
-		scan_node(scan, node)->rule = PYSPYD_WAIT_NEVER;
-		scan_node(scan, node)->fault = strdup("no pending task holds it: its holder has ended");
-	} else if (fresh && !lock) {
+	if (fresh && lock)
+		needs_lock(tasks, index, node, wait->object);
+	else if (fresh && strstr(wait->type, "Semaphore"))
+		needs_semaphore(tasks, index, node, wait->object);
+	else if (fresh)
 		needs_loop(tasks, node, index, "whatever the loop runs might end it");
-	}
 	goes_on_with_any(tasks, index, wait);
-	scan_edge(scan, task, node, task_expression(&tasks->tasks, index, wait->object),
-		orphan ? "locks of asyncio record no holder; no pending task is inside of it" : NULL);
+	scan_edge(scan, task, node, task_expression(&tasks->tasks, index, wait->object), NULL);
 }
 
 static void needs_tasks(struct task_scan *tasks, uint32_t index, const struct task_wait *wait) {
