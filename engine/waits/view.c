@@ -269,14 +269,11 @@ static int read_loops(struct wait_view *view) {
 }
 
 static int read_python(struct wait_view *view, struct py_stack_scratch *scratch) {
-	int r = 0;
+	int r;
 
-	if (view->python->owned) {
-		r = sample_target_refresh(view->python->target, NULL, NULL);
-		if (r == MEM_E_GONE)
-			return PROC_E_GONE;
-		r = 0; /* the list of before serves once more */
-	}
+	/* Where it was torn, the list of before serves once more. */
+	if (view->python->owned && sample_target_refresh(view->python->target, NULL, NULL) == MEM_E_GONE)
+		return PROC_E_GONE;
 	r = read_python_threads(view, scratch);
 	if (!r && py_thread_names_read(&view->python->rt, &view->names) == -ENOMEM)
 		r = -ENOMEM;
