@@ -175,7 +175,7 @@ static void needs_lock(struct task_scan *tasks, uint32_t index, uint32_t node, r
 		lead_to_holders(tasks, node, object, NULL);
 		return;
 	}
-	if (!is_locked(tasks, object))
+	if (tasks->tasks.truncated || !is_locked(tasks, object)) /* one that was not looked at may hold it */
 		return;
 	/* With everybody stuck who might release it, it never is (orphan_locks). */
 	scan_node(scan, node)->rule = PYSPYD_WAIT_ANY;
