@@ -91,7 +91,7 @@ static int say_present(const struct episode *episode, const struct detect_input 
 	const struct detect_thread *thread = find_thread(input->process, loop->tid);
 	struct detect_verdict verdict = episode_verdict(episode, &words);
 	struct strbuf sb = { 0 };
-	char text[96];
+	char text[128];
 	int r;
 
 	if (!thread)
