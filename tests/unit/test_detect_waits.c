@@ -462,6 +462,37 @@ Test(detect_waits, a_process_that_waits_for_a_silent_peer_hangs) {
 	world_deinit(&world);
 }
 
+/* One waits for a process to end, the other for what a process does: both are named. */
+static struct pyspyd_waits *waits_for_processes(void) {
+	struct pyspyd_waits *waits = graph();
+	uint32_t a = thread(waits, 0, "run"), b = thread(waits, 1, "read");
+	uint32_t end = resource(waits, "process-end", "tar", 1, PYSPYD_WAIT_ANY);
+	uint32_t pipe = resource(waits, "pipe", "pipe:[12], to be written to", 2, PYSPYD_WAIT_ANY);
+	uint32_t acts = resource(waits, "process", "tar", 3, PYSPYD_WAIT_ANY);
+
+	waits->nodes[end].kind = waits->nodes[acts].kind = PYSPYD_WAIT_PROCESS;
+	waits->nodes[end].pid = waits->nodes[acts].pid = 77;
+	held_by(waits, a, end);
+	held_by(waits, b, pipe);
+	held_by(waits, pipe, acts);
+	return waits;
+}
+
+Test(detect_waits, a_hang_names_the_processes_that_are_waited_for) {
+	struct world world;
+
+	world_init(&world, 2);
+	for (int i = 0; i < 60; i++)
+		cr_assert_eq(look(&world, waits_for_processes(), SECOND), 0, "%d", i);
+	cr_assert_eq(look(&world, waits_for_processes(), SECOND), 1);
+	cr_expect_str_eq(present(&world, "hang")->summary,
+		"hang: no thread of app has run for 1 min 0 s: MainThread (run, app.py:12) waits for the end of "
+		"process 77 "
+		"(tar); worker (read, app.py:12) waits for pipe:[12], to be written to by process 77 "
+		"(tar)");
+	world_deinit(&world);
+}
+
 Test(detect_waits, looks_at_the_graph_now_and_then_are_enough_for_a_hang) {
 	struct world world;
 
