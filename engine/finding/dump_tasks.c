@@ -203,7 +203,7 @@ static void add_holders(struct tree *tree, const struct pyspyd_task *task) {
 	}
 	if (task->holders_n > HOLDERS_MAX)
 		strbuf_addf(tree->sb, " and %zu more", task->holders_n - HOLDERS_MAX);
-	if (!task->holders_n && !strcmp(task->waits_for, "Lock"))
+	if (!task->holders_n && !tree->dump->tasks_truncated && !strcmp(task->waits_for, "Lock"))
 		strbuf_adds(tree->sb, " that no pending task holds");
 }
 

@@ -31,7 +31,7 @@
 #define CHILDREN_MAX 4
 #define KNOTS_MAX 100
 #define NAMES_MAX 5
-#define BRIEF_MAX 8   /* chains of one line that end in the same node */
+#define CHAINS_MAX 8  /* that lead to the same node only */
 #define GROUPS_MAX 20 /* of those who wait for nobody */
 #define INDENT_MAX (3 * (DEPTH_MAX + 1))
 
@@ -41,7 +41,7 @@ struct tree {
 	bool colour;
 	bool *told;                  /* nodes whose waits were shown */
 	bool *here;                  /* nodes on the way from the root */
-	uint32_t *brief;             /* by node: chains of one line that end there */
+	uint32_t *chains;            /* by node: those whose first step leads there and nowhere else */
 	char indent[INDENT_MAX + 1]; /* of the line's branches */
 };
 
@@ -179,7 +179,7 @@ static void begin_line(struct tree *tree, bool last) {
 static bool shows(const struct tree *tree, uint32_t from, uint32_t slot) {
 	const struct pyspyd_wait_node *nodes = tree->walk->waits->nodes;
 
-	if (nodes[from].kind != PYSPYD_WAIT_PROCESS || waits_walk_degree(tree->walk, from) == 1)
+	if (!waits_walk_is_anybody(tree->walk, from))
 		return true;
 	return nodes[from].knot != WAITS_NONE && nodes[from].knot == nodes[tree->walk->out.other[slot]].knot;
 }
@@ -241,17 +241,23 @@ static void add_children(struct tree *tree, uint32_t from, unsigned depth) {
 	}
 }
 
+static uint32_t only_target(const struct tree *tree, uint32_t root) {
+	return waits_walk_degree(tree->walk, root) == 1 ? tree->walk->out.other[tree->walk->out.start[root]]
+							: WAITS_NONE;
+}
+
 /* A chain whose resource stands above needs one line. */
 static bool is_brief(const struct tree *tree, uint32_t root) {
-	return waits_walk_degree(tree->walk, root) == 1 &&
-		tree->told[tree->walk->out.other[tree->walk->out.start[root]]];
+	uint32_t to = only_target(tree, root);
+
+	return to != WAITS_NONE && (tree->told[to] || tree->chains[to]);
 }
 
 static void add_brief(struct tree *tree, uint32_t root) {
 	const struct pyspyd_wait_edge *edge = waits_walk_edge(tree->walk, tree->walk->out.start[root]);
 	const struct pyspyd_wait_node *nodes = tree->walk->waits->nodes;
 
-	if (tree->brief[edge->to]++ >= BRIEF_MAX)
+	if (tree->chains[edge->to]++ >= CHAINS_MAX)
 		return;
 	add_node(tree, root, NULL);
 	strbuf_adds(tree->sb, " ");
@@ -261,6 +267,10 @@ static void add_brief(struct tree *tree, uint32_t root) {
 }
 
 static void add_chain(struct tree *tree, uint32_t root) {
+	uint32_t to = only_target(tree, root);
+
+	if (to != WAITS_NONE)
+		tree->chains[to]++;
 	add_node(tree, root, NULL);
 	strbuf_adds(tree->sb, "\n");
 	add_children(tree, root, 0);
@@ -268,9 +278,9 @@ static void add_chain(struct tree *tree, uint32_t root) {
 
 static void add_crowds(struct tree *tree) {
 	for (uint32_t i = 0; i < tree->walk->waits->nodes_n; i++) {
-		if (tree->brief[i] <= BRIEF_MAX)
+		if (tree->chains[i] <= CHAINS_MAX)
 			continue;
-		strbuf_addf(tree->sb, "… and %u more like these wait for ", tree->brief[i] - BRIEF_MAX);
+		strbuf_addf(tree->sb, "… and %u more like these wait for ", tree->chains[i] - CHAINS_MAX);
 		waits_name(tree->sb, tree->walk->waits, i, NULL);
 		strbuf_adds(tree->sb, "\n");
 	}
@@ -291,10 +301,10 @@ static bool is_flat(const struct waits_walk *walk, uint32_t index) {
 static bool add_chains(struct strbuf *sb, const struct waits_walk *walk, bool colour) {
 	size_t n = walk->waits->nodes_n + 1;
 	_free_ bool *told = calloc(n, sizeof(*told)), *here = calloc(n, sizeof(*here));
-	_free_ uint32_t *brief = calloc(n, sizeof(*brief));
-	struct tree tree = { .sb = sb, .walk = walk, .colour = colour, .told = told, .here = here, .brief = brief };
+	_free_ uint32_t *chains = calloc(n, sizeof(*chains));
+	struct tree tree = { .sb = sb, .walk = walk, .colour = colour, .told = told, .here = here, .chains = chains };
 
-	if (!told || !here || !brief)
+	if (!told || !here || !chains)
 		return false;
 	for (size_t i = 0; i < walk->roots_n; i++) {
 		if (is_flat(walk, walk->roots[i]))

@@ -41,8 +41,12 @@ const struct pyspyd_wait_edge *waits_walk_edge(const struct waits_walk *walk, ui
 
 /* Roots. */
 
-static bool leads_on(const struct waits_walk *walk, uint32_t node) {
-	return walk->waits->nodes[node].kind != PYSPYD_WAIT_PROCESS || waits_walk_degree(walk, node) == 1;
+bool waits_walk_is_anybody(const struct waits_walk *walk, uint32_t node) {
+	const struct pyspyd_wait_node *is = &walk->waits->nodes[node];
+	bool many = is->kind == PYSPYD_WAIT_PROCESS ||
+		(is->kind == PYSPYD_WAIT_RESOURCE && is->type && !strcmp(is->type, "tasks"));
+
+	return many && waits_walk_degree(walk, node) != 1;
 }
 
 /* Marks all that a node leads to; `through_actors`: also what they wait for. */
@@ -54,7 +58,7 @@ static void mark_from(const struct waits_walk *walk, uint32_t node, bool through
 	while (queued) {
 		uint32_t at = queue[--queued];
 
-		if (!leads_on(walk, at) || (at != node && !through_actors && waits_is_actor(&nodes[at])))
+		if (waits_walk_is_anybody(walk, at) || (at != node && !through_actors && waits_is_actor(&nodes[at])))
 			continue;
 		for (uint32_t i = 0; i < waits_walk_degree(walk, at); i++) {
 			uint32_t to = walk->out.other[walk->out.start[at] + i];

@@ -27,6 +27,10 @@ size_t waits_count_actors(const struct pyspyd_waits *waits, const uint32_t *node
  * out.start[node] on. */
 uint32_t waits_walk_degree(const struct waits_walk *walk, uint32_t node);
 
+/* A node that stands for many of whom any will do: a process, the other tasks of a loop. To wait for it is not to wait
+ * for one of them. */
+bool waits_walk_is_anybody(const struct waits_walk *walk, uint32_t node);
+
 /* The slot of the edge that tells most: into the same knot, else to one that is stuck, else the first. WAITS_NONE:
  * there is none. */
 uint32_t waits_walk_next(const struct waits_walk *walk, uint32_t node);

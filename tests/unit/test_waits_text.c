@@ -266,9 +266,7 @@ Test(waits_text, orphan_that_is_inferred) {
 		"Thread-1 (pay, bank.py:3)\n"
 		"`- waits for Lock 0x7f00 `self.guard`: its holder, thread 123, has ended (inferred: by the call of "
 		"acquire)\n"
-		"\n"
-		"Thread-2 (pay, bank.py:3)\n"
-		"`- waits for Lock 0x7f00: its holder, thread 123, has ended (inferred: by the call of acquire)\n");
+		"Thread-2 (pay, bank.py:3) waits for Lock 0x7f00 (see above)\n");
 }
 
 /* Only threads and tasks are counted, and one of them speaks where there is one. */
@@ -514,6 +512,28 @@ Test(waits_text, tasks_stand_in_groups) {
 	json_decref(parsed(waits));
 }
 
+Test(waits_text, any_task_will_do) {
+	_waits_ struct pyspyd_waits *waits = new_waits();
+	uint32_t lock = resource(waits, "Lock", "Lock 0x7f00"), any = resource(waits, "tasks", "other tasks"), i;
+
+	edge(waits, task(waits, "Task-1", "use", 9), lock, NULL, NULL);
+	edge(waits, lock, any, NULL, "no pending task is inside of it");
+	for (int n = 0; n < 3; n++) {
+		i = task(waits, "t", "nap", 5);
+		waits->nodes[i].rule = PYSPYD_WAIT_FREE;
+		edge(waits, any, i, NULL, NULL);
+	}
+	solve(waits);
+	EXPECT_TEXT(pyspyd_waits_text(waits, false),
+		"Process 4711: python3 bank.py (Python 3.13.1)\n"
+		"\n"
+		"Task-1 (use, bank.py:9)\n"
+		"`- waits for Lock 0x7f00\n"
+		"   `- up to other tasks (inferred: no pending task is inside of it)\n"
+		"\n"
+		"3 tasks waiting for nobody here (nap, bank.py:5): t, t, t\n");
+}
+
 Test(waits_text, places_of_tasks_are_cut) {
 	_waits_ struct pyspyd_waits *waits = new_waits();
 	_free_ char *text = NULL;
@@ -541,7 +561,7 @@ Test(waits_text, chains_of_a_crowd_are_cut) {
 	solve(waits);
 	text = pyspyd_waits_text(waits, false);
 	tail = strdup(strstr(text, "(see above)\n…") ? strstr(text, "(see above)\n…") : "");
-	cr_expect_str_eq(tail, "(see above)\n… and 991 more like these wait for Lock 0x7f00\n", "is:\n%s", text);
+	cr_expect_str_eq(tail, "(see above)\n… and 992 more like these wait for Lock 0x7f00\n", "is:\n%s", text);
 }
 
 /* Hostile names. */
