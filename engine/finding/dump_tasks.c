@@ -350,6 +350,6 @@ bool dump_tasks_text(struct strbuf *sb, const struct pyspyd_dump *dump, bool col
 	if (!dump->loops_n)
 		strbuf_adds(sb, "\nno event loop\n");
 	if (dump->tasks_truncated)
-		strbuf_adds(sb, "\n… there are more tasks than are read\n");
+		strbuf_adds(sb, "\n… not all tasks were read\n");
 	return true;
 }

@@ -7,6 +7,8 @@
 #include "engine/waits/task_view.h"
 #include <string.h>
 
+#define HOLDERS_MAX 64 /* of one lock or semaphore */
+
 static int add_running_loops(const struct wait_view *view, struct pyspyd_dump *dump) {
 	/* Room for those that only tasks know too. */
 	dump->loops = calloc(view->loops.n + TASK_VIEWS_MAX + 1, sizeof(*dump->loops));
@@ -37,14 +39,16 @@ static int add_holders(const struct task_views *tasks, raddr object, struct pysp
 
 	vec_foreach (holder, &tasks->holders)
 		n += holder->object == object;
+	n = min_of(n, (size_t)HOLDERS_MAX);
 	described->holders = n ? calloc(n, sizeof(*described->holders)) : NULL;
 	if (n && !described->holders)
 		return -ENOMEM;
 	vec_foreach (holder, &tasks->holders) {
-		struct pyspyd_task_holder *to = &described->holders[described->holders_n];
+		struct pyspyd_task_holder *to;
 
-		if (holder->object != object)
+		if (holder->object != object || described->holders_n == n)
 			continue;
+		to = &described->holders[described->holders_n];
 		to->task = holder->task;
 		to->why = holder->inferred ? strdup(holder->why) : NULL;
 		described->holders_n++;

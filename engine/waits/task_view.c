@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define ACQUIRED_MAX 32
+#define HOLDERS_MAX 65536
 #define NAMING_FRAMES_MAX 4 /* that are asked how they call an object */
 #define MEMBERS_MAX 1024    /* of a set of tasks, done or not */
 
@@ -24,6 +25,10 @@
 static int add_holder(struct task_views *tasks, uint32_t task, raddr object, const char *why) {
 	struct task_holder holder = { .object = object, .task = task, .inferred = why != NULL };
 
+	if (tasks->holders.n == HOLDERS_MAX) {
+		tasks->truncated = true;
+		return 0;
+	}
 	if (why)
 		snprintf(holder.why, sizeof(holder.why), "%s", why);
 	return vec_push(&tasks->holders, holder);
@@ -133,7 +138,7 @@ static int read_pending(struct task_views *tasks) {
 		if (thread->sampled)
 			threads[n++] = thread->py;
 	r = py_tasks_read(&view->python->rt, threads, n, TASK_VIEWS_MAX, &tasks->py);
-	tasks->truncated = r == PY_E_TRUNCATED;
+	tasks->truncated = r != 0;
 	if (tasks->py.n)
 		qsort(tasks->py.items, tasks->py.n, sizeof(*tasks->py.items), compare_names);
 	return r == -ENOMEM ? r : 0;

@@ -31,7 +31,7 @@ struct task_views {
 	struct task_view *items; /* one for each of py */
 	struct map by_object;
 	VEC(struct task_holder) holders; /* by task */
-	bool truncated;                  /* there are more */
+	bool truncated;                  /* there are more, or some could not be read */
 };
 
 /* Return: 0; -ENOMEM. What was read is the caller's to deinit, also after an error. The view stays the caller's and

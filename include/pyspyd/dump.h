@@ -82,7 +82,7 @@ struct pyspyd_dump {
 	size_t loops_n;
 	struct pyspyd_task *tasks; /* by name */
 	size_t tasks_n;
-	bool tasks_truncated; /* there are more */
+	bool tasks_truncated; /* there are more, or some could not be read */
 };
 
 /* Reads a live process. Return: 0; PYSPYD_E_GONE, _DENIED, _UNSUPPORTED, _STARTING; negative errno. *ret_dump is the

@@ -127,7 +127,7 @@ Test(dump_tasks, what_only_a_circle_reaches_is_told_too) {
 		"  a: main (app.py:20) waits for a (gather)\n"
 		"  `- a: the circle closes\n"
 		"\n"
-		"… there are more tasks than are read\n");
+		"… not all tasks were read\n");
 }
 
 static size_t count(const char *text, const char *word) {
