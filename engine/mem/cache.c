@@ -85,15 +85,20 @@ static int read_cached(struct mem_cache *cache, const struct mem_range *range) {
 	return 0;
 }
 
+static int read_one(struct mem_cache *cache, const struct mem_range *range) {
+	bool whole_pages = range->len <= CACHED_LEN_MAX && range->addr <= UINT64_MAX - range->len;
+	int r = whole_pages ? read_cached(cache, range) : MEM_E_FAULT;
+
+	return r == MEM_E_FAULT ? mem_read(cache->below, range->addr, range->buf, range->len) : r;
+}
+
 static int cache_read_many(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done) {
 	struct mem_cache *cache = (struct mem_cache *)mem;
 	int r = 0;
 	size_t i;
 
 	for (i = 0; i < n; i++) {
-		r = ranges[i].len > CACHED_LEN_MAX || ranges[i].addr > UINT64_MAX - ranges[i].len
-			? mem_read(cache->below, ranges[i].addr, ranges[i].buf, ranges[i].len)
-			: read_cached(cache, &ranges[i]);
+		r = read_one(cache, &ranges[i]);
 		if (r)
 			break;
 	}
