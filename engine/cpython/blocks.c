@@ -30,7 +30,8 @@
 #include <string.h>
 
 #define TABLE_BYTES_MAX (1U << 20)
-#define VARINT_GROUPS_MAX 5 /* 30 bits: twice the sum of two such numbers fits 32 */
+#define RANGES_MAX (1U << 20) /* kept of all tables together; then it starts anew */
+#define VARINT_GROUPS_MAX 5   /* 30 bits: twice the sum of two such numbers fits 32 */
 #define LOCALS_MAX (1U << 20)
 #define SLOTS_MAX (1U << 20)
 #define CHAIN_MAX 256 /* blocks within blocks, handlers too; the compiler allows fewer */
@@ -70,6 +71,7 @@ struct py_block_cache {
 	VEC(struct code_blocks) codes;
 	struct map index; /* serial → index of codes */
 	struct map types; /* address of a type → enum callable */
+	size_t ranges;    /* of all codes together */
 };
 
 /* Depths of the stack at which an exit may be on top. */
@@ -92,6 +94,7 @@ static void forget_codes(struct py_block_cache *cache) {
 	vec_foreach (code, &cache->codes)
 		free(code->ranges);
 	cache->codes.n = 0;
+	cache->ranges = 0;
 	map_clear(&cache->index);
 }
 
@@ -317,7 +320,7 @@ static int look_up_code(
 		*ret_code = &cache->codes.items[at];
 		return 0;
 	}
-	if (cache->codes.n >= LIMIT_CODES)
+	if (cache->codes.n >= LIMIT_CODES || cache->ranges >= RANGES_MAX)
 		forget_codes(cache);
 	r = read_code(&cache->rt->reader, addr, &code);
 	if (r)
@@ -333,6 +336,7 @@ static int look_up_code(
 		cache->codes.n--;
 		return r;
 	}
+	cache->ranges += code.ranges_n;
 	*ret_code = &cache->codes.items[cache->codes.n - 1];
 	return 0;
 }

@@ -126,6 +126,8 @@ static int rlock_read(const struct py_reader *py, const struct object_head *head
 		return PY_E_TYPE;
 	lock->recursive = true;
 	lock->count = (int64_t)object_u64(head, l->rlock_count);
+	if (lock->count == INT64_MAX)
+		return PY_E_TORN;
 	if (type_is(py, type, RLOCK_MUTEX_BYTES)) {
 		uint32_t mutex = mutex_offset(py, l->rlock_mutex);
 

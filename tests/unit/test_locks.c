@@ -132,6 +132,23 @@ Test(locks, recursive) {
 	image_each(check_rlock);
 }
 
+/* A count that a target made up cannot be counted on. */
+static void check_rlock_count(struct image *img) {
+	const struct layout *l = img->l;
+	bool mutex = layout_has(l->rlock_mutex);
+	raddr object = new_object(img, "_thread.RLock", (mutex ? 3 : 4) * WORD);
+
+	image_put_u64(img, object + l->rlock_owner, IDENT);
+	image_put_u64(img, object + l->rlock_count, INT64_MAX);
+	if (mutex)
+		image_put_u8(img, object + l->rlock_mutex, 1);
+	cr_assert_eq(lock_result(img, object), PY_E_TORN);
+}
+
+Test(locks, rlock_with_a_count_beyond_all) {
+	image_each(check_rlock_count);
+}
+
 static void check_semlock(struct image *img) {
 	const struct layout *l = img->l;
 	raddr object = new_object(img, "_multiprocessing.SemLock", 5 * WORD), sem = image_take(img, 32);
