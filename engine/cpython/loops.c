@@ -166,6 +166,8 @@ static int read_timers(const struct reader *rd, struct py_loop *loop) {
 		r = read_timer(py, timers[i], &known, &when, &cancelled);
 		if (asyncio_is_fatal(r))
 			return r;
+		if (r)
+			loop->scheduled++; /* of a type that we do not know: at some time */
 		if (r || cancelled)
 			continue;
 		loop->scheduled++;
@@ -186,7 +188,7 @@ static int read_ready(const struct reader *rd, struct py_loop *loop) {
 		r = py_deque_read(py, queue, &first, 1, &n);
 	if (!r || r == PY_E_TRUNCATED)
 		loop->ready = n;
-	return r;
+	return r == PY_E_TRUNCATED ? 0 : r;
 }
 
 /* A descriptor that an object of a C type has as its first member. -1: another type, or nothing there. */
@@ -282,9 +284,9 @@ static int read_loop(const struct reader *rd, const struct py_thread *thread, co
 
 	if (!asyncio_is_fatal(r))
 		r = read_ready(rd, &loop);
-	if (!asyncio_is_fatal(r))
+	if (!r)
 		r = read_timers(rd, &loop);
-	if (!asyncio_is_fatal(r))
+	if (!r) /* else what else may come is not known, and then no selector tells that nothing does */
 		r = read_fds(rd, &loop);
 	if (!asyncio_is_fatal(r) && places->once && !places->polling)
 		r = read_round(rd, places->once, &loop);
