@@ -13,6 +13,7 @@
 #include "engine/detect/episodes.h"
 #include "engine/detect/words.h"
 #include "engine/waits/adjacency.h"
+#include "engine/waits/graph.h"
 #include <string.h>
 
 #define NOTHING_NS_PER_S 500000     /* CPU time that a thread which only wakes to wait again may use */
@@ -51,6 +52,13 @@ static bool is_all_held_up(const struct detect_process *process) {
 	return true;
 }
 
+/* Workers of a native library (BLAS, OpenMP) rest until Python code calls for them: whether that hangs they do not
+ * tell.
+ */
+static bool is_native_worker(const struct pyspyd_wait_node *node) {
+	return !node->python && node->idle && !strcmp(node->idle, WAITS_NATIVE_WORKER);
+}
+
 /* Whether the graph says that no thread of the process will go on unless somebody outside does something. */
 static bool is_hung(const struct detect_input *input) {
 	uint64_t run_ns = 0;
@@ -59,7 +67,7 @@ static bool is_hung(const struct detect_input *input) {
 	for (size_t i = 0; i < input->waits->nodes_n; i++) {
 		const struct pyspyd_wait_node *node = &input->waits->nodes[i];
 
-		if (!detect_is_own_thread(input, node))
+		if (!detect_is_own_thread(input, node) || is_native_worker(node))
 			continue;
 		if (input->alive[i] || node->stuck)
 			return false;

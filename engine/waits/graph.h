@@ -9,7 +9,8 @@
 #define WAITS_NODES_MAX (1U << 20)
 #define WAITS_EDGES_MAX (4U << 20)
 #define WAITS_NONE UINT32_MAX
-#define WAITS_VICTIM_KNOTS 8 /* a victim of more knots is listed with so many */
+#define WAITS_NATIVE_WORKER "native worker" /* idle: a thread without Python, at a futex of its process */
+#define WAITS_VICTIM_KNOTS 8                /* a victim of more knots is listed with so many */
 
 /* Appends a node; its strings and frames become the graph's, also on failure. Return: 0 and *ret_index; -ENOMEM;
  * -E2BIG at the limit. */

@@ -5,16 +5,18 @@
  * time. A pipe or a socket whose other end is held on this host leads on to those processes. */
 #include "engine/waits/scan.h"
 
+#include "engine/cpython/blocks.h"
 #include "engine/cpython/locks.h"
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
-#define POLL_FDS_MAX 256 /* of one poll or select that are looked at */
-#define OWNERS_MAX 32    /* processes at the other end of one pipe */
-#define CHILDREN_MAX 256 /* any of which is waited for */
-#define HEIRS_MAX 64     /* descendants of a process that may share its file lock */
-#define FILES_MAX 4096   /* descriptors of a process that are looked at for a file lock */
+#define POLL_FDS_MAX 256   /* of one poll or select that are looked at */
+#define OWNERS_MAX 32      /* processes at the other end of one pipe */
+#define CHILDREN_MAX 256   /* any of which is waited for */
+#define HEIRS_MAX 64       /* descendants of a process that may share its file lock */
+#define FILES_MAX 4096     /* descriptors of a process that are looked at for a file lock */
+#define REFERENCES_MAX 256 /* of one frame's value stack */
 
 static const struct fd_table *fd_table(struct wait_scan *scan) {
 	if (!scan->fds_read) {
@@ -88,6 +90,13 @@ static uint32_t pipe_node(struct wait_scan *scan, const struct wait_view *view, 
 	return index;
 }
 
+/* A datagram socket that nobody in particular is at the other end of: a server's. */
+static bool takes_any_sender(const struct proc_socket *socket) {
+	if (socket->family == SOCKET_UDP)
+		return !socket->remote[0];
+	return socket->family == SOCKET_UNIX && !socket->peer_inode && !socket->state[0];
+}
+
 static uint32_t socket_node(
 	struct wait_scan *scan, struct wait_view *view, const struct proc_fd *fd, bool reading, const char **ret_idle) {
 	struct proc_socket socket;
@@ -95,14 +104,19 @@ static uint32_t socket_node(
 	uint32_t index;
 	bool fresh;
 
-	if (proc_socket_read(&view->proc, fd->inode, &socket))
+	if (proc_socket_read(&view->proc, fd->inode, &socket)) {
+		if (reading)
+			*ret_idle = "messages"; /* from the kernel or a device: netlink, packets, CAN */
 		return scan_resource(
 			scan, "socket", 0, fd->inode, scan_key("socket", fd->inode, reading), NULL, "%s", fd->target);
+	}
 	if (socket.listening) {
 		*ret_idle = "accept";
 		return scan_resource(scan, "socket", 0, fd->inode, scan_key("socket", fd->inode, reading), NULL,
 			"connections to %s", socket.local[0] ? socket.local : fd->target);
 	}
+	if (reading && takes_any_sender(&socket))
+		*ret_idle = "messages";
 	what = socket.remote[0] ? socket.remote : socket.local[0] ? socket.local : fd->target;
 	verb = !strcmp(socket.state, "SYN_SENT") ? "a connection to" : reading ? "data from" : "room for data to";
 	tail = !socket.peer_inode ? "" : reading ? ", to be sent" : ", to be read";
@@ -120,6 +134,7 @@ static uint32_t fd_node(
 	case FD_PIPE: return pipe_node(scan, view, fd, reading, ret_idle);
 	case FD_SOCKET: return socket_node(scan, view, fd, reading, ret_idle);
 	case FD_TTY: *ret_idle = "console"; break;
+	case FD_EVENTFD: /* by which a program's own threads, or its library, wake it */
 	case FD_TIMERFD:
 	case FD_SIGNALFD:
 	case FD_INOTIFY:
@@ -254,6 +269,30 @@ static void wait_for_any(
 	}
 }
 
+/* The program itself asks for events, rather than some function in C that waits with poll() for an answer. */
+static bool calls_select(const struct wait_view *view, const struct view_thread *thread) {
+	raddr references[REFERENCES_MAX], self;
+	size_t n = 0;
+	char name[32];
+
+	if (!view->python || !thread->frames_n ||
+		py_stack_references(&view->python->rt, &thread->frames[0].raw, references, REFERENCES_MAX, &n))
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		if (scan_type_is(view, references[i], "select.poll"))
+			return true;
+		if (!py_callable_read(&view->python->rt.reader, references[i], &self, name, sizeof(name)) &&
+			!strcmp(name, "select"))
+			return true;
+	}
+	return false;
+}
+
+/* epoll has no other use than loops over events. */
+static bool is_event_loop(const struct wait_view *view, const struct view_thread *thread) {
+	return thread->sleep.call == SLEEP_EPOLL || calls_select(view, thread);
+}
+
 static void wait_for_poll(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
 	struct polled_set set = { .n = 0 };
 	uint64_t loop;
@@ -280,6 +319,8 @@ static void wait_for_poll(struct wait_scan *scan, struct wait_view *view, struct
 	}
 	if (thread->sleep.count == 0 && thread->sleep.call == SLEEP_POLL && !scan_node(scan, thread->node)->idle)
 		scan_node(scan, thread->node)->idle = "sleep";
+	if (!scan_node(scan, thread->node)->idle && is_event_loop(view, thread))
+		scan_node(scan, thread->node)->idle = "event loop";
 	wait_for_any(scan, view, thread, &set);
 }
 
@@ -461,7 +502,7 @@ static void wait_for_mutex(struct wait_scan *scan, struct wait_view *view, struc
 		scan_edge(scan, index, scan_thread(scan, view, holder), NULL, NULL);
 	}
 	if (!mutex && !thread->sampled && !scan_node(scan, thread->node)->idle)
-		scan_node(scan, thread->node)->idle = "native worker";
+		scan_node(scan, thread->node)->idle = WAITS_NATIVE_WORKER;
 	scan_waits(scan, thread, index, NULL, NULL);
 }
 
