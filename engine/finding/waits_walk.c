@@ -267,6 +267,14 @@ static uint32_t ring_at(const struct ring *ring, size_t i) {
 	return ring->knot->nodes[i % ring->knot->nodes_n];
 }
 
+/* Whether number i, the main thread of a process that is no Python, has no other name than the process before it. */
+static bool is_nameless(const struct ring *ring, size_t i) {
+	const struct pyspyd_wait_node *nodes = ring->walk->waits->nodes, *node = &nodes[ring_at(ring, i)];
+
+	return i && i < ring->knot->nodes_n && nodes[ring_at(ring, i - 1)].kind == PYSPYD_WAIT_PROCESS &&
+		node->kind == PYSPYD_WAIT_THREAD && node->main && !node->python;
+}
+
 static void add_link(const struct ring *ring, size_t i) {
 	const struct pyspyd_wait_node *nodes = ring->walk->waits->nodes;
 	const struct pyspyd_wait_node *from = &nodes[ring_at(ring, i)], *to = &nodes[ring_at(ring, i + 1)];
@@ -276,7 +284,8 @@ static void add_link(const struct ring *ring, size_t i) {
 		strbuf_adds(ring->sb, waits_is_actor(to) && !closes ? ", whose " : ", that is ");
 		return;
 	}
-	if (waits_is_actor(from) && i && nodes[ring_at(ring, i - 1)].kind != PYSPYD_WAIT_PROCESS)
+	if (waits_is_actor(from) && i &&
+		(nodes[ring_at(ring, i - 1)].kind != PYSPYD_WAIT_PROCESS || is_nameless(ring, i)))
 		strbuf_adds(ring->sb, ", which");
 	strbuf_adds(ring->sb, " ");
 	strbuf_adds(ring->sb, waits_link(from, to));
@@ -325,7 +334,7 @@ static void add_ring(struct strbuf *sb, const struct waits_walk *walk, const str
 		if (i < knot->nodes_n && is_transparent(&ring, i))
 			i++;
 		add_member(&ring, i);
-		if (i < knot->nodes_n && is_join(&waits->nodes[ring_at(&ring, i)]))
+		if (i < knot->nodes_n && (is_join(&waits->nodes[ring_at(&ring, i)]) || is_nameless(&ring, i + 1)))
 			i++;
 	}
 }

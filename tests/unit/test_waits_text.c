@@ -308,6 +308,27 @@ Test(waits_text, across_processes) {
 		"MainThread (write, bank.py:9) waits for pipe:[1234] by MainThread");
 }
 
+/* A process that is no Python goes by its own name alone. */
+Test(waits_text, across_a_process_of_another_kind) {
+	_waits_ struct pyspyd_waits *waits = new_waits();
+	uint32_t parent = thread(waits, "MainThread", "run", 8), out = resource(waits, "pipe", "pipe:[1234]");
+	uint32_t acts = process(waits, "process", 77), child = thread(waits, "tar", NULL, 0);
+	uint32_t in = resource(waits, "pipe", "pipe:[1235]");
+
+	waits->nodes[child].pid = waits->nodes[child].tid = 77;
+	waits->nodes[child].python = false;
+	waits->nodes[child].main = true;
+	edge(waits, parent, out, NULL, NULL);
+	edge(waits, out, acts, NULL, NULL);
+	edge(waits, acts, child, NULL, NULL);
+	edge(waits, child, in, NULL, NULL);
+	edge(waits, in, parent, NULL, NULL);
+	solve(waits);
+	EXPECT_TEXT(pyspyd_wait_knot_text(waits, &waits->knots[0]),
+		"deadlock: MainThread (run, bank.py:8) waits for pipe:[1234] by process 77 (python3), which waits for "
+		"pipe:[1235] by MainThread");
+}
+
 /* Names of the end of a thread stand for the thread. */
 Test(waits_text, threads_that_join_each_other) {
 	_waits_ struct pyspyd_waits *waits = new_waits();
