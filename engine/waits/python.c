@@ -215,7 +215,7 @@ static raddr queue_of_word(const struct wait_view *view, const struct view_threa
 		uint64_t sem = 0;
 		raddr object = references[i - 1];
 
-		if (!scan_type_is(view, object, "_queue.SimpleQueue"))
+		if (!scan_type_is(view, object, "_queue.SimpleQueue") || !py_object_is_live(py, object))
 			continue;
 		if (layout_has(py->layout.simplequeue_sem))
 			(void)!mem_read_u64(py->mem, object + py->layout.simplequeue_sem, &sem);
