@@ -230,6 +230,29 @@ static int search_generators(struct wait_scan *scan, struct wait_view *view) {
 
 /* calls of acquire */
 
+/* Whether that thread sleeps at the lock right now. */
+static bool waits_at(const struct wait_view *view, const struct view_thread *thread, raddr object) {
+	const struct py_reader *py = &view->python->rt.reader;
+	struct py_parking parking = { .kind = PY_PARKED_NONE };
+	struct py_lock lock;
+
+	if (!object || thread->sleep.call != SLEEP_FUTEX || py_lock_read(py, object, &lock) || lock.kind != PY_LOCK)
+		return false;
+	if (layout_has(py->layout.wait_entry_addr))
+		(void)!py_parking_read(py, thread->sleep.address, &parking);
+	return parking.kind == PY_PARKED_MUTEX ? parking.address == lock.word : thread->sleep.address == lock.word;
+}
+
+/* A lock of its own that a thread takes twice, with nothing but a variable of its frame for a name, is how conditions
+ * are made: the second time it waits until somebody whom it has shown the lock releases it. */
+static bool is_signal(const struct search *search, const struct view_frame *frame, const struct py_acquired *acquired) {
+	const struct wait_view *view = search->view;
+	uint64_t unused;
+
+	return !py_local_get(&view->python->rt, &frame->raw, acquired->expression, &unused) &&
+		waits_at(view, &view->threads.items[search->thread], acquired->object);
+}
+
 static void add_acquired(struct search *search, const struct view_frame *frame) {
 	struct sample_target *target = search->view->python->target;
 	struct py_acquired acquired[ACQUIRED_MAX];
@@ -245,6 +268,8 @@ static void add_acquired(struct search *search, const struct view_frame *frame) 
 			acquired, ACQUIRED_MAX, &n);
 	pthread_mutex_unlock(&target->lock);
 	for (size_t i = 0; !r && i < n; i++) {
+		if (is_signal(search, frame, &acquired[i]))
+			continue;
 		snprintf(why, sizeof(why), "%.40s called `%.40s.acquire()` in line %d and has not released it since",
 			frame->function, acquired[i].expression, acquired[i].line);
 		search->inferred_why = why;
