@@ -7,6 +7,7 @@ import sys
 
 import live
 
+MOVING_LOOKS = 10
 LOOKS = 50  # until the second loop has come to its poll
 
 PROGRAM = r'''
@@ -202,6 +203,26 @@ asyncio.set_event_loop(loops[0])
 loops[0].run_until_complete(main())
 '''
 
+MOVING = r'''
+import asyncio
+
+async def branch(queue, depth):
+    if depth:
+        await asyncio.gather(*(branch(queue, depth - 1) for _ in range(3)))
+    else:
+        await asyncio.sleep(0)
+        await queue.put(1)
+        await queue.get()
+
+async def main():
+    queue = asyncio.Queue()
+    print("ready", flush=True)
+    while True:
+        await asyncio.gather(branch(queue, 4))
+
+asyncio.run(main())
+'''
+
 PLAIN = "import os; print('ready', flush=True); os.read(0, 1)"
 
 
@@ -272,6 +293,34 @@ def check_text(checks, name, target, told):
     checks.that("no thread runs it" in text and text.count("Event loop 0x") == 3, "%s: loops" % name)
 
 
+def waits_alone(task):
+    return task["state"] == "waiting" and not task["awaiters"]
+
+
+def check_moving(checks, name, command):
+    """Tasks come and go by the thousand. At one moment, whatever waits is waited for by another one, up to main."""
+    with live.Target(command, MOVING) as target:
+        target.ready()
+        whole = 0
+        for _ in range(MOVING_LOOKS):
+            status, _, err = live.pyspyd("dump", "--async", target.pid)
+            checks.that(status == 0, "%s: moving: exit %d: %s" % (name, status, err))
+            dumped, how = live.dump(target.pid, "--async", "--blocking")
+            if dumped is None and how.startswith("exit 4"):
+                live.note("%s: not looked at while stopped: %s" % (name, how))
+                return
+            if not checks.that(dumped is not None, "%s: moving: %s" % (name, how)):
+                return
+            if dumped["counters"]["tasks_truncated"]:
+                continue  # a set was being changed
+            whole += 1
+            alone = [task["name"] for task in dumped["tasks"] if waits_alone(task)]
+            running = [task["name"] for task in dumped["tasks"] if task["state"] == "running"]
+            checks.that(len(alone) <= 1 and len(running) <= 1,
+                        "%s: moving: wait for nobody's sake: %s; running: %s" % (name, alone, running))
+        checks.that(whole, "%s: moving: no look was whole" % name)
+
+
 def check_plain(checks, name, command):
     with live.Target(command, PLAIN) as target:
         target.ready()
@@ -295,6 +344,7 @@ def main():
                 told = json.loads(target.ready_and_reading())
                 check_json(checks, name, target, told)
                 check_text(checks, name, target, told)
+            check_moving(checks, name, command)
         live.note("%s: %d checks passed, %d failed" % (name, checks.passed - before[0], checks.failed - before[1]))
     checks.end()
 
