@@ -55,6 +55,8 @@ int pyspyd_waits_look(
 	int r = wait_looker_new(options->park, &looker, err);
 
 	if (!r)
+		wait_looker_list_greenlets(looker);
+	if (!r)
 		r = sample_target_new(pid, STARTING_WAIT_NS, &target, err);
 	if (!r)
 		r = run(looker, target, options, ret_waits);

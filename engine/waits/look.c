@@ -25,6 +25,7 @@ struct wait_looker {
 	struct map not_python; /* pid and start → 1 */
 	struct wait_memory memory;
 	uint64_t looks;
+	bool greenlets; /* are listed */
 };
 
 int wait_looker_new(const char *const *park, struct wait_looker **ret_looker, struct err *err) {
@@ -38,6 +39,10 @@ int wait_looker_new(const char *const *park, struct wait_looker **ret_looker, st
 	else
 		*ret_looker = looker;
 	return r;
+}
+
+void wait_looker_list_greenlets(struct wait_looker *looker) {
+	looker->greenlets = true;
 }
 
 void wait_looker_free(struct wait_looker *looker) {
@@ -650,6 +655,8 @@ static int look_at(struct wait_scan *scan, const struct sample_target *target) {
 		return scan->failed ? -ENOMEM : PYSPYD_E_GONE;
 	if (view->loops.n)
 		scan_tasks(scan, view);
+	if (scan->looker->greenlets)
+		scan_greenlets(scan, view);
 	wait_view_settle(view);
 	r = add_loops(scan->waits, view);
 	return r ? r : add_gils(scan, view);

@@ -11,6 +11,9 @@ struct wait_looker; /* what is kept from look to look: attached processes, decod
 
 /* `park`: further park sites, as in pyspyd_waits_options. Return: 0; PYSPYD_E_USAGE; -ENOMEM. */
 int wait_looker_new(const char *const *park, struct wait_looker **ret_looker, struct err *err);
+
+/* From now on looks list the greenlets of the processes asked for: at the price of a walk over all their objects. */
+void wait_looker_list_greenlets(struct wait_looker *looker);
 void wait_looker_free(struct wait_looker *looker);
 
 /* One look at all of these processes, in one graph. The targets stay the caller's, their threads are those of their

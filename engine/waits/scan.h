@@ -110,6 +110,9 @@ void scan_futures(
 /* Tasks of asyncio of a view: all, or those that matter. */
 void scan_tasks(struct wait_scan *scan, struct wait_view *view);
 
+/* Greenlets that are suspended, with what is told of them; notes where they cannot be read. */
+void scan_greenlets(struct wait_scan *scan, struct wait_view *view);
+
 /* The node of what wakes a loop up: other tasks, timers, descriptors, threads. */
 uint32_t scan_loop(struct wait_scan *scan, struct wait_view *view, const struct py_loop *loop);
 
