@@ -417,11 +417,17 @@ uint32_t scan_others(struct wait_scan *scan, struct wait_view *view) {
 	return index;
 }
 
+/* What its call waits for may have come since the thread was stopped: it waits to be continued. Whether a lock is still
+ * held can be read. */
+static bool stopped_at_call(const struct view_thread *thread) {
+	return (thread->state == 'T' || thread->state == 't') && thread->sleep.call != SLEEP_FUTEX;
+}
+
 /* The wait of one thread: the GIL first, since every other wait of Python may end in one for it. */
 static void build_wait(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
 	struct pyspyd_wait_node *node = scan_node(scan, thread->node);
 
-	if (thread->sleep.call == SLEEP_RUNNING)
+	if (thread->sleep.call == SLEEP_RUNNING || stopped_at_call(thread))
 		return;
 	node->idle = site_park(scan->looker->rules, thread);
 	if (thread->sleep.call == SLEEP_FUTEX && thread->sampled) {

@@ -3,7 +3,7 @@
 # also: stopped
 # threads: ask
 # option: --children --hang-after 3
-"""recv() from a process that was stopped."""
+"""recv() from a process that was stopped, in a recv() of its own for which there is data."""
 import os
 import signal
 import socket
@@ -27,6 +27,8 @@ if child == 0:
     ours.close()
     serve()
 theirs.close()
+ours.send(b"!")
+ours.recv(1)
 os.kill(child, signal.SIGSTOP)
 os.waitpid(child, os.WUNTRACED)
 ask()
