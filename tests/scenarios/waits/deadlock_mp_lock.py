@@ -2,6 +2,7 @@
 # expect: deadlock
 # threads: swap, swap
 # option: --children
+# needs: semaphores
 """Two processes take two multiprocessing locks in opposite order."""
 import multiprocessing
 import socket

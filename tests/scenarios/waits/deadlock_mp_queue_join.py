@@ -2,6 +2,7 @@
 # expect: deadlock
 # threads: gather
 # option: --children
+# needs: semaphores
 """A child is joined before its queue was drained: its feeder thread cannot get rid of what was put."""
 import multiprocessing
 

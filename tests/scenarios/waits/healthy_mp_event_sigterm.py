@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: none
+# needs: semaphores
 """Children wait for an event that the parent, which joins them, sets in its signal handler."""
 import multiprocessing
 import signal

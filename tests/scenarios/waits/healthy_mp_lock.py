@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: none
+# needs: semaphores
 """Three processes take turns at a multiprocessing lock."""
 import multiprocessing
 import time

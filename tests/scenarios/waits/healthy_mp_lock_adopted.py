@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: none
+# needs: semaphores
 """A multiprocessing lock is held by a process that left the family: its parent has ended."""
 import multiprocessing
 import os

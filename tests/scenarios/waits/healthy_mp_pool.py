@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: none
+# needs: semaphores
 """An idle multiprocessing.Pool: all workers but one wait for a lock that the one holds, which reads a pipe."""
 import multiprocessing
 import signal

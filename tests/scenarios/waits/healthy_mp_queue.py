@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: none
+# needs: semaphores
 """A multiprocessing.Queue with a bound; the consumer takes its time."""
 import multiprocessing
 import time

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: none
+# needs: semaphores
 """An idle ProcessPoolExecutor."""
 import multiprocessing
 import signal

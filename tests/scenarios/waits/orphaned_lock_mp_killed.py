@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # expect: orphaned-lock
 # threads: append
+# needs: semaphores
 """A multiprocessing lock whose holder was killed."""
 import multiprocessing
 import os

@@ -2,6 +2,7 @@
 # expect: orphaned-lock
 # threads: record
 # option: --children
+# needs: semaphores
 """Two processes and their parent wait for a lock that a killed process held; the parent is in join()."""
 import multiprocessing
 import os
