@@ -152,7 +152,7 @@ static raddr released_condition(const struct wait_view *view, const struct view_
 static int search_blocks(struct wait_scan *scan, struct wait_view *view) {
 	struct search search = { .view = view, .holders = holders_of(scan, view) };
 
-	for (size_t i = 0; i < view->threads.n; i++) {
+	for (size_t i = 0; i < view->threads.n && !scan_is_late(scan); i++) {
 		const struct view_thread *thread = &view->threads.items[i];
 
 		search.thread = (uint32_t)i;
@@ -210,7 +210,7 @@ static int search_generators(struct wait_scan *scan, struct wait_view *view) {
 	raddr seen[GLOBALS_MAX];
 	size_t seen_n = 0;
 
-	for (size_t i = 0; i < view->threads.n; i++) {
+	for (size_t i = 0; i < view->threads.n && !scan_is_late(scan); i++) {
 		const struct view_thread *thread = &view->threads.items[i];
 
 		for (size_t k = 0; k < thread->frames_n; k++) {
@@ -281,7 +281,7 @@ static void add_acquired(struct search *search, const struct view_frame *frame) 
 static int search_acquired(struct wait_scan *scan, struct wait_view *view) {
 	struct search search = { .view = view, .holders = holders_of(scan, view) };
 
-	for (size_t i = 0; i < view->threads.n; i++) {
+	for (size_t i = 0; i < view->threads.n && !scan_is_late(scan); i++) {
 		const struct view_thread *thread = &view->threads.items[i];
 
 		search.thread = (uint32_t)i;

@@ -17,12 +17,14 @@
 #define MEASURED_MAX 512    /* threads whose sleep is asked for */
 #define UNUSED_LOOKS_MAX 60 /* after which a process that was attached for a look is let go */
 #define STARTING_WAIT_NS 0
+#define RETRY_LOOKS 30                /* a process that was no Python may have executed one since */
+#define LOOK_NS_MAX (10 * NS_PER_SEC) /* what is not looked at by then counts as not known */
 
 struct wait_looker {
 	struct park_rules *rules;
 	struct py_stack_scratch scratch;
 	VEC(struct wait_process *) processes;
-	struct map not_python; /* pid and start → 1 */
+	struct map not_python; /* pid and start → number of the look that found so */
 	struct wait_memory memory;
 	uint64_t looks;
 	bool greenlets; /* are listed */
@@ -106,7 +108,8 @@ static struct wait_process *python_of(struct wait_looker *looker, pid_t pid) {
 	struct wait_process *process = NULL;
 	struct sample_target *target;
 	struct proc proc;
-	uint64_t unused, key;
+	uint64_t tried, key;
+	int r;
 
 	vec_foreach (known, &looker->processes)
 		if ((*known)->target->proc.pid == pid)
@@ -115,15 +118,23 @@ static struct wait_process *python_of(struct wait_looker *looker, pid_t pid) {
 		return NULL;
 	key = scan_key("process", (uint64_t)pid, proc.start_ticks);
 	proc_close(&proc);
-	if (map_get(&looker->not_python, key, &unused))
+	if (map_get(&looker->not_python, key, &tried) && looker->looks - tried < RETRY_LOOKS)
 		return NULL;
-	if (sample_target_new(pid, STARTING_WAIT_NS, &target, NULL)) {
-		(void)!map_put(&looker->not_python, key, 1);
+	r = sample_target_new(pid, STARTING_WAIT_NS, &target, NULL);
+	if (r) {
+		if (r != PYSPYD_E_STARTING)
+			(void)!map_put(&looker->not_python, key, looker->looks);
 		return NULL;
 	}
 	if (keep_process(looker, target, true, &process))
 		sample_target_free(target);
 	return process;
+}
+
+bool scan_is_late(struct wait_scan *scan) {
+	if (!scan->late && clock_mono_ns() >= scan->deadline_ns)
+		scan->late = scan->waits->incomplete = true;
+	return scan->late;
 }
 
 /* nodes and edges */
@@ -292,7 +303,7 @@ struct wait_view *scan_view(struct wait_scan *scan, pid_t pid) {
 	vec_foreach (known, &scan->views)
 		if ((*known)->proc.pid == pid)
 			return *known;
-	if (scan->views.n >= scan->views_max) {
+	if (scan->views.n >= scan->views_max || scan_is_late(scan)) {
 		scan->waits->incomplete = true;
 		return NULL;
 	}
@@ -427,6 +438,10 @@ static bool stopped_at_call(const struct view_thread *thread) {
 static void build_wait(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread) {
 	struct pyspyd_wait_node *node = scan_node(scan, thread->node);
 
+	if (thread->untold || scan_is_late(scan)) {
+		node->idle = "not known";
+		return;
+	}
 	if (thread->sleep.call == SLEEP_RUNNING || stopped_at_call(thread))
 		return;
 	node->idle = site_park(scan->looker->rules, thread);
@@ -659,9 +674,16 @@ static int look_at(struct wait_scan *scan, const struct sample_target *target) {
 
 	if (!view)
 		return scan->failed ? -ENOMEM : PYSPYD_E_GONE;
-	if (view->loops.n)
+	if (view->untold) {
+		scan->waits->incomplete = true;
+		(void)!waits_add_note(scan->waits,
+			"process %d: where some of its threads sleep cannot be read, so it is not known what they wait "
+			"for",
+			(int)view->proc.pid);
+	}
+	if (view->loops.n && !scan_is_late(scan))
 		scan_tasks(scan, view);
-	if (scan->looker->greenlets)
+	if (scan->looker->greenlets && !scan_is_late(scan))
 		scan_greenlets(scan, view);
 	wait_view_settle(view);
 	r = add_loops(scan->waits, view);
@@ -681,6 +703,7 @@ int wait_look(
 	size_t ended = 0;
 	int r;
 
+	scan.deadline_ns = began + LOOK_NS_MAX;
 	looker->looks++;
 	wait_memory_turn(&looker->memory);
 	tidy(looker);

@@ -38,7 +38,12 @@ struct wait_scan {
 	file_lock_vec file_locks;
 	bool file_locks_read;
 	bool failed;
+	uint64_t deadline_ns;
+	bool late; /* it is past */
 };
+
+/* Whether the look has taken so long, as a hostile process may make it, that the rest is left out. */
+bool scan_is_late(struct wait_scan *scan);
 
 /* nodes and edges */
 

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define THREADS_MAX 65536
+#define FRAMES_MAX (1U << 18) /* of all threads of a process together */
 
 int wait_process_new(struct sample_target *target, bool owned, struct wait_process **ret_process) {
 	struct wait_process *process = calloc(1, sizeof(*process));
@@ -152,7 +153,7 @@ static int read_blocks(struct wait_process *process, struct view_thread *thread)
 
 static void read_task(const struct wait_view *view, const struct proc_task *task, struct view_thread *thread) {
 	struct proc_schedstat sched;
-	int processor;
+	int processor, r;
 
 	thread->state = '?';
 	thread->run_ns = UINT64_MAX;
@@ -162,8 +163,10 @@ static void read_task(const struct wait_view *view, const struct proc_task *task
 		thread->slices = sched.slices;
 	}
 	thread->sleep = (struct proc_sleep){ .call = SLEEP_RUNNING, .number = -1, .fd = -1 };
-	if (thread->state != 'R')
-		(void)!proc_sleep_read(&view->proc, thread->tid, &thread->sleep);
+	if (thread->state == 'R' || thread->state == 'Z' || thread->state == 'X')
+		return;
+	r = proc_sleep_read(&view->proc, thread->tid, &thread->sleep);
+	thread->untold = r && r != PROC_E_GONE;
 }
 
 static void deinit_thread(struct view_thread *thread) {
@@ -199,6 +202,11 @@ static int read_python_threads(struct wait_view *view, struct py_stack_scratch *
 		thread.py = sampled->py;
 		read_task(view, &sampled->task, &thread);
 		r = read_frames(view->python, sampled, scratch, &thread);
+		view->frames_n += thread.frames_n;
+		if (view->frames_n > FRAMES_MAX) { /* one more would be one too many for those that come */
+			drop_frames(&thread);
+			thread.untold = true;
+		}
 		if (!r)
 			r = read_blocks(view->python, &thread);
 		if (r)
@@ -308,7 +316,9 @@ int wait_view_new(
 	}
 	(void)!proc_caught_signals(&view->proc, &view->caught);
 	vec_foreach (thread, &view->threads)
-		view->readable |= thread->sleep.call != SLEEP_RUNNING || thread->state == 'R';
+		view->readable |= !thread->untold;
+	vec_foreach (thread, &view->threads)
+		view->untold |= thread->untold;
 	*ret_view = view;
 	return 0;
 }

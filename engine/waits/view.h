@@ -40,6 +40,7 @@ struct view_thread {
 	char state;
 	uint64_t run_ns, slices;
 	struct proc_sleep sleep;
+	bool untold; /* it sleeps, and where could not be read */
 	struct py_raw_stack stack;
 	struct view_frame *frames; /* most recent call first */
 	size_t frames_n;
@@ -52,6 +53,7 @@ struct wait_view {
 	struct proc proc;            /* borrowed from the target, or own */
 	struct wait_process *python; /* NULL: not a Python process, or not to be read */
 	bool readable;               /* its system calls could be read */
+	bool untold;                 /* … but not those of every thread, or not their frames */
 	VEC(struct view_thread) threads;
 	struct map by_tid, by_ident; /* index in threads */
 	struct py_thread_names names;
@@ -60,6 +62,7 @@ struct wait_view {
 	uint64_t caught;             /* signals with handlers */
 	py_loop_vec loops;           /* of asyncio */
 	struct map loop_of;          /* thread's index → loop's index */
+	size_t frames_n;             /* of all threads */
 	size_t tasks;                /* how many were read */
 	uint32_t ends, acts, others; /* nodes: its end; any act of it; any other Python thread */
 };
