@@ -64,6 +64,15 @@ struct proc_socket {
 /* Return: 0; -ENOENT: no such socket there; PROC_E_GONE; negative errno. */
 int proc_socket_read(const struct proc *proc, uint64_t inode, struct proc_socket *ret_socket);
 
+/* What was read of network namespaces, for many sockets at one moment: each file of the kernel's is read once. Zeroed
+ * memory is an empty one. */
+struct socket_cache {
+	VEC(struct socket_space *) spaces;
+};
+int proc_socket_read_cached(
+	struct socket_cache *cache, const struct proc *proc, uint64_t inode, struct proc_socket *ret_socket);
+void socket_cache_deinit(struct socket_cache *cache);
+
 /* Who has what open, on the whole host: read once for a look, when something cross-process must be told. */
 struct fd_owner {
 	pid_t pid;

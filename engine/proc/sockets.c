@@ -9,7 +9,8 @@
  * address. It has the inode 0 while nobody has accepted it, and after it was closed. net/unix names no other end and
  * shows a path as its owner chose it, newlines too, so that a line there can be forged: unix_diag is asked first, which
  * sees our own network namespace alone. We never enter another. Cost: the kernel walks its whole table of sockets for
- * each file (measured: 2.8 ms until all were read). */
+ * each file (measured: 2.8 ms until all were read), so that each is read once for all sockets of a cache, when the
+ * first is asked for. */
 #include "engine/proc/fds.h"
 
 #include "engine/proc/files.h"
@@ -35,10 +36,23 @@ struct inet_line {
 	uint64_t state, send, receive, inode;
 };
 
-/* Both files of a protocol; either may be missing. */
-struct inet_files {
-	char *data[2];
-	size_t len[2];
+/* The lines of both files of a protocol. */
+struct inet_lines {
+	VEC(struct inet_line) lines;
+	struct map by_inode, by_ends; /* → index */
+	bool read;
+};
+
+enum protocol { TCP, UDP, PROTOCOLS };
+
+/* What was read of one network namespace. */
+struct socket_space {
+	char *name;
+	bool ours;
+	struct inet_lines inet[PROTOCOLS];
+	char *unix_text;
+	size_t unix_len;
+	bool unix_read;
 };
 
 static bool hex_word(struct text *t, uint32_t *ret) {
@@ -93,31 +107,56 @@ static bool parse_inet(struct text t, struct inet_line *ret) {
 		blank_number(&t, 10, &ret->inode);
 }
 
+static uint64_t key_of_ends(const struct endpoint *local, const struct endpoint *remote) {
+	uint64_t key = hash_bytes(&local->address, sizeof(local->address), local->port);
+
+	key = hash_bytes(&remote->address, sizeof(remote->address), key ^ remote->port);
+	return key == UINT64_MAX ? 0 : key;
+}
+
 static bool same_endpoint(const struct endpoint *a, const struct endpoint *b) {
 	return a->port == b->port && IN6_ARE_ADDR_EQUAL(&a->address, &b->address);
 }
 
-static bool is_peer(const struct inet_line *line, const struct inet_line *of) {
-	return same_endpoint(&line->local, &of->remote) && same_endpoint(&line->remote, &of->local) &&
-		line->inode != of->inode;
+static const struct inet_line *line_at(const struct inet_lines *inet, const struct map *map, uint64_t key) {
+	uint64_t at;
+
+	return map_get(map, key, &at) ? &inet->lines.items[at] : NULL;
 }
 
-/* The line with this inode or, where `peer_of` is given, the one at its other end. Lines that do not parse (the
- * heading) are none. */
-static bool find_inet(
-	const struct inet_files *files, uint64_t inode, const struct inet_line *peer_of, struct inet_line *ret) {
-	for (size_t i = 0; i < ARRAY_SIZE(files->data) && files->data[i]; i++) {
-		struct text t = text_of(files->data[i], files->len[i]), text;
-		struct inet_line line;
+/* The line with both addresses exchanged; NULL: none. */
+static const struct inet_line *find_peer(const struct inet_lines *inet, const struct inet_line *of) {
+	const struct inet_line *line = line_at(inet, &inet->by_ends, key_of_ends(&of->remote, &of->local));
 
-		while (text_line(&t, &text)) {
-			if (!parse_inet(text, &line) || (peer_of ? !is_peer(&line, peer_of) : line.inode != inode))
-				continue;
-			*ret = line;
-			return true;
-		}
-	}
-	return false;
+	if (!line || line->inode == of->inode || !same_endpoint(&line->local, &of->remote) ||
+		!same_endpoint(&line->remote, &of->local))
+		return NULL;
+	return line;
+}
+
+/* Of several with the same addresses one that has an inode is kept. */
+static int add_line(struct inet_lines *inet, const struct inet_line *line) {
+	uint64_t ends = key_of_ends(&line->local, &line->remote);
+	const struct inet_line *known = line_at(inet, &inet->by_ends, ends);
+	int r = vec_push(&inet->lines, *line);
+
+	if (!r && (!known || !known->inode))
+		r = map_put(&inet->by_ends, ends, inet->lines.n - 1);
+	if (!r && line->inode && line->inode != UINT64_MAX && !line_at(inet, &inet->by_inode, line->inode))
+		r = map_put(&inet->by_inode, line->inode, inet->lines.n - 1);
+	return r;
+}
+
+/* Lines that do not parse (the heading) are none. */
+static int add_lines(struct inet_lines *inet, const char *data, size_t len) {
+	struct text t = text_of(data, len), text;
+	struct inet_line line;
+	int r = 0;
+
+	while (!r && text_line(&t, &text))
+		if (parse_inet(text, &line))
+			r = add_line(inet, &line);
+	return r;
 }
 
 static void set_endpoint(char *out, size_t size, const struct endpoint *endpoint) {
@@ -155,8 +194,8 @@ static const char *tcp_state(uint64_t state) {
 	return state < ARRAY_SIZE(names) && names[state] ? names[state] : "";
 }
 
-static void describe_inet(const struct inet_files *files, const struct inet_line *line, struct proc_socket *socket) {
-	struct inet_line peer;
+static void describe_inet(const struct inet_lines *inet, const struct inet_line *line, struct proc_socket *socket) {
+	const struct inet_line *peer = find_peer(inet, line);
 
 	set_endpoint(socket->local, sizeof(socket->local), &line->local);
 	snprintf(socket->state, sizeof(socket->state), "%s", tcp_state(line->state));
@@ -168,10 +207,10 @@ static void describe_inet(const struct inet_files *files, const struct inet_line
 	set_endpoint(socket->remote, sizeof(socket->remote), &line->remote);
 	socket->loopback =
 		is_loopback(&line->remote.address) || IN6_ARE_ADDR_EQUAL(&line->remote.address, &line->local.address);
-	if (!find_inet(files, 0, line, &peer))
+	if (!peer)
 		return;
 	socket->loopback = true;
-	socket->peer_inode = peer.inode;
+	socket->peer_inode = peer->inode;
 }
 
 /* Return: 0, also where the kernel has no such file (and then no data); negative errno. */
@@ -181,36 +220,50 @@ static int read_net(const struct proc *proc, const char *name, char **ret_data, 
 	return r == -ENOENT ? 0 : r;
 }
 
-static int read_inet(const struct proc *proc, uint64_t inode, int family, const char *const names[2],
-	struct proc_socket *ret_socket) {
-	struct proc_socket socket = { .family = family };
-	struct inet_files files = { 0 };
-	struct inet_line line;
-	int r = read_net(proc, names[0], &files.data[0], &files.len[0]);
+/* Either file may be missing. */
+static int read_lines(const struct proc *proc, enum protocol protocol, struct inet_lines *inet) {
+	static const char *const names[PROTOCOLS][2] = {
+		[TCP] = { "net/tcp", "net/tcp6" }, [UDP] = { "net/udp", "net/udp6" }
+	};
+	int r = 0;
 
-	if (!r)
-		r = read_net(proc, names[1], &files.data[1], &files.len[1]);
-	if (!r && !find_inet(&files, inode, NULL, &line))
-		r = -ENOENT;
-	if (!r) {
-		describe_inet(&files, &line, &socket);
-		*ret_socket = socket;
+	for (size_t i = 0; !r && !inet->read && i < 2; i++) {
+		_free_ char *data = NULL;
+		size_t len = 0;
+
+		r = read_net(proc, names[protocol][i], &data, &len);
+		if (!r && data)
+			r = add_lines(inet, data, len);
 	}
-	free(files.data[0]);
-	free(files.data[1]);
+	inet->read = !r;
 	return r;
 }
 
-static int read_tcp(const struct proc *proc, uint64_t inode, struct proc_socket *ret_socket) {
-	static const char *const names[2] = { "net/tcp", "net/tcp6" };
+static int read_inet(const struct proc *proc, struct socket_space *space, enum protocol protocol, uint64_t inode,
+	struct proc_socket *ret_socket) {
+	struct inet_lines *inet = &space->inet[protocol];
+	struct proc_socket socket = { .family = protocol == TCP ? SOCKET_TCP : SOCKET_UDP };
+	const struct inet_line *line;
+	int r = read_lines(proc, protocol, inet);
 
-	return read_inet(proc, inode, SOCKET_TCP, names, ret_socket);
+	if (r)
+		return r;
+	line = inode == UINT64_MAX ? NULL : line_at(inet, &inet->by_inode, inode);
+	if (!line)
+		return -ENOENT;
+	describe_inet(inet, line, &socket);
+	*ret_socket = socket;
+	return 0;
 }
 
-static int read_udp(const struct proc *proc, uint64_t inode, struct proc_socket *ret_socket) {
-	static const char *const names[2] = { "net/udp", "net/udp6" };
+static int read_tcp(
+	const struct proc *proc, struct socket_space *space, uint64_t inode, struct proc_socket *ret_socket) {
+	return read_inet(proc, space, TCP, inode, ret_socket);
+}
 
-	return read_inet(proc, inode, SOCKET_UDP, names, ret_socket);
+static int read_udp(
+	const struct proc *proc, struct socket_space *space, uint64_t inode, struct proc_socket *ret_socket) {
+	return read_inet(proc, space, UDP, inode, ret_socket);
 }
 
 struct unix_line {
@@ -242,19 +295,19 @@ static void describe_unix(const struct unix_line *line, struct proc_socket *sock
 		strcpy(socket->state, "ESTABLISHED");
 }
 
-static int read_unix(const struct proc *proc, uint64_t inode, struct proc_socket *ret_socket) {
+static int read_unix(
+	const struct proc *proc, struct socket_space *space, uint64_t inode, struct proc_socket *ret_socket) {
 	struct proc_socket socket = {
 		.family = SOCKET_UNIX, .loopback = true, .receive_queue = UINT64_MAX, .send_queue = UINT64_MAX
 	};
-	_free_ char *data = NULL;
 	struct unix_line line;
 	struct text t, text;
-	size_t len = 0;
-	int r = read_net(proc, "net/unix", &data, &len);
+	int r = space->unix_read ? 0 : read_net(proc, "net/unix", &space->unix_text, &space->unix_len);
 
-	if (r || !data)
+	space->unix_read = !r;
+	if (r || !space->unix_text)
 		return r ? r : -ENOENT;
-	t = text_of(data, len);
+	t = text_of(space->unix_text, space->unix_len);
 	while (text_line(&t, &text)) {
 		if (!parse_unix(text, &line) || line.inode != inode)
 			continue;
@@ -266,32 +319,95 @@ static int read_unix(const struct proc *proc, uint64_t inode, struct proc_socket
 }
 
 /* A captured tree has no pidfd: the kernel that runs now knows nothing of its sockets. */
-static bool shares_our_network(const struct proc *proc) {
-	_free_ char *ours = NULL, *theirs = NULL;
-
-	return proc->pidfd >= 0 && !files_read_link(proc->dir_fd, "ns/net", &theirs) &&
-		!files_read_link(AT_FDCWD, "/proc/self/ns/net", &ours) && !strcmp(ours, theirs);
+static int read_diag(
+	const struct proc *proc, struct socket_space *space, uint64_t inode, struct proc_socket *ret_socket) {
+	return proc->pidfd >= 0 && space->ours && !unix_diag_read(inode, ret_socket) ? 0 : -ENOENT;
 }
 
-static int read_diag(const struct proc *proc, uint64_t inode, struct proc_socket *ret_socket) {
-	return shares_our_network(proc) && !unix_diag_read(inode, ret_socket) ? 0 : -ENOENT;
+/* spaces */
+
+static void free_space(struct socket_space *space) {
+	if (!space)
+		return;
+	for (size_t i = 0; i < PROTOCOLS; i++) {
+		vec_free(&space->inet[i].lines);
+		map_deinit(&space->inet[i].by_inode);
+		map_deinit(&space->inet[i].by_ends);
+	}
+	free(space->unix_text);
+	free(space->name);
+	free(space);
 }
 
-int proc_socket_read(const struct proc *proc, uint64_t inode, struct proc_socket *ret_socket) {
-	static int (*const ways[])(const struct proc *proc, uint64_t inode, struct proc_socket *ret_socket) = {
+void socket_cache_deinit(struct socket_cache *cache) {
+	vec_foreach (space, &cache->spaces)
+		free_space(*space);
+	vec_free(&cache->spaces);
+}
+
+/* Where its name may not be read, a namespace is that of this process alone. */
+static char *space_name(const struct proc *proc) {
+	char *name = NULL;
+
+	if (files_read_link(proc->dir_fd, "ns/net", &name) && asprintf(&name, "of %d", (int)proc->pid) < 0)
+		return NULL;
+	return name;
+}
+
+static int find_space(struct socket_cache *cache, const struct proc *proc, struct socket_space **ret_space) {
+	_free_ char *name = space_name(proc), *ours = NULL;
+	struct socket_space *space;
+	int r;
+
+	if (!name)
+		return -ENOMEM;
+	vec_foreach (known, &cache->spaces) {
+		if (strcmp((*known)->name, name))
+			continue;
+		*ret_space = *known;
+		return 0;
+	}
+	space = calloc(1, sizeof(*space));
+	if (!space)
+		return -ENOMEM;
+	space->ours = !files_read_link(AT_FDCWD, "/proc/self/ns/net", &ours) && !strcmp(ours, name);
+	space->name = take_ptr(name);
+	r = vec_push(&cache->spaces, space);
+	if (r) {
+		free_space(space);
+		return r;
+	}
+	*ret_space = space;
+	return 0;
+}
+
+int proc_socket_read_cached(
+	struct socket_cache *cache, const struct proc *proc, uint64_t inode, struct proc_socket *ret_socket) {
+	static int (*const ways[])(
+		const struct proc *proc, struct socket_space *space, uint64_t inode, struct proc_socket *ret_socket) = {
 		read_diag,
 		read_tcp,
 		read_unix,
 		read_udp,
 	};
+	struct socket_space *space;
+	int r;
 
 	if (!inode)
 		return -ENOENT;
+	r = find_space(cache, proc, &space);
+	if (r)
+		return r;
 	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
-		int r = ways[i](proc, inode, ret_socket);
-
+		r = ways[i](proc, space, inode, ret_socket);
 		if (r != -ENOENT)
 			return r && !proc_alive(proc) ? PROC_E_GONE : r;
 	}
 	return proc_alive(proc) ? -ENOENT : PROC_E_GONE;
+}
+
+int proc_socket_read(const struct proc *proc, uint64_t inode, struct proc_socket *ret_socket) {
+	_cleanup_(socket_cache_deinit) struct socket_cache cache = { 0 };
+
+	return proc_socket_read_cached(&cache, proc, inode, ret_socket);
 }

@@ -644,6 +644,7 @@ static void deinit_scan(struct wait_scan *scan) {
 	if (scan->fds_read)
 		fd_table_deinit(&scan->fds);
 	vec_free(&scan->file_locks);
+	socket_cache_deinit(&scan->sockets);
 }
 
 static struct wait_process *known_process(struct wait_looker *looker, const struct sample_target *target) {

@@ -35,6 +35,7 @@ struct wait_scan {
 	VEC(struct wait_holders) holders; /* one for each view */
 	struct fd_table fds;
 	bool fds_read;
+	struct socket_cache sockets;
 	file_lock_vec file_locks;
 	bool file_locks_read;
 	bool failed;

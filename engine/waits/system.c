@@ -104,7 +104,7 @@ static uint32_t socket_node(
 	uint32_t index;
 	bool fresh;
 
-	if (proc_socket_read(&view->proc, fd->inode, &socket)) {
+	if (proc_socket_read_cached(&scan->sockets, &view->proc, fd->inode, &socket)) {
 		if (reading)
 			*ret_idle = "messages"; /* from the kernel or a device: netlink, packets, CAN */
 		return scan_resource(
