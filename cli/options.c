@@ -212,3 +212,11 @@ int options_parse(const struct command *command, int argc, char **argv, void *ta
 	*ret_rest = argv + optind;
 	return r;
 }
+
+int options_pid(const struct command *command, char **rest, pid_t *pid) {
+	if (rest[0] && *pid)
+		return options_error(command, "unexpected argument '%s': --pid is given", rest[0]);
+	if (rest[0] && parse_pid(rest[0], pid))
+		return options_error(command, "'%s' is not a process id", rest[0]);
+	return *pid ? -1 : options_error(command, "which process? Give --pid PID");
+}

@@ -3,6 +3,7 @@
 #define PYSPYD_CLI_OPTIONS_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
 /* Commands and their options as data. A command is one file with a `struct command` and one line in main.c's table. */
 
@@ -56,6 +57,10 @@ struct command {
  * the program and its arguments or the bare pid, NULL-terminated.
  * Return: -1 go on; else the exit status: 0 after --help, 2 after a usage error, which was said. */
 int options_parse(const struct command *command, int argc, char **argv, void *target, char ***ret_rest);
+
+/* The process a command is about: --pid, or its only argument. Return: -1 with *pid set; else the exit status, and the
+ * mistake was said. */
+int options_pid(const struct command *command, char **rest, pid_t *pid);
 
 /* Says what is wrong with the arguments. Return: the exit status, 2. */
 int options_error(const struct command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));

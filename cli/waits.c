@@ -5,7 +5,6 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/term.h"
-#include "pyspyd/parse.h"
 #include <unistd.h>
 
 /* Between the two looks: long enough for a program that works to show it, too short for anybody to mind. */
@@ -49,14 +48,10 @@ static int run(const struct command *command, int argc, char **argv) {
 	char **rest;
 	int r = options_parse(command, argc, argv, &args, &rest);
 
+	if (r < 0)
+		r = options_pid(command, rest, &args.pid);
 	if (r >= 0)
 		return r;
-	if (rest[0] && args.pid)
-		return options_error(command, "unexpected argument '%s': --pid is given", rest[0]);
-	if (rest[0] && parse_pid(rest[0], &args.pid))
-		return options_error(command, "'%s' is not a process id", rest[0]);
-	if (!args.pid)
-		return options_error(command, "which process? Give --pid PID");
 	if (args.json && args.dot)
 		return options_error(command, "--json and --dot exclude each other");
 	if (args.once)

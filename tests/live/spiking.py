@@ -45,12 +45,16 @@ def watch(pid, *options):
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def must_find(name, functions, verdict):
+def must_find(name, functions, verdict, also=()):
+    """`also`: kinds that the program deserves besides."""
     with Program(name) as program:
         status, findings = watch(program.pid, "--set", "spiking-thread.pct=20", "--set", "spiking-thread.for=3s",
                                  "--exit-on", "spiking-thread", "--duration", "60s")
     check("%s: exit status" % name, status == 10, status)
+    others = {finding["kind"] for finding in findings} - {"spiking-thread"}
+    findings = [finding for finding in findings if finding["kind"] == "spiking-thread"]
     check("%s: one finding" % name, len(findings) == 1, findings)
+    check("%s: no other kind" % name, others <= set(also), others)
     if not findings:
         return
     finding = findings[0]
@@ -98,7 +102,7 @@ def resolved():
 
 def main():
     must_find("spinning.py", ["collatz_steps", "longest_chain"], "python-loop")
-    must_find("spinning_native.py", ["add_up"], "native")
+    must_find("spinning_native.py", ["add_up"], "native", also=["gil-hog"])
     must_find("spinning_kernel.py", ["read_zeros"], "kernel")
     must_find("spinning_gc.py", ["collect"], "gc")
     must_not_find("half_busy.py")
