@@ -90,8 +90,9 @@ static int decide(void *arg, const double *settings, const struct detect_input *
 			return r < 0 ? r : 0;
 		if (!episode->firing)
 			episode->since_ns = input->now_ns - min_of(input->process->gil_held_ns, input->now_ns);
-		episode->firing = true;
-		r = say_present(episode, input, holder, verdicts);
+		/* Without a look at the graph, one that sleeps may be stuck. */
+		episode->firing |= input->waits || holder->state == 'R';
+		r = episode->firing ? say_present(episode, input, holder, verdicts) : 0;
 		if (r)
 			return r;
 	}

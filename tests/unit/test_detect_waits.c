@@ -712,6 +712,7 @@ Test(detect_waits, who_keeps_the_gil_from_others_is_a_hog) {
 	world_init(&world, 2);
 	world.threads[0].stacks = &stack;
 	world.threads[0].stacks_n = 1;
+	world.threads[0].state = 'R';
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		world.process.gil_holder = table[i].holder;
 		world.process.gil_held_ns = table[i].held_ms * NS_PER_MS;
@@ -732,6 +733,21 @@ Test(detect_waits, who_keeps_the_gil_from_others_is_a_hog) {
 	}
 	look(&world, NULL, SECOND);
 	absent(&world, "gil-hog", "released");
+	world_deinit(&world);
+}
+
+Test(detect_waits, a_holder_that_sleeps_is_a_hog_once_the_graph_was_looked_at) {
+	struct world world;
+
+	world_init(&world, 3);
+	world.process.gil_holder = PID + 1;
+	world.process.gil_held_ns = 3 * SECOND;
+	world.process.gil_waiters = 1;
+	cr_assert_eq(look(&world, NULL, SECOND), 0);
+	look(&world, remote(), SECOND);
+	present(&world, "gil-hog");
+	look(&world, NULL, SECOND);
+	present(&world, "gil-hog");
 	world_deinit(&world);
 }
 
