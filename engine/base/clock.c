@@ -24,6 +24,10 @@ uint64_t clock_real_ns(void) {
 	return read_clock(CLOCK_REALTIME);
 }
 
+uint64_t clock_cpu_ns(void) {
+	return read_clock(CLOCK_THREAD_CPUTIME_ID);
+}
+
 void clock_rfc3339(uint64_t real_ns, char out[CLOCK_RFC3339_SIZE]) {
 	time_t sec = (time_t)(real_ns / NS_PER_SEC);
 	struct tm tm;

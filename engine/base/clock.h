@@ -12,6 +12,7 @@
 uint64_t clock_mono_ns(void); /* CLOCK_MONOTONIC */
 uint64_t clock_boot_ns(void); /* CLOCK_BOOTTIME: counts suspend; the clock of detectors and of process start times */
 uint64_t clock_real_ns(void); /* CLOCK_REALTIME: for what people read */
+uint64_t clock_cpu_ns(void);  /* CPU time that the calling thread has used */
 
 #define CLOCK_RFC3339_SIZE 31
 

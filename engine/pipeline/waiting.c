@@ -199,7 +199,7 @@ static int look(struct waiting *waiting, struct sample_target *const *targets, s
 
 int waiting_interval(struct waiting *waiting, struct watched *const *watched, size_t n, uint64_t now_ns) {
 	struct sample_target **targets _free_ = calloc(n + 1, sizeof(*targets));
-	uint64_t began = clock_mono_ns();
+	uint64_t began_cpu_ns = clock_cpu_ns();
 	size_t alive = 0;
 	int r = 0;
 
@@ -219,7 +219,7 @@ int waiting_interval(struct waiting *waiting, struct watched *const *watched, si
 		r = look(waiting, targets, alive);
 		if (!r && waiting->fresh)
 			sum_gil_waiters(waiting->now, watched, n);
-		waiting->next_ns = now_ns + min_of((clock_mono_ns() - began) * SHARE_MAX, (uint64_t)PAUSE_MAX_NS);
+		waiting->next_ns = now_ns + min_of((clock_cpu_ns() - began_cpu_ns) * SHARE_MAX, (uint64_t)PAUSE_MAX_NS);
 	}
 	return r;
 }
