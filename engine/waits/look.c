@@ -146,9 +146,12 @@ uint64_t scan_key(const char *type, uint64_t a, uint64_t b) {
 }
 
 struct pyspyd_wait_node *scan_node(struct wait_scan *scan, uint32_t index) {
-	static struct pyspyd_wait_node nowhere; /* written, never read: so that callers need not look for failure */
+	static __thread struct pyspyd_wait_node nowhere; /* so that callers need not look for failure */
 
-	return index < scan->waits->nodes_n ? &scan->waits->nodes[index] : &nowhere;
+	if (index < scan->waits->nodes_n)
+		return &scan->waits->nodes[index];
+	nowhere = (struct pyspyd_wait_node){ .kind = PYSPYD_WAIT_RESOURCE };
+	return &nowhere;
 }
 
 /* The node's strings and frames become the graph's, or are freed. */

@@ -205,6 +205,7 @@ static int read_python_threads(struct wait_view *view, struct py_stack_scratch *
 		view->frames_n += thread.frames_n;
 		if (view->frames_n > FRAMES_MAX) { /* one more would be one too many for those that come */
 			drop_frames(&thread);
+			py_raw_stack_deinit(&thread.stack);
 			thread.untold = true;
 		}
 		if (!r)
