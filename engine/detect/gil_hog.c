@@ -33,10 +33,25 @@ static const struct detect_thread *find_holder(const struct detect_process *proc
 	return NULL;
 }
 
+static bool leads_to_awake(const struct pyspyd_waits *waits, uint32_t resource) {
+	for (size_t i = 0; i < waits->edges_n; i++)
+		if (waits->edges[i].from == resource && waits->nodes[waits->edges[i].to].state == 'R')
+			return true;
+	return false;
+}
+
+/* Also one that waits for what a thread holds which is awake: who wants the GIL wakes every 5 ms, and does nothing. */
 static bool is_stuck(const struct detect_input *input, pid_t tid) {
+	const struct pyspyd_waits *waits = input->waits;
 	uint32_t node = detect_find_node(input, tid);
 
-	return node != UINT32_MAX && input->waits->nodes[node].stuck;
+	if (node == UINT32_MAX || waits->nodes[node].stuck)
+		return node != UINT32_MAX;
+	for (size_t i = 0; i < waits->edges_n; i++)
+		if (waits->edges[i].from == node && waits->nodes[waits->edges[i].to].kind == PYSPYD_WAIT_RESOURCE &&
+			leads_to_awake(waits, waits->edges[i].to))
+			return true;
+	return false;
 }
 
 static void add_waiters(struct detect_verdict *verdict, const struct detect_input *input, pid_t holder) {

@@ -736,6 +736,25 @@ Test(detect_waits, who_keeps_the_gil_from_others_is_a_hog) {
 	world_deinit(&world);
 }
 
+/* The owner of the mutex wants the GIL, and was met as it woke to ask for it. */
+Test(detect_waits, who_waits_for_a_thread_that_is_awake_is_no_hog) {
+	struct pyspyd_waits *waits = graph();
+	uint32_t holder = thread(waits, 1, "call"), owner = thread(waits, 2, "come_back");
+	uint32_t mutex = resource(waits, "mutex", "native mutex 0x7f10", 1, PYSPYD_WAIT_ANY);
+	struct world world;
+
+	waits->nodes[owner].state = 'R';
+	waits->nodes[owner].rule = PYSPYD_WAIT_FREE;
+	held_by(waits, holder, mutex);
+	held_by(waits, mutex, owner);
+	world_init(&world, 3);
+	world.process.gil_holder = PID + 1;
+	world.process.gil_held_ns = 3 * SECOND;
+	world.process.gil_waiters = 1;
+	cr_assert_eq(look(&world, waits, SECOND), 0);
+	world_deinit(&world);
+}
+
 Test(detect_waits, a_holder_that_sleeps_is_a_hog_once_the_graph_was_looked_at) {
 	struct world world;
 
