@@ -24,9 +24,11 @@ struct wait_holders {
 };
 
 struct wait_memory;
+struct park_rules;
 
 struct wait_scan {
 	struct wait_looker *looker;
+	const struct park_rules *rules;
 	struct wait_memory *memory; /* remember.h */
 	struct pyspyd_waits *waits;
 	struct map nodes; /* key → index + 1 */
@@ -86,6 +88,9 @@ bool scan_has_handlers(const struct wait_view *view);
 
 /* Copies a thread's frames into its node. Return: 0; -ENOMEM. */
 int scan_fill_frames(const struct view_thread *thread, struct pyspyd_wait_node *node);
+
+/* Nodes for all threads of a view, with what each waits for. Return: 0; -ENOMEM. */
+int scan_build(struct wait_scan *scan, struct wait_view *view);
 
 /* The node of a thread. */
 uint32_t scan_thread(struct wait_scan *scan, struct wait_view *view, struct view_thread *thread);
