@@ -6,9 +6,6 @@
 #include "engine/waits/remember.h"
 #include "engine/waits/scan.h"
 #include "engine/waits/sites.h"
-#include <signal.h>
-#include <stdarg.h>
-#include <string.h>
 
 #define RELATED_MAX 64      /* processes of one look beside those that were asked for */
 #define UNUSED_LOOKS_MAX 60 /* after which a process that was attached for a look is let go */
