@@ -328,7 +328,7 @@ static const char *summary_of(const struct waits_walk *walk, uint32_t index) {
 
 	if (is_flat(walk, index))
 		return "waiting for events of the event loop";
-	if (!waits_is_actor(node) || walk->covered[index])
+	if (!waits_is_shown(walk->waits, node) || walk->covered[index])
 		return NULL;
 	if (node->idle)
 		return node->idle;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Where the chains of a wait graph begin, and its nodes and knots in words.
  *
- * Chains begin at threads and tasks that wait and that nobody waits for. To wait for any thread of a process is not to
- * wait for one of them: such a node leads on only where it has a single edge. What only a cycle reaches begins at its
- * first member. */
+ * Chains begin at threads and tasks of the process that wait and that nobody waits for. To wait for any thread of a
+ * process is not to wait for one of them: such a node leads on only where it has a single edge. What only a cycle
+ * reaches begins at its first member. */
 #include "engine/finding/waits_walk.h"
 
 #include "engine/base/util.h"
@@ -71,10 +71,16 @@ static void mark_from(const struct waits_walk *walk, uint32_t node, bool through
 	}
 }
 
+/* Other processes were looked at for the sake of the one that was asked for: their own waits are theirs, unless
+ * something is wrong with them. */
+bool waits_is_shown(const struct pyspyd_waits *waits, const struct pyspyd_wait_node *node) {
+	return waits_is_actor(node) && (node->pid == waits->process.pid || node->stuck);
+}
+
 static bool begins_chain(const struct waits_walk *walk, uint32_t i) {
 	const struct pyspyd_wait_node *node = &walk->waits->nodes[i];
 
-	return waits_is_actor(node) && (!node->idle || node->stuck) &&
+	return waits_is_shown(walk->waits, node) && (!node->idle || node->stuck) &&
 		(waits_walk_degree(walk, i) || (node->rule == PYSPYD_WAIT_NEVER && node->stuck));
 }
 
@@ -94,7 +100,7 @@ static int find_roots(struct waits_walk *walk) {
 	if (!queue || !wanted || !walk->roots || !walk->covered)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < waits->nodes_n; i++)
-		if (waits_is_actor(&waits->nodes[i]))
+		if (waits_is_shown(waits, &waits->nodes[i]))
 			mark_from(walk, i, false, wanted, queue);
 	for (uint32_t i = 0; i < waits->nodes_n; i++)
 		if (begins_chain(walk, i) && !wanted[i])

@@ -21,6 +21,9 @@ int waits_walk_init(struct waits_walk *walk, const struct pyspyd_waits *waits);
 void waits_walk_deinit(struct waits_walk *walk);
 
 bool waits_is_actor(const struct pyspyd_wait_node *node); /* a thread or a task */
+
+/* Whether a thread or task is shown where nothing leads to it. */
+bool waits_is_shown(const struct pyspyd_waits *waits, const struct pyspyd_wait_node *node);
 size_t waits_count_actors(const struct pyspyd_waits *waits, const uint32_t *nodes, size_t n);
 
 /* How many edges out of a node count: none out of one that nobody can help. They are slots of `out` from
