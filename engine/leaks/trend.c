@@ -6,7 +6,7 @@
  * sees growth when all of these hold for the floors in the window:
  *   - they rise: Mann-Kendall z above KENDALL_MIN, which a series with a memory reaches by chance, too, so …
  *   - … `persist` verdicts in a row must see growth,
- *   - Theil-Sen over the window makes at least `least`, and `least_pct` of what there was,
+ *   - Theil-Sen over the window makes at least `least`; what has come since the first of these verdicts, `least_pct`,
  *   - the second half rises at least HALF_MIN times as fast as the first one: a cache that fills up, and a start-up,
  *     slow down; and both halves take part, which a step does not,
  *   - the last sixth's floor is higher than every one before it that is remembered,
@@ -197,11 +197,7 @@ static bool is_window_known(const struct trend *trend, const struct trend_floor 
 		floors[0].index < now - trend->blocks + trend->step;
 }
 
-static double least_growth(const struct trend *trend, double from) {
-	return fmax(trend->rule.least, trend->rule.least_pct / 100 * from);
-}
-
-static bool is_more_than_yesterday(const struct trend *trend, double floor, double from) {
+static bool is_more_than_yesterday(const struct trend *trend, double floor) {
 	struct trend_floor hours[TREND_BLOCKS_MAX];
 	uint64_t now = trend->hours.current.index;
 	size_t n;
@@ -211,7 +207,7 @@ static bool is_more_than_yesterday(const struct trend *trend, double floor, doub
 	n = trend_floors_window(&trend->hours, DAY_HOURS, hours);
 	for (size_t i = 0; i < n; i++)
 		if (hours[i].index == now - DAY_HOURS)
-			return floor - hours[i].value >= least_growth(trend, from);
+			return floor - hours[i].value >= trend->rule.least;
 	return true;
 }
 
@@ -234,8 +230,8 @@ static bool sees_growth(struct trend *trend, const struct trend_floor *floors, s
 	if (trend->verdict.kendall <= KENDALL_MIN)
 		return false;
 	slope = trend_slope(floors, n);
-	if (slope * (double)trend->blocks < least_growth(trend, from) || !is_straight(floors, n, slope, 2) ||
-		!is_more_than_yesterday(trend, floor, from))
+	if (slope * (double)trend->blocks < trend->rule.least || !is_straight(floors, n, slope, 2) ||
+		!is_more_than_yesterday(trend, floor))
 		return false;
 	trend->verdict.per_hour = slope * NS_PER_HOUR / (double)trend->floors.block_ns;
 	if (!trend->verdict.agreed)
@@ -261,7 +257,8 @@ static void agree(struct trend *trend, uint64_t now_ns) {
 	}
 	trend->disagreed = 0;
 	verdict->fading = false;
-	if (verdict->agreed >= trend->rule.persist)
+	if (verdict->agreed >= trend->rule.persist &&
+		verdict->to - verdict->from >= trend->rule.least_pct / 100 * verdict->from)
 		verdict->tier = TREND_SUSPECT;
 }
 

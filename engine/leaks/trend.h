@@ -55,8 +55,8 @@ struct trend_rule {
 	uint64_t period_ns; /* between two samples, about; a block has three or more where the window allows that */
 	uint64_t warmup_ns; /* of the process's life: not looked at */
 	unsigned persist;   /* verdicts in a row that must agree */
-	double least;       /* growth over one window, in the samples' unit, and … */
-	double least_pct;   /* … in percent of the floor at the window's beginning: both must be reached */
+	double least;       /* growth over one window, in the samples' unit; and … */
+	double least_pct; /* … since growth was first seen, in percent of the floor then, however many windows ago */
 };
 
 #define TREND_WARMUP_NS(window_ns) ((window_ns) / 8) /* 30 min of 4 h */

@@ -123,10 +123,11 @@ Test(trend, both_bounds_of_growth_count) {
 	uint64_t t = 0;
 
 	trend_init(&trend, &minute_rule, 0);
-	cr_assert_eq(go_on(&trend, &t, 600, 1000, 1), 0); /* 60 a minute, but 6 % */
+	cr_assert_eq(go_on(&trend, &t, 480, 1000, 1), 0); /* 60 a minute, but not half as much again */
+	cr_assert(go_on(&trend, &t, 60, 1480, 1));
 	t = 0;
 	trend_init(&trend, &minute_rule, 0);
-	cr_assert_eq(go_on(&trend, &t, 600, 1, 0.1), 0); /* 600 %, but 6 */
+	cr_assert_eq(go_on(&trend, &t, 600, 1, 0.1), 0); /* by much, but 6 a minute */
 }
 
 Test(trend, what_was_given_back_is_forgotten) {
