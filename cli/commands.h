@@ -4,6 +4,7 @@
 
 #include "cli/options.h"
 
-extern const struct command watch_command, dump_command, record_command, ps_command, waits_command, doctor_command;
+extern const struct command watch_command, dump_command, record_command, ps_command, waits_command, heap_command,
+	doctor_command;
 
 #endif

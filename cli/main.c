@@ -14,6 +14,7 @@ static const struct command *const commands[] = {
 	&record_command,
 	&ps_command,
 	&waits_command,
+	&heap_command,
 	&doctor_command,
 	NULL,
 };

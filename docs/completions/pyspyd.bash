@@ -10,7 +10,7 @@ _pyspyd() {
 	COMPREPLY=()
 
 	if [ "$COMP_CWORD" = 1 ]; then
-		COMPREPLY=($(compgen -W "watch dump record ps waits doctor help --help --version" -- "$cur"))
+		COMPREPLY=($(compgen -W "watch dump record ps waits heap doctor help --help --version" -- "$cur"))
 		return
 	fi
 	# Behind "--" stands somebody else's command line.
@@ -28,8 +28,8 @@ _pyspyd() {
 	-f | --format) COMPREPLY=($(compgen -W "svg collapsed speedscope pprof" -- "$cur")); return ;;
 	-m | --mode) COMPREPLY=($(compgen -W "wall cpu gil" -- "$cur")); return ;;
 	--exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state" -- "$cur")); return ;;
-	-d | --duration | -i | --interval) COMPREPLY=($(compgen -W "10s 1m 10m 1h" -- "$cur")); return ;;
-	--park | -n | --name | -r | --rate | --spike | --hang-after | --set) return ;;
+	-d | --duration | -i | --interval | --diff) COMPREPLY=($(compgen -W "10s 1m 10m 1h" -- "$cur")); return ;;
+	--park | --top | -n | --name | -r | --rate | --spike | --hang-after | --set) return ;;
 	esac
 
 	case ${COMP_WORDS[1]} in
@@ -38,11 +38,12 @@ _pyspyd() {
 	record) options="--pid --output --duration --rate --format --mode --children --threads --blocking --help" ;;
 	ps) options="--json --help" ;;
 	waits) options="--pid --json --dot --once --park --help" ;;
+	heap) options="--pid --top --diff --json --help" ;;
 	doctor) options="--pid --help" ;;
-	help) options="watch dump record ps waits doctor" ;;
+	help) options="watch dump record ps waits heap doctor" ;;
 	*) return ;;
 	esac
-	if [[ ${COMP_WORDS[1]} = @(dump|waits) && $cur != -* ]]; then
+	if [[ ${COMP_WORDS[1]} = @(dump|waits|heap) && $cur != -* ]]; then
 		_pyspyd_pids "$cur"
 		return
 	fi

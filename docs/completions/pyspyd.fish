@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # fish completion for pyspyd
 
-set -l commands watch dump record ps waits doctor help
+set -l commands watch dump record ps waits heap doctor help
 
 complete -c pyspyd -f
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a watch -d 'Watch processes, and findings as they come'
@@ -9,6 +9,7 @@ complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a dump -d 'Sh
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a record -d 'Sample a process into a profile'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a ps -d 'List the Python processes here'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a waits -d 'Show who waits for whom, deadlocks first'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a heap -d 'Count objects by type, and what grew'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'Say what works here and what does not'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a help -d 'Help of a command'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -l version -d 'Print the version'
@@ -16,8 +17,8 @@ complete -c pyspyd -s h -l help -d 'Help'
 
 set -l pids '(pgrep -l python | string replace " " \t)'
 
-complete -c pyspyd -n '__fish_seen_subcommand_from watch dump record waits doctor' -s p -l pid -x -a "$pids" -d 'The process'
-complete -c pyspyd -n '__fish_seen_subcommand_from dump waits' -a "$pids"
+complete -c pyspyd -n '__fish_seen_subcommand_from watch dump record waits heap doctor' -s p -l pid -x -a "$pids" -d 'The process'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap' -a "$pids"
 
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s n -l name -x -d 'Those whose command line matches'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s a -l all -d 'Every Python process here'
@@ -36,6 +37,9 @@ complete -c pyspyd -n '__fish_seen_subcommand_from waits' -l dot -d 'The graph f
 complete -c pyspyd -n '__fish_seen_subcommand_from waits' -l once -d 'One look, not two'
 complete -c pyspyd -n '__fish_seen_subcommand_from waits' -l park -x -d 'A function in which threads wait for work'
 
+complete -c pyspyd -n '__fish_seen_subcommand_from heap' -s n -l top -x -d 'Types and containers shown'
+complete -c pyspyd -n '__fish_seen_subcommand_from heap' -l diff -x -d 'Count twice, that far apart'
+
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -s o -l output -r -F -d 'Where the profile goes'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -s f -l format -x -a 'svg collapsed speedscope pprof' -d 'Of the file'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -s m -l mode -x -a 'wall cpu gil' -d 'Which threads are counted'
@@ -45,4 +49,4 @@ complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s l -l locals -d 'Vari
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -l unmask -d 'With --locals: mask nothing'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s a -l async -d 'Also the tasks of asyncio, as a tree'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump record' -l blocking -d 'Stop the Python threads while they are read'
-complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps waits' -l json -d 'For machines'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps waits heap' -l json -d 'For machines'

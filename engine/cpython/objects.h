@@ -28,6 +28,9 @@ int py_type_name(const struct py_reader *py, raddr object, char *buf, size_t siz
  * others. */
 int py_type_describe(const struct py_reader *py, raddr object, struct strbuf *out);
 
+/* The same of a type itself. */
+int py_type_describe_at(const struct py_reader *py, raddr type, struct strbuf *out);
+
 /* Whether the object's count of references is one that a live object may have. Where one was freed, and its memory not
  * used again, stands 0, or the allocator's link to the next free block. Free-threaded builds share the count out: true
  * of any. */

@@ -237,19 +237,23 @@ static void add_type_name(
 	strbuf_add_utf8(out, tp_name, strlen(tp_name));
 }
 
-int py_type_describe(const struct py_reader *py, raddr object, struct strbuf *out) {
+int py_type_describe_at(const struct py_reader *py, raddr addr, struct strbuf *out) {
 	char tp_name[NAME_BYTES];
 	struct type_head type;
-	raddr addr;
-	int r = py_type_of(py, object, &addr);
+	int r = type_head_read(py, addr, &type);
 
-	if (!r)
-		r = type_head_read(py, addr, &type);
 	if (!r)
 		r = type.name ? mem_read_cstr(py->mem, type.name, tp_name, sizeof(tp_name)) : PY_E_TYPE;
 	if (!r)
 		add_type_name(py, &type, tp_name, out);
 	return r;
+}
+
+int py_type_describe(const struct py_reader *py, raddr object, struct strbuf *out) {
+	raddr addr;
+	int r = py_type_of(py, object, &addr);
+
+	return r ? r : py_type_describe_at(py, addr, out);
 }
 
 static int add_other(struct describe *d, const struct value *v) {

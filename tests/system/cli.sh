@@ -52,7 +52,7 @@ expect 0 --help
 prints
 expect 0 --version
 prints
-for command in watch dump record ps waits doctor; do
+for command in watch dump record ps waits heap doctor; do
 	expect 0 "$command" --help
 	prints
 	grep -q '^Example:' "$work/out" || fail "$command --help has no example"
@@ -105,12 +105,18 @@ expect 2 waits 1 2
 says 2
 expect 2 waits --pid 1 --json --dot
 says --json --dot
+expect 2 heap
+says --pid
+expect 2 heap --pid 1 --top none
+says --top none
+expect 2 heap --pid 1 --diff 0
+says --diff 0
 
 # An ended child's pid is free: the shell has waited for it.
 sh -c : &
 gone=$!
 wait "$gone"
-for command in "dump --pid" "watch --pid" "doctor --pid" "waits --pid" "record -d 1 -o $work/p.svg --pid"; do
+for command in "dump --pid" "watch --pid" "doctor --pid" "waits --pid" "heap --pid" "record -d 1 -o $work/p.svg --pid"; do
 	# shellcheck disable=SC2086 # several words
 	expect 3 $command "$gone"
 	says "$gone"
@@ -119,7 +125,7 @@ done
 
 sleep 600 &
 other=$!
-for command in "dump --pid" "watch --pid" "waits --pid" "record -d 1 -o $work/p.svg --pid"; do
+for command in "dump --pid" "watch --pid" "waits --pid" "heap --pid" "record -d 1 -o $work/p.svg --pid"; do
 	# shellcheck disable=SC2086 # several words
 	expect 5 $command "$other"
 	says
@@ -156,6 +162,12 @@ prints
 grep -q '^digraph' "$work/out" || fail "no graph"
 expect 2 waits --pid "$target" --park nonsense
 says nonsense
+expect 0 heap --pid "$target"
+prints
+grep -q 'TYPE$' "$work/out" || fail "heap has no table of types"
+expect 0 heap --json --diff 100ms --top 3 "$target"
+prints
+json_ok pyspyd.heap/1
 expect 0 ps --json
 prints
 json_ok pyspyd.ps/1

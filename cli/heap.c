@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/* pyspyd heap: objects by type and the largest containers, and what of that grew. */
+#include "pyspyd/heap.h"
+
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "cli/term.h"
+#include "pyspyd/parse.h"
+#include <unistd.h>
+
+#define TOP_DEFAULT 20 /* on the screen; JSON has all types */
+
+struct heap_args {
+	pid_t pid;
+	bool json;
+	const char *top;
+	uint64_t diff_ns;
+};
+
+static const struct option_spec options[] = {
+	{ 'p', "pid", OPTION_PID, offsetof(struct heap_args, pid), "PID", "the process", NULL },
+	{ 'n', "top", OPTION_STRING, offsetof(struct heap_args, top), "N",
+		"types and containers that are shown (default: 20; with --json all types)", NULL },
+	{ 0, "diff", OPTION_DURATION, offsetof(struct heap_args, diff_ns), "DURATION",
+		"count twice, that far apart, and show what grew", NULL },
+	{ 0, "json", OPTION_FLAG, offsetof(struct heap_args, json), NULL, "one JSON object, schema pyspyd.heap/1",
+		NULL },
+	{ 0 },
+};
+
+static bool is_stopped(void *userdata) {
+	(void)userdata;
+	return cli_stop != 0;
+}
+
+static int show(const struct heap_args *args, const struct pyspyd_heap_options *count) {
+	struct pyspyd_heap *heap = NULL;
+	struct err err = { 0 };
+	_free_ char *text = NULL;
+	int r = pyspyd_heap_count(args->pid, count, is_stopped, NULL, &heap, &err);
+
+	if (r)
+		return cli_fail(r, &err);
+	text = args->json ? pyspyd_heap_json(heap) : pyspyd_heap_text(heap, term_controls(STDOUT_FILENO));
+	pyspyd_heap_free(heap);
+	return cli_print(text);
+}
+
+static int run(const struct command *command, int argc, char **argv) {
+	struct heap_args args = { 0 };
+	struct pyspyd_heap_options count = { 0 };
+	uint64_t top = 0;
+	char **rest;
+	int r = options_parse(command, argc, argv, &args, &rest);
+
+	if (r >= 0)
+		return r;
+	if (rest[0] && args.pid)
+		return options_error(command, "unexpected argument '%s': --pid is given", rest[0]);
+	if (rest[0] && parse_pid(rest[0], &args.pid))
+		return options_error(command, "'%s' is not a process id", rest[0]);
+	if (!args.pid)
+		return options_error(command, "which process? Give --pid PID");
+	if (args.top && (parse_u64(args.top, &top) || !top))
+		return options_error(command, "--top: '%s' is not a number of rows", args.top);
+	count.top = args.top ? (size_t)top : args.json ? 0 : TOP_DEFAULT;
+	count.diff_ns = args.diff_ns;
+	return show(&args, &count);
+}
+
+const struct command heap_command = {
+	.name = "heap",
+	.summary = "Counts the objects of a process by type, and what of them grew",
+	.synopsis = "[--json] [--top N] [--diff DURATION] (--pid PID | PID)",
+	.details = "The process is read while it runs: what changes meanwhile may be counted twice, or not at all.",
+	.example = "sudo pyspyd heap --pid 4711 --diff 1m",
+	.options = options,
+	.takes = TAKES_PID,
+	.run = run,
+};

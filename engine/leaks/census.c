@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/* A census goes over the heap twice: the heads of all pieces that may be pools, which tells where the pools are; then
+ * the pools, a mebibyte at a time. Third comes what lies outside them (follow.c). */
+#include "engine/leaks/census.h"
+
+#include "engine/leaks/follow.h"
+#include "engine/leaks/pools.h"
+
+#define V3_8 0x03080000
+#define HEADS_BATCH 512
+#define PIECES_MAX (UINT64_C(16) << 20) /* that may be pools: 256 GiB of memory */
+
+static raddr pool_after(raddr addr, uint32_t pool_bytes) {
+	return (addr + pool_bytes - 1) / pool_bytes * pool_bytes;
+}
+
+/* Asks some pieces in a row. What cannot be read is none. */
+static int mark_pools(struct census_run *run, struct region *region, raddr first, size_t n) {
+	uint8_t heads[HEADS_BATCH][POOL_HEAD_BYTES];
+	struct mem_range ranges[HEADS_BATCH];
+	struct pool pool;
+	size_t done;
+	int r;
+
+	for (size_t i = 0; i < n; i++)
+		ranges[i] = (struct mem_range){ first + i * run->pool_bytes, POOL_HEAD_BYTES, heads[i] };
+	for (size_t at = 0; at < n; at += done + 1) {
+		r = mem_read_many(run->py->mem, ranges + at, n - at, &done);
+		if (r && r != MEM_E_FAULT)
+			return r;
+		for (size_t i = at; i < at + done; i++)
+			if (pool_recognise(heads[i], ranges[i].addr, run->pool_bytes, &pool) &&
+				region_set_pool(region, ranges[i].addr, run->pool_bytes))
+				return -ENOMEM;
+	}
+	return 0;
+}
+
+static int find_pools(struct census_run *run) {
+	uint64_t pieces = 0;
+
+	vec_foreach (region, &run->regions.items) {
+		raddr at = pool_after(region->start, run->pool_bytes), end = region->end;
+
+		while (region->heap && at < end && end - at >= run->pool_bytes) {
+			size_t n = min_of((end - at) / run->pool_bytes, (uint64_t)HEADS_BATCH);
+			int r = mark_pools(run, region, at, n);
+
+			if (r)
+				return r;
+			at += n * run->pool_bytes;
+			pieces += n;
+			if (pieces > PIECES_MAX) {
+				run->census->incomplete = true;
+				return 0;
+			}
+		}
+	}
+	return 0;
+}
+
+static int count_block(struct census_run *run, raddr addr, const uint8_t *bytes, uint32_t size) {
+	uint32_t number, offset;
+	uint64_t taken = size;
+	struct heap_type *type;
+	int r = object_recognise(run, bytes, size, &number, &offset);
+
+	if (r)
+		return r;
+	if (number == TYPE_NONE) {
+		run->census->other_bytes += size;
+		return follow_words(run, bytes, size);
+	}
+	r = container_add(run, addr + offset, number, bytes + offset, size - offset, &taken);
+	if (r)
+		return r;
+	type = &run->types.items.items[number];
+	type->count++;
+	type->bytes += taken;
+	if (type->kind == HEAP_TEXT || type->head.flags & TYPE_LONG)
+		return 0;
+	return follow_words(run, bytes, size);
+}
+
+static int count_pool(struct census_run *run, raddr addr, const uint8_t *bytes) {
+	bool free[POOL_BLOCKS_MAX];
+	struct pool pool;
+
+	if (!pool_recognise(bytes, addr, run->pool_bytes, &pool)) {
+		run->census->moved++;
+		return 0;
+	}
+	if (!pool_mark_free(bytes, addr, run->pool_bytes, &pool, free))
+		run->census->moved++;
+	run->census->pools++;
+	run->census->blocks += pool.used;
+	run->census->free_bytes += run->pool_bytes - POOL_HEAD_BYTES - (uint64_t)pool.used * pool.size;
+	for (uint32_t i = 0; i < pool.begun; i++) {
+		size_t at = POOL_HEAD_BYTES + (size_t)i * pool.size;
+		int r = free[i] ? 0 : count_block(run, addr + at, bytes + at, pool.size);
+
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+/* Reads some pools in a row at once. */
+static int count_row(struct census_run *run, raddr first, size_t n) {
+	int r = mem_read(run->py->mem, first, run->buf, n * run->pool_bytes);
+
+	if (r == MEM_E_FAULT) {
+		run->census->moved += n;
+		return 0;
+	}
+	for (size_t i = 0; !r && i < n; i++)
+		r = count_pool(run, first + i * run->pool_bytes, run->buf + i * run->pool_bytes);
+	return r;
+}
+
+static int count_region(struct census_run *run, const struct region *region) {
+	raddr at = pool_after(region->start, run->pool_bytes), end = region->end;
+
+	while (at < end) {
+		size_t n = 0;
+		int r;
+
+		while (n < CENSUS_READ_BYTES / run->pool_bytes && at + n * run->pool_bytes < end &&
+			region_is_pool(region, at + n * run->pool_bytes, run->pool_bytes))
+			n++;
+		r = n ? count_row(run, at, n) : 0;
+		if (r)
+			return r;
+		at += max_of(n, (size_t)1) * run->pool_bytes;
+	}
+	return 0;
+}
+
+static int count_all(struct census_run *run) {
+	vec_foreach (region, &run->regions.items) {
+		int r = region->bits ? count_region(run, region) : 0;
+
+		if (r)
+			return r;
+	}
+	return follow_all(run);
+}
+
+static void finish(struct census_run *run) {
+	struct census *census = run->census;
+
+	census->pool_bytes = census->pools * run->pool_bytes;
+	census->incomplete |= run->types.incomplete;
+	vec_foreach (type, &run->types.items) {
+		census->objects += type->count;
+		census->bytes += type->bytes;
+	}
+	census->types.items = take_ptr(run->types.items.items);
+	census->types.n = run->types.items.n;
+	census->types.cap = run->types.items.cap;
+	run->types.items.n = run->types.items.cap = 0;
+}
+
+static int run_census(struct census_run *run, const proc_map_vec *maps) {
+	int r = regions_init(&run->regions, maps, run->pool_bytes);
+
+	if (r)
+		return r;
+	heap_types_init(&run->types, run->py, &run->regions);
+	run->buf = malloc(CENSUS_READ_BYTES);
+	r = run->buf ? find_pools(run) : -ENOMEM;
+	if (!r)
+		r = count_all(run);
+	if (!r)
+		finish(run);
+	free(run->buf);
+	heap_types_deinit(&run->types);
+	map_deinit(&run->seen);
+	vec_free(&run->candidates);
+	vec_free(&run->spans);
+	regions_deinit(&run->regions);
+	return r;
+}
+
+int census_take(const struct py_runtime *rt, const proc_map_vec *maps, struct census *ret_census, struct err *err) {
+	struct census census = { 0 };
+	struct census_run run = {
+		.py = &rt->reader,
+		.census = &census,
+		.pool_bytes = pool_bytes_of(rt->reader.version),
+		.gc_head = rt->reader.version < V3_8 ? 32 : 16,
+	};
+	int r;
+
+	if (rt->reader.flavour & LAYOUT_FREE_THREADED)
+		return err_set(err, PYSPYD_E_UNSUPPORTED,
+			"Python %s is free-threaded: its heap is one of mimalloc, which is not read yet", rt->version);
+	r = run_census(&run, maps);
+	if (!r && !census.pools)
+		r = err_set(err, PYSPYD_E_UNSUPPORTED,
+			"no pools of Python's small-object allocator were found: is PYTHONMALLOC=malloc set?");
+	if (r) {
+		census_deinit(&census);
+		return r;
+	}
+	*ret_census = census;
+	return 0;
+}
+
+void census_deinit(struct census *census) {
+	vec_free(&census->types);
+	vec_free(&census->containers);
+}

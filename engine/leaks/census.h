@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_LEAKS_CENSUS_H
+#define PYSPYD_LEAKS_CENSUS_H
+
+#include "engine/cpython/runtime.h"
+#include "engine/leaks/types.h"
+
+/* All objects of a heap, counted by type, out of the target's memory while it runs.
+ *
+ * Small objects (up to 512 bytes) are found block by block in the pools of pymalloc; larger ones by the references to
+ * them, and by the links of the garbage collector. The target goes on meanwhile: what moves is counted once, twice or
+ * not at all. */
+
+struct census_container {
+	raddr addr;
+	uint32_t type; /* number in the census's types */
+	uint64_t length;
+	uint64_t bytes; /* with its table */
+};
+
+struct census {
+	VEC(struct heap_type) types;             /* in the order in which they were met */
+	VEC(struct census_container) containers; /* those of CENSUS_CONTAINER_MIN items or more */
+	uint64_t objects;                        /* of all types */
+	uint64_t bytes;                          /* … with the tables of containers */
+	uint64_t large;                          /* those among them outside pools */
+	uint64_t pools, pool_bytes;
+	uint64_t blocks;      /* in use; CPython's sys.getallocatedblocks() */
+	uint64_t other_bytes; /* of blocks in use that are no object: tables, buffers, objects kept for reuse */
+	uint64_t free_bytes;  /* in blocks of these pools that are not in use */
+	uint64_t moved;       /* pools that changed while they were read */
+	bool incomplete;      /* a limit was met */
+};
+
+#define CENSUS_CONTAINER_MIN 64
+
+/* Return: 0; PYSPYD_E_UNSUPPORTED: a build whose heap is not one of pymalloc; MEM_E_GONE; negative errno. */
+int census_take(const struct py_runtime *rt, const proc_map_vec *maps, struct census *ret_census, struct err *err);
+void census_deinit(struct census *census);
+
+#endif

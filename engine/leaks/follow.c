@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/* Large objects lie in the C library's memory, where nothing tells what is what. An address there is worth a look when
+ * a word of the Python heap holds it: a reference, a link of the garbage collector (to the head before the object), the
+ * address of a table. What is found to be an object is counted once and searched in turn. */
+#include "engine/leaks/follow.h"
+
+#include "engine/base/cursor.h"
+#include <string.h>
+
+#define BATCH 256
+#define CANDIDATES_MAX (4U << 20)
+#define TAGS 3 /* low bits of links and references that are flags */
+
+static int ask(struct census_run *run, raddr addr) {
+	uint64_t unused;
+	int r;
+
+	if (map_get(&run->seen, addr, &unused))
+		return 0;
+	if (run->seen.n >= CANDIDATES_MAX) {
+		run->census->incomplete = true;
+		return 0;
+	}
+	r = map_put(&run->seen, addr, 0);
+	return r ? r : vec_push(&run->candidates, addr);
+}
+
+static const struct region *outside_pools(struct census_run *run, raddr addr) {
+	const struct region *region = regions_find(&run->regions, addr);
+
+	return region && region->heap && !region_is_pool(region, addr, run->pool_bytes) ? region : NULL;
+}
+
+int follow_words(struct census_run *run, const uint8_t *bytes, size_t len) {
+	for (size_t i = 0; i + sizeof(uint64_t) <= len; i += sizeof(uint64_t)) {
+		raddr addr;
+		int r;
+
+		memcpy(&addr, bytes + i, sizeof(addr));
+		addr &= ~(raddr)TAGS;
+		if (addr < 0x10000 || addr >> 47 || addr % 16 || !outside_pools(run, addr))
+			continue;
+		r = ask(run, addr);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+int follow_span(struct census_run *run, raddr addr, uint64_t len) {
+	const struct region *region = outside_pools(run, addr);
+	uint64_t seen;
+	int r;
+
+	/* An address may have been asked already, as if it were an object's. */
+	if (!region || (map_get(&run->seen, addr, &seen) && seen))
+		return 0;
+	if (run->seen.n >= CANDIDATES_MAX) {
+		run->census->incomplete = true;
+		return 0;
+	}
+	r = map_put(&run->seen, addr, 1);
+	return r ? r : vec_push(&run->spans, (struct span){ addr, min_of(len, region->end - addr) });
+}
+
+/* A static type, in memory that a program or library has for what it does not initialise. Of its kind alone there are
+ * objects there. Return: as mem_read_many, PY_E_TYPE. */
+static int is_static(struct census_run *run, raddr addr, const struct heap_type *type, bool *ret_static) {
+	struct type_head head;
+	int r;
+
+	*ret_static = false;
+	if (!(type->head.flags & TYPE_SUBCLASS))
+		return 0;
+	r = type_head_read(run->py, addr, &head);
+	*ret_static = !r && !(head.flags & TYPE_HEAP);
+	return r == PY_E_TYPE || r == MEM_E_FAULT ? 0 : r;
+}
+
+/* Counts an object outside pools and sets out to search it. */
+static int count_large(struct census_run *run, raddr addr, uint32_t number, const uint8_t *head, size_t len) {
+	const struct region *region = outside_pools(run, addr);
+	struct heap_type *type = &run->types.items.items[number];
+	uint64_t bytes = object_bytes(run->py, type, head, len), own = bytes, seen;
+	bool none;
+	int r;
+
+	if (!region || bytes > region->end - addr || (map_get(&run->seen, addr, &seen) && seen))
+		return 0;
+	r = is_static(run, addr, type, &none);
+	if (r || none)
+		return r;
+	r = map_put(&run->seen, addr, 1);
+	if (!r)
+		r = container_add(run, addr, number, head, len, &bytes);
+	if (r)
+		return r;
+	type->count++;
+	type->bytes += bytes;
+	run->census->large++;
+	if (type->kind == HEAP_TEXT || type->head.flags & TYPE_LONG)
+		return 0;
+	return vec_push(&run->spans, (struct span){ addr - type->before, own });
+}
+
+/* An address is an object's, or that of the collector's head before one. */
+static int examine(struct census_run *run, raddr addr, const uint8_t *head) {
+	uint32_t ways[] = { 0, run->gc_head };
+	const struct py_reader *py = run->py;
+
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+		const uint8_t *object = head + ways[i];
+		size_t len = CENSUS_HEAD_BYTES - ways[i];
+		uint32_t type;
+		int r = heap_types_find(&run->types, peek_u64(object, len, py->layout.object_type), &type);
+
+		if (r)
+			return r;
+		if (type == TYPE_NONE || !object_counts(py, object, len) ||
+			(ways[i] && !(run->types.items.items[type].head.flags & TYPE_GC)))
+			continue;
+		return count_large(run, addr + ways[i], type, object, len);
+	}
+	return 0;
+}
+
+static int examine_batch(struct census_run *run, const raddr *addrs, size_t n) {
+	static const uint8_t nothing[CENSUS_HEAD_BYTES];
+	uint8_t heads[BATCH][CENSUS_HEAD_BYTES];
+	struct mem_range ranges[BATCH];
+	size_t done;
+	int r = 0;
+
+	for (size_t i = 0; i < n; i++)
+		ranges[i] = (struct mem_range){ addrs[i], CENSUS_HEAD_BYTES, heads[i] };
+	for (size_t at = 0; at < n; at += done + 1) {
+		r = mem_read_many(run->py->mem, ranges + at, n - at, &done);
+		if (!r)
+			break;
+		if (r != MEM_E_FAULT)
+			return r;
+		memcpy(heads[at + done], nothing, sizeof(nothing));
+	}
+	r = 0;
+	for (size_t i = 0; !r && i < n; i++)
+		r = examine(run, addrs[i], heads[i]);
+	return r;
+}
+
+static int search_span(struct census_run *run, struct span span) {
+	int r = 0;
+
+	while (!r && span.len >= sizeof(uint64_t)) {
+		size_t n = min_of(span.len, (uint64_t)CENSUS_READ_BYTES);
+
+		r = mem_read(run->py->mem, span.addr, run->buf, n);
+		if (r)
+			return r == MEM_E_FAULT ? 0 : r;
+		r = follow_words(run, run->buf, n);
+		span.addr += n;
+		span.len -= n;
+	}
+	return r;
+}
+
+int follow_all(struct census_run *run) {
+	raddr batch[BATCH];
+	int r = 0;
+
+	while (!r && (run->candidates.n || run->spans.n)) {
+		size_t n = min_of(run->candidates.n, (size_t)BATCH);
+
+		if (n) {
+			run->candidates.n -= n;
+			memcpy(batch, run->candidates.items + run->candidates.n, n * sizeof(batch[0]));
+			r = examine_batch(run, batch, n);
+		} else {
+			r = search_span(run, run->spans.items[--run->spans.n]);
+		}
+	}
+	return r;
+}

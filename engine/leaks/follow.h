@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_LEAKS_FOLLOW_H
+#define PYSPYD_LEAKS_FOLLOW_H
+
+#include "engine/leaks/census.h"
+
+/* What the parts of a census share. */
+
+#define CENSUS_READ_BYTES (1U << 20)
+#define CENSUS_HEAD_BYTES 96 /* of what may be a large object */
+
+struct span {
+	raddr addr;
+	uint64_t len;
+};
+
+struct census_run {
+	const struct py_reader *py;
+	struct regions regions;
+	struct heap_types types;
+	struct census *census;
+	uint32_t pool_bytes;
+	uint32_t gc_head;       /* bytes */
+	uint8_t *buf;           /* CENSUS_READ_BYTES */
+	struct map seen;        /* addresses outside pools that were asked for */
+	VEC(raddr) candidates;  /* … to be asked */
+	VEC(struct span) spans; /* memory outside pools whose words may lead to more */
+};
+
+/* Which object some bytes begin with, and where in them. Return: as heap_types_find, TYPE_NONE: none. */
+int object_recognise(
+	struct census_run *run, const uint8_t *bytes, size_t len, uint32_t *ret_type, uint32_t *ret_offset);
+
+/* Whether an object's head, `len` bytes of it, has a count of references as a live object has. */
+bool object_counts(const struct py_reader *py, const uint8_t *object, size_t len);
+
+/* What an object takes by its own head, with what lies before it; UINT64_MAX where that cannot be. */
+uint64_t object_bytes(const struct py_reader *py, const struct heap_type *type, const uint8_t *head, size_t len);
+
+/* Looks for addresses outside pools among the words, to be asked later. Return: 0; -ENOMEM. */
+int follow_words(struct census_run *run, const uint8_t *bytes, size_t len);
+
+/* Adds memory whose words are to be looked at, once. Return: 0; -ENOMEM. */
+int follow_span(struct census_run *run, raddr addr, uint64_t len);
+
+/* Asks all that was found, and what that leads to. Return: 0; MEM_E_GONE; negative errno. */
+int follow_all(struct census_run *run);
+
+/* A container among the objects: its length, what its table takes, which is added to *bytes. `object` is its head,
+ * `len` bytes. Return: 0; MEM_E_GONE; negative errno. */
+int container_add(
+	struct census_run *run, raddr addr, uint32_t type, const uint8_t *object, size_t len, uint64_t *bytes);
+
+#endif

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_LEAKS_TYPES_H
+#define PYSPYD_LEAKS_TYPES_H
+
+#include "engine/base/map.h"
+#include "engine/cpython/object_head.h"
+#include "engine/leaks/regions.h"
+
+/* The types of a target's objects, each checked once: what makes of some bytes an object is that they point to a type.
+ */
+
+#define TYPE_GC (1UL << 14)
+#define TYPE_SUBCLASS (1UL << 31) /* its objects are types */
+
+enum heap_kind {
+	HEAP_OTHER,
+	HEAP_LIST,
+	HEAP_TUPLE,
+	HEAP_DICT,
+	HEAP_SET,
+	HEAP_DEQUE,
+	HEAP_TEXT, /* str, bytes: no references inside */
+};
+
+struct heap_type {
+	struct type_head head;
+	enum heap_kind kind;
+	uint32_t before; /* bytes of an object of it that lie before its head */
+	uint64_t count, bytes;
+};
+
+struct heap_types {
+	const struct py_reader *py;
+	struct regions *regions; /* types lie in these, and in no pool: none is that small */
+	VEC(struct heap_type) items;
+	struct map index; /* address → number + 1; 0: it is none */
+	raddr last;       /* the last answer */
+	uint32_t last_number;
+	bool incomplete; /* a limit was met */
+};
+
+#define TYPE_NONE UINT32_MAX
+
+void heap_types_init(struct heap_types *types, const struct py_reader *py, struct regions *regions);
+void heap_types_deinit(struct heap_types *types);
+
+/* Return: 0 and the type's number, TYPE_NONE where there is no type at the address; MEM_E_GONE; -EPERM; -ENOMEM. */
+int heap_types_find(struct heap_types *types, raddr addr, uint32_t *ret_number);
+
+#endif

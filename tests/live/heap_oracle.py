@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""Counts of `pyspyd heap` against a quiet target's own: gc.get_objects() by type, instances of its own classes with and
+without the collector, large objects, lengths of containers, and what grew between two counts.
+
+The collector knows no tuples and dicts that hold nothing it could free: of these there may be more. What a target makes
+to tell its own numbers (a few dicts, lists and strings) is there too."""
+
+import json
+
+import live
+
+PROGRAM = r'''
+import collections, gc, os, sys
+
+class Slotted:
+    __slots__ = ("a", "b")
+
+class Plain:
+    def __init__(self):
+        self.x = 1
+
+class Outer:
+    class Inner(dict):
+        pass
+
+class Text(str):
+    pass
+
+SLOTTED = [Slotted() for _ in range(5000)]
+PLAIN = [Plain() for _ in range(3000)]
+INNER = [Outer.Inner(a=1) for _ in range(700)]
+TEXTS = [Text("x" * 2000 + str(i)) for i in range(600)]
+WIDE = [tuple([[]] * 100) for _ in range(400)]
+TABLE = {i: None for i in range(40000)}
+UNIQUE = set(range(9000))
+QUEUE = collections.deque([Plain() for _ in range(2500)])
+DEEP = [[Text("y" * 900)] for _ in range(300)]
+GROWS = []
+gc.collect()
+gc.disable()
+if hasattr(gc, "unfreeze"):
+    gc.unfreeze()
+
+def name(t):
+    return t.__qualname__ if t.__module__ == "builtins" else t.__module__ + "." + t.__qualname__
+
+def tell():
+    counts = {}
+    for o in gc.get_objects():
+        t = type(o)
+        counts[t] = counts.get(t, 0) + 1
+    lines = ["%s %d" % (name(t), n) for t, n in counts.items()]
+    return "|".join(lines) + "#%d\n" % sys.getallocatedblocks()
+
+tell()  # what it imports lazily, it has afterwards
+gc.collect()
+os.write(1, tell().encode())
+while os.read(0, 1):
+    GROWS.extend(Slotted() for _ in range(1234))
+    os.write(1, b"grew\n")
+'''
+
+OWN = {"__main__.Slotted": 5000, "__main__.Plain": 5500, "__main__.Outer.Inner": 700, "__main__.Text": 900}
+# Of these the collector does not know all: there are at least as many. The list, dict and frame that tell are there too.
+LOOSE = {"tuple", "dict", "list", "frozenset", "cell", "frame"}
+LENGTHS = {"SLOTTED": 5000, "PLAIN": 3000, "INNER": 700, "WIDE": 400, "TABLE": 40000, "UNIQUE": 9000, "QUEUE": 2500}
+
+
+def look(pid, *args):
+    status, out, err = live.pyspyd("heap", "--json", "--pid", pid, *args)
+    return (json.loads(out) if status == 0 else None), "exit %d: %s" % (status, err.strip())
+
+
+def check_types(checks, name, told, heap):
+    seen = {t["type"]: t["count"] for t in heap["types"]}
+    off, same = [], 0
+    for kind, n in told.items():
+        # Types of C by another name than their class says, and static objects, are left out; the latter are no heap.
+        more = 1 if kind.startswith("encodings.") else 0  # TODO(census): from 3.13 on one that the collector does not list
+        if kind in seen and kind not in LOOSE and not n <= seen[kind] <= n + more:
+            off.append("%s %d instead of %d" % (kind, seen[kind], n))
+        same += kind in seen and seen[kind] == n
+    checks.that(not off, "%s: %s" % (name, "; ".join(off)))
+    checks.that(same >= 15, "%s: only %d types are the same" % (name, same))
+    for kind in ("tuple", "dict", "list", "frozenset"):
+        checks.that(seen.get(kind, 0) >= told[kind] - 3, "%s: %s %s, %d told" % (name, kind, seen.get(kind), told[kind]))
+    checks.that(abs(seen["list"] - told["list"]) <= 3, "%s: list %d, %d told" % (name, seen["list"], told["list"]))
+    for kind, n in OWN.items():
+        checks.that(seen.get(kind) == n, "%s: %s %s instead of %d" % (name, kind, seen.get(kind), n))
+    return same
+
+
+def check_containers(checks, name, heap):
+    lengths = {c["path"]: c["length"] for c in heap["containers"]}
+    for path, n in LENGTHS.items():
+        found = lengths.get("__main__." + path)
+        checks.that(found == n, "%s: length of %s is %s instead of %d" % (name, path, found, n))
+
+
+def check_growth(checks, name, target):
+    before, why = look(target.pid)
+    target.say()
+    checks.that(target.ready_and_reading() == "grew", "%s: did not grow" % name)
+    after, why = look(target.pid, "--diff", "50ms")
+    if not checks.that(before and after, "%s: %s" % (name, why)):
+        return
+    count = [next(t["count"] for t in heap["types"] if t["type"] == "__main__.Slotted") for heap in (before, after)]
+    checks.that(count[1] - count[0] == 1234, "%s: grew from %d to %d" % (name, count[0], count[1]))
+    checks.that(all(t["grew_count"] == 0 for t in after["types"]), "%s: a quiet target grew" % name)
+    grown = [c["length"] for c in after["containers"] if c["path"] == "__main__.GROWS"]
+    checks.that(grown == [1234], "%s: GROWS has %s" % (name, grown))
+
+
+def check(checks, name, command):
+    with live.Target(command, PROGRAM) as target:
+        text, _, blocks = target.ready_and_reading().partition("#")
+        told = {line.rsplit(" ", 1)[0]: int(line.rsplit(" ", 1)[1]) for line in text.split("|")}
+        heap, why = look(target.pid)
+        if name.split("-")[0].endswith("t"):
+            checks.that(heap is None and "free-threaded" in why, "%s: %s" % (name, why))
+            live.note("%s: free-threaded, refused" % name)
+            return
+        if not checks.that(heap, "%s: %s" % (name, why)):
+            return
+        same = check_types(checks, name, told, heap)
+        check_containers(checks, name, heap)
+        # CPython's number has the large blocks in it, objects and tables.
+        outside = int(blocks) - heap["pools"]["blocks"]
+        checks.that(0 <= heap["large"] <= outside + 200, "%s: %d large objects, %d blocks" % (name, heap["large"], outside))
+        checks.that(not heap["incomplete"] and not heap["pools"]["moved"], "%s: not whole" % name)
+        check_growth(checks, name, target)
+        live.note("%s: %d objects, %d types the same, %d blocks in pools, %d more, %d large objects, %.0f ms" % (
+            name, heap["objects"], same, heap["pools"]["blocks"], outside, heap["large"], heap["cost_ms"]))
+
+
+def main():
+    checks = live.Checks()
+    for name, _, command in live.interpreters():
+        check(checks, name, command)
+    checks.end()
+
+
+main()
