@@ -15,6 +15,7 @@ static const struct command *const commands[] = {
 	&ps_command,
 	&waits_command,
 	&heap_command,
+	&handles_command,
 	&doctor_command,
 	NULL,
 };

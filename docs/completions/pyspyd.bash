@@ -10,7 +10,7 @@ _pyspyd() {
 	COMPREPLY=()
 
 	if [ "$COMP_CWORD" = 1 ]; then
-		COMPREPLY=($(compgen -W "watch dump record ps waits heap doctor help --help --version" -- "$cur"))
+		COMPREPLY=($(compgen -W "watch dump record ps waits heap handles doctor help --help --version" -- "$cur"))
 		return
 	fi
 	# Behind "--" stands somebody else's command line.
@@ -39,11 +39,12 @@ _pyspyd() {
 	ps) options="--json --help" ;;
 	waits) options="--pid --json --dot --once --park --help" ;;
 	heap) options="--pid --top --diff --json --help" ;;
+	handles) options="--pid --diff --json --help" ;;
 	doctor) options="--pid --help" ;;
-	help) options="watch dump record ps waits heap doctor" ;;
+	help) options="watch dump record ps waits heap handles doctor" ;;
 	*) return ;;
 	esac
-	if [[ ${COMP_WORDS[1]} = @(dump|waits|heap) && $cur != -* ]]; then
+	if [[ ${COMP_WORDS[1]} = @(dump|waits|heap|handles) && $cur != -* ]]; then
 		_pyspyd_pids "$cur"
 		return
 	fi

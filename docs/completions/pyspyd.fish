@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # fish completion for pyspyd
 
-set -l commands watch dump record ps waits heap doctor help
+set -l commands watch dump record ps waits heap handles doctor help
 
 complete -c pyspyd -f
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a watch -d 'Watch processes, and findings as they come'
@@ -10,6 +10,7 @@ complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a record -d '
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a ps -d 'List the Python processes here'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a waits -d 'Show who waits for whom, deadlocks first'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a heap -d 'Count objects by type, and what grew'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a handles -d 'Show descriptors, threads, children and mappings'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'Say what works here and what does not'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a help -d 'Help of a command'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -l version -d 'Print the version'
@@ -17,8 +18,8 @@ complete -c pyspyd -s h -l help -d 'Help'
 
 set -l pids '(pgrep -l python | string replace " " \t)'
 
-complete -c pyspyd -n '__fish_seen_subcommand_from watch dump record waits heap doctor' -s p -l pid -x -a "$pids" -d 'The process'
-complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap' -a "$pids"
+complete -c pyspyd -n '__fish_seen_subcommand_from watch dump record waits heap handles doctor' -s p -l pid -x -a "$pids" -d 'The process'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap handles' -a "$pids"
 
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s n -l name -x -d 'Those whose command line matches'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s a -l all -d 'Every Python process here'
@@ -39,6 +40,7 @@ complete -c pyspyd -n '__fish_seen_subcommand_from waits' -l park -x -d 'A funct
 
 complete -c pyspyd -n '__fish_seen_subcommand_from heap' -s n -l top -x -d 'Types and containers shown'
 complete -c pyspyd -n '__fish_seen_subcommand_from heap' -l diff -x -d 'Count twice, that far apart'
+complete -c pyspyd -n '__fish_seen_subcommand_from handles' -l diff -x -d 'Look twice, that far apart'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -s o -l output -r -F -d 'Where the profile goes'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -s f -l format -x -a 'svg collapsed speedscope pprof' -d 'Of the file'
@@ -49,4 +51,4 @@ complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s l -l locals -d 'Vari
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -l unmask -d 'With --locals: mask nothing'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s a -l async -d 'Also the tasks of asyncio, as a tree'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump record' -l blocking -d 'Stop the Python threads while they are read'
-complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps waits heap' -l json -d 'For machines'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps waits heap handles' -l json -d 'For machines'

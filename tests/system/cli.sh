@@ -52,7 +52,7 @@ expect 0 --help
 prints
 expect 0 --version
 prints
-for command in watch dump record ps waits heap doctor; do
+for command in watch dump record ps waits heap handles doctor; do
 	expect 0 "$command" --help
 	prints
 	grep -q '^Example:' "$work/out" || fail "$command --help has no example"
@@ -111,12 +111,18 @@ expect 2 heap --pid 1 --top none
 says --top none
 expect 2 heap --pid 1 --diff 0
 says --diff 0
+expect 2 handles
+says --pid
+expect 2 handles --pid 1 --diff soon
+says --diff soon
+expect 2 handles --pid 1 --diff 0
+says --diff 0
 
 # An ended child's pid is free: the shell has waited for it.
 sh -c : &
 gone=$!
 wait "$gone"
-for command in "dump --pid" "watch --pid" "doctor --pid" "waits --pid" "heap --pid" "record -d 1 -o $work/p.svg --pid"; do
+for command in "dump --pid" "watch --pid" "doctor --pid" "waits --pid" "heap --pid" "handles --pid" "record -d 1 -o $work/p.svg --pid"; do
 	# shellcheck disable=SC2086 # several words
 	expect 3 $command "$gone"
 	says "$gone"
@@ -125,7 +131,7 @@ done
 
 sleep 600 &
 other=$!
-for command in "dump --pid" "watch --pid" "waits --pid" "heap --pid" "record -d 1 -o $work/p.svg --pid"; do
+for command in "dump --pid" "watch --pid" "waits --pid" "heap --pid" "handles --pid" "record -d 1 -o $work/p.svg --pid"; do
 	# shellcheck disable=SC2086 # several words
 	expect 5 $command "$other"
 	says
@@ -168,6 +174,14 @@ grep -q 'TYPE$' "$work/out" || fail "heap has no table of types"
 expect 0 heap --json --diff 100ms --top 3 "$target"
 prints
 json_ok pyspyd.heap/1
+expect 0 handles "$target"
+prints
+grep -q '^Descriptors: [0-9]* of ' "$work/out" || fail "handles has no descriptors against their limit"
+grep -q "^  python .* 5$" "$work/out" || fail "handles does not count five threads"
+grep -q "$(printf '\033')" "$work/out" && fail "colour in a file"
+expect 0 handles --json --diff 100ms --pid "$target"
+prints
+json_ok pyspyd.handles/1
 expect 0 ps --json
 prints
 json_ok pyspyd.ps/1

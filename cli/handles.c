@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/* pyspyd handles: what a process holds, and what of it grows. */
+#include "pyspyd/handles.h"
+
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "cli/term.h"
+#include <unistd.h>
+
+#define QUIET_NS (2 * NS_PER_SEC) /* work that takes longer says so */
+
+struct handles_args {
+	pid_t pid;
+	bool json;
+	uint64_t diff_ns;
+};
+
+static const struct option_spec options[] = {
+	{ 'p', "pid", OPTION_PID, offsetof(struct handles_args, pid), "PID", "the process", NULL },
+	{ 0, "json", OPTION_FLAG, offsetof(struct handles_args, json), NULL, "one JSON object, schema pyspyd.handles/1",
+		NULL },
+	{ 0, "diff", OPTION_DURATION, offsetof(struct handles_args, diff_ns), "DURATION",
+		"look twice, so far apart, and say what grew", NULL },
+	{ 0 },
+};
+
+static int run(const struct command *command, int argc, char **argv) {
+	struct handles_args args = { 0 };
+	struct pyspyd_handles_options look;
+	struct pyspyd_handles *handles = NULL;
+	struct err err = { 0 };
+	_free_ char *text = NULL;
+	char **rest;
+	int r = options_parse(command, argc, argv, &args, &rest);
+
+	if (r < 0)
+		r = options_pid(command, rest, &args.pid);
+	if (r >= 0)
+		return r;
+	look.between_ns = args.diff_ns;
+	if (args.diff_ns > QUIET_NS && isatty(STDERR_FILENO))
+		cli_say("looking again in %.0f s; Ctrl-C: now", (double)args.diff_ns / 1e9);
+	r = pyspyd_handles_look(args.pid, &look, &handles, &err);
+	if (r)
+		return cli_fail(r, &err);
+	text = args.json ? pyspyd_handles_json(handles) : pyspyd_handles_text(handles, term_controls(STDOUT_FILENO));
+	pyspyd_handles_free(handles);
+	return cli_print(text);
+}
+
+const struct command handles_command = {
+	.name = "handles",
+	.summary = "Shows descriptors, threads, children and mappings, and what of them grows",
+	.synopsis = "[--json] [--diff DURATION] (--pid PID | PID)",
+	.details = "Descriptors stand by kind and target, threads by the function that they were started with. With\n"
+		   "--diff what grew between two looks comes first.",
+	.example = "sudo pyspyd handles --diff 10s --pid 4711",
+	.options = options,
+	.takes = TAKES_PID,
+	.run = run,
+};
