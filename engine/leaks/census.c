@@ -36,25 +36,39 @@ static int mark_pools(struct census_run *run, struct region *region, raddr first
 	return 0;
 }
 
+/* Asks all pieces of a region, `left` at most; what is beyond that is no part of it any more. */
+static int find_in(struct census_run *run, struct region *region, uint64_t *left) {
+	raddr at = pool_after(region->start, run->pool_bytes);
+	uint64_t pieces = at < region->end ? (region->end - at) / run->pool_bytes : 0;
+
+	if (pieces > *left) {
+		run->census->incomplete = true;
+		pieces = *left;
+		region->end = at + pieces * run->pool_bytes;
+	}
+	*left -= pieces;
+	while (pieces) {
+		size_t n = min_of(pieces, (uint64_t)HEADS_BATCH);
+		int r = mark_pools(run, region, at, n);
+
+		if (r)
+			return r;
+		at += n * run->pool_bytes;
+		pieces -= n;
+	}
+	return 0;
+}
+
 static int find_pools(struct census_run *run) {
-	uint64_t pieces = 0;
+	uint64_t left = PIECES_MAX;
 
 	vec_foreach (region, &run->regions.items) {
-		raddr at = pool_after(region->start, run->pool_bytes), end = region->end;
+		int r = region->heap ? find_in(run, region, &left) : 0;
 
-		while (region->heap && at < end && end - at >= run->pool_bytes) {
-			size_t n = min_of((end - at) / run->pool_bytes, (uint64_t)HEADS_BATCH);
-			int r = mark_pools(run, region, at, n);
-
-			if (r)
-				return r;
-			at += n * run->pool_bytes;
-			pieces += n;
-			if (pieces > PIECES_MAX) {
-				run->census->incomplete = true;
-				return 0;
-			}
-		}
+		if (r)
+			return r;
+		if (region->heap)
+			run->span_bytes += 2 * (region->end - region->start);
 	}
 	return 0;
 }

@@ -48,7 +48,8 @@ static int dict_table(struct census_run *run, raddr keys, uint64_t *ret_bytes) {
 	return r;
 }
 
-/* Blocks are linked to the right. */
+/* Blocks are linked to the right. One that was met before ends the walk: as every address is met once, all walks
+ * together are bounded. */
 static int deque_tables(struct census_run *run, raddr block, uint64_t length, uint64_t *bytes) {
 	const struct layout *l = &run->py->layout;
 	uint64_t block_bytes = l->deque_block_right + WORD;

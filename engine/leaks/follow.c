@@ -47,6 +47,16 @@ int follow_words(struct census_run *run, const uint8_t *bytes, size_t len) {
 	return 0;
 }
 
+/* Objects that lie about their sizes may overlap: they get no more than all the memory that there is, twice. */
+static int add_span(struct census_run *run, raddr addr, uint64_t len) {
+	if (len > run->span_bytes) {
+		run->census->incomplete = true;
+		return 0;
+	}
+	run->span_bytes -= len;
+	return vec_push(&run->spans, (struct span){ addr, len });
+}
+
 int follow_span(struct census_run *run, raddr addr, uint64_t len) {
 	const struct region *region = outside_pools(run, addr);
 	uint64_t seen;
@@ -54,13 +64,13 @@ int follow_span(struct census_run *run, raddr addr, uint64_t len) {
 
 	/* An address may have been asked already, as if it were an object's. */
 	if (!region || (map_get(&run->seen, addr, &seen) && seen))
-		return 0;
+		return PY_E_TYPE;
 	if (run->seen.n >= CANDIDATES_MAX) {
 		run->census->incomplete = true;
-		return 0;
+		return PY_E_TYPE;
 	}
 	r = map_put(&run->seen, addr, 1);
-	return r ? r : vec_push(&run->spans, (struct span){ addr, min_of(len, region->end - addr) });
+	return r ? r : add_span(run, addr, min_of(len, region->end - addr));
 }
 
 /* A static type, in memory that a program or library has for what it does not initialise. Of its kind alone there are
@@ -100,7 +110,7 @@ static int count_large(struct census_run *run, raddr addr, uint32_t number, cons
 	run->census->large++;
 	if (type->kind == HEAP_TEXT || type->head.flags & TYPE_LONG)
 		return 0;
-	return vec_push(&run->spans, (struct span){ addr - type->before, own });
+	return add_span(run, addr - type->before, own);
 }
 
 /* An address is an object's, or that of the collector's head before one. */

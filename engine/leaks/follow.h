@@ -25,6 +25,7 @@ struct census_run {
 	struct map seen;        /* addresses outside pools that were asked for */
 	VEC(raddr) candidates;  /* … to be asked */
 	VEC(struct span) spans; /* memory outside pools whose words may lead to more */
+	uint64_t span_bytes;    /* of it in all, that may still be added: twice the heap at first */
 };
 
 /* Which object some bytes begin with, and where in them. Return: as heap_types_find, TYPE_NONE: none. */
@@ -40,7 +41,8 @@ uint64_t object_bytes(const struct py_reader *py, const struct heap_type *type, 
 /* Looks for addresses outside pools among the words, to be asked later. Return: 0; -ENOMEM. */
 int follow_words(struct census_run *run, const uint8_t *bytes, size_t len);
 
-/* Adds memory whose words are to be looked at, once. Return: 0; -ENOMEM. */
+/* Adds memory whose words are to be looked at, once. Return: 0; -ENOMEM; PY_E_TYPE: it was there, or is not memory
+ * outside pools. */
 int follow_span(struct census_run *run, raddr addr, uint64_t len);
 
 /* Asks all that was found, and what that leads to. Return: 0; MEM_E_GONE; negative errno. */

@@ -12,6 +12,7 @@
 
 #define STARTING_WAIT_NS (2 * NS_PER_SEC)
 #define CONTAINERS_DEFAULT 100
+#define NAMES_NS NS_PER_SEC /* for globals; a sane program takes some milliseconds */
 #define WAIT_STEP_NS (100 * NS_PER_MS)
 
 struct count {
@@ -219,7 +220,7 @@ struct globals {
 	struct pyspyd_heap *heap;
 	struct map index; /* address → container */
 	raddr module;     /* its name */
-	size_t left;
+	uint64_t until_ns;
 };
 
 static int name_global(void *userdata, raddr key, raddr value) {
@@ -246,6 +247,8 @@ static int name_module(void *userdata, raddr key, raddr module) {
 	raddr dict;
 	int r = mem_read_u64(py->mem, module + py->layout.module_dict, &dict);
 
+	if (clock_mono_ns() > globals->until_ns)
+		return 1;
 	globals->module = key;
 	if (!r)
 		r = py_dict_walk(py, dict, name_global, globals);
@@ -254,7 +257,11 @@ static int name_module(void *userdata, raddr key, raddr module) {
 
 /* Names what is a global of a module. The rest stays without a path. Return: 0; MEM_E_GONE; negative errno. */
 static int name_globals(const struct py_runtime *rt, struct pyspyd_heap *heap) {
-	struct globals globals = { .py = &rt->reader, .heap = heap };
+	struct globals globals = {
+		.py = &rt->reader,
+		.heap = heap,
+		.until_ns = clock_mono_ns() + NAMES_NS,
+	};
 	py_interp_vec interps = { 0 };
 	int r = layout_has(rt->reader.layout.module_dict) ? py_interps_read(rt, &interps) : PY_E_TYPE;
 
