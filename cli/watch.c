@@ -22,7 +22,7 @@ struct watch_args {
 	const char *exit_on; /* "KIND,KIND" */
 	const char *spike;   /* "PCT:D" */
 	const char *hang;    /* "D" */
-	struct string_list settings, park;
+	struct string_list settings, park, vars;
 	struct pyspyd_watch_options watch;
 };
 
@@ -38,13 +38,15 @@ static const struct option_spec options[] = {
 		"how long (default: until they end or Ctrl-C)"),
 	OPT('i', "interval", OPTION_DURATION, watch.interval_ns, "DURATION", "between two reports (default 1s)"),
 	OPT('r', "rate", OPTION_RATE, watch.rate_hz, "HZ", "stacks looked at per second (default 20)"),
-	OPT(0, "json", OPTION_FLAG, json, NULL, "findings alone, one JSON object a line (pyspyd.finding/1)"),
+	OPT(0, "json", OPTION_FLAG, json, NULL, "findings and values alone, one JSON object a line"),
 	OPT(0, "exit-on", OPTION_STRING, exit_on, "KIND[,KIND]",
 		"end with status 10 at the first finding of these kinds"),
 	OPT(0, "spike", OPTION_STRING, spike, "PCT:D", "what counts as a spinning thread (default 90:10s)"),
 	OPT(0, "hang-after", OPTION_STRING, hang, "D", "how long no thread has run in a hang (default 60s)"),
 	OPT(0, "park", OPTION_LIST, park, "MODULE:QUALNAME",
 		"a function in which threads wait for work; may be repeated"),
+	OPT(0, "var", OPTION_LIST, vars, "MODULE:NAME", "an object whose length and value are logged; may be repeated"),
+	OPT(0, "unmask", OPTION_FLAG, watch.unmask, NULL, "with --var: mask nothing"),
 	OPT(0, "set", OPTION_LIST, settings, "D.K=V", "a detector's setting"),
 	{ 0 },
 };
@@ -78,6 +80,12 @@ static int on_finding(void *userdata, const struct pyspyd_finding *finding) {
 	if (r || finding->state == PYSPYD_RESOLVED || !is_in_list(finding->kind, watch->exit_on))
 		return r;
 	return STATUS_MATCHED;
+}
+
+static int on_value(void *userdata, const struct pyspyd_value *value) {
+	struct watch *watch = userdata;
+
+	return watch->view->value(value);
 }
 
 static int unknown_kind(const struct command *command, const char *kind, size_t n) {
@@ -176,9 +184,11 @@ static int watch_all(struct watch_args *args, const struct program *program) {
 	watch.view = args->json ? &watch_view_json : table ? &watch_view_table : &watch_view_lines;
 	args->watch.settings = args->settings.items;
 	args->watch.park = args->park.items;
+	args->watch.vars = args->vars.items;
 	args->watch.stop = &cli_stop;
 	args->watch.on_report = on_report;
 	args->watch.on_finding = on_finding;
+	args->watch.on_value = on_value;
 	args->watch.userdata = &watch;
 	do
 		r = pyspyd_watch(&args->watch, &err);

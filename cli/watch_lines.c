@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The views of `pyspyd watch` for files and pipes: findings as JSON Lines, or one event a line:
+/* The views of `pyspyd watch` for files and pipes: findings and values as JSON Lines, or one event a line:
  *
  *   2026-01-31T12:00:00Z process pid=4711 python=3.11.2 cpu=100.3% rss=10.2M … name="python3"
  *   2026-01-31T12:00:00Z thread pid=4711 tid=4712 state=R cpu=99.8% gil=98% switches=3/40 name="spinner" at="f
  * (a.py:7)" 2026-01-31T12:00:10Z finding pid=4711 kind=spiking-thread state=open severity=warning id=01… "thread
  * spinner …"
+ *   2026-01-31T12:00:01Z value pid=4711 name="registry:Registry._seen" type="dict" length=41200 value="{…"
  *
  * Threads that did not run are left out. */
 #include "cli/watch_view.h"
@@ -37,9 +38,16 @@ static int json_finding(const struct pyspyd_finding *finding) {
 	return json && puts(json) != EOF ? flush() : VIEW_E_OUTPUT;
 }
 
+static int json_value(const struct pyspyd_value *value) {
+	_free_ char *json = pyspyd_value_json(value);
+
+	return json && puts(json) != EOF ? flush() : VIEW_E_OUTPUT;
+}
+
 const struct watch_view watch_view_json = {
 	.report = nothing_to_report,
 	.finding = json_finding,
+	.value = json_value,
 	.end = nothing_to_end,
 };
 
@@ -132,8 +140,24 @@ static int lines_finding(const struct pyspyd_finding *finding) {
 	return flush();
 }
 
+static int lines_value(const struct pyspyd_value *value) {
+	begin_line("value", (time_t)(value->time_real_ns / NS_PER_SEC), value->process->pid);
+	add_text("name=", value->name);
+	if (value->error) {
+		add_text("error=", value->error);
+	} else {
+		add_text("type=", value->type);
+		if (value->length != UINT64_MAX)
+			printf(" length=%" PRIu64, value->length);
+		add_text("value=", value->value);
+	}
+	putchar('\n');
+	return flush();
+}
+
 const struct watch_view watch_view_lines = {
 	.report = lines_report,
 	.finding = lines_finding,
+	.value = lines_value,
 	.end = nothing_to_end,
 };

@@ -18,7 +18,8 @@
 #define ENTER_SCREEN "\033[?1049h\033[?25l\033[2J"
 #define LEAVE_SCREEN "\033[?25h\033[?1049l"
 #define BOLD "\033[1m"
-#define KEPT_MAX 32     /* findings remembered, the oldest goes first */
+#define KEPT_MAX 32 /* findings remembered, the oldest goes first */
+#define VALUES_MAX 64
 #define FINDING_LINES 6 /* of the screen, with their heading */
 #define NAME_COLUMNS 15
 #define MANY_THREADS 3 /* shown of each process where there are several */
@@ -30,6 +31,10 @@ struct kept {
 	char *line; /* one line, printable */
 	char *text; /* whole, printable */
 };
+
+/* Of the present report, printable. */
+static char *values[VALUES_MAX];
+static size_t values_n;
 
 static struct kept kept[KEPT_MAX];
 static size_t kept_n;
@@ -131,6 +136,18 @@ static void add_process(struct frame *frame, const struct pyspyd_watch_process *
 		add_thread(frame, &p->threads[i]);
 }
 
+static void add_values(struct frame *frame) {
+	if (values_n)
+		add_line(frame, "", "%s", "");
+	for (size_t i = 0; i < values_n; i++)
+		add_line(frame, "", "%s", values[i]);
+}
+
+static void forget_values(void) {
+	while (values_n)
+		free(values[--values_n]);
+}
+
 static void add_findings(struct frame *frame) {
 	static const char *const colours[] = { "", "\033[33m", "\033[31m" };
 
@@ -153,6 +170,7 @@ static int draw(const struct pyspyd_watch_process *processes, size_t n, char **r
 	fputs("\033[H", frame.out);
 	if (n)
 		add_header(&frame, processes, n);
+	add_values(&frame);
 	for (size_t i = 0; i < n; i++)
 		add_process(&frame, &processes[i], n == 1 ? SIZE_MAX : MANY_THREADS);
 	if (reserved && frame.rows_left <= 0)
@@ -165,9 +183,11 @@ static int draw(const struct pyspyd_watch_process *processes, size_t n, char **r
 
 static int table_report(const struct pyspyd_watch_process *processes, size_t n) {
 	_free_ char *text = NULL;
+	int r = draw(processes, n, &text);
 
-	if (draw(processes, n, &text))
-		return VIEW_E_OUTPUT;
+	forget_values();
+	if (r)
+		return r;
 	if (!entered)
 		fputs(ENTER_SCREEN, stdout);
 	entered = true;
@@ -215,10 +235,35 @@ static int table_finding(const struct pyspyd_finding *finding) {
 	return one->text && one->line ? 0 : VIEW_E_OUTPUT;
 }
 
+static char *value_line(const struct pyspyd_value *value) {
+	char length[32] = "";
+	char *line;
+
+	if (value->length != UINT64_MAX)
+		snprintf(length, sizeof(length), "%" PRIu64 "  ", value->length);
+	if (asprintf(&line, "%d  %s  %s  %s%s", value->process->pid, value->name, value->error ? "?" : value->type,
+		    length, value->error ? value->error : value->value) < 0)
+		return NULL;
+	return line;
+}
+
+static int table_value(const struct pyspyd_value *value) {
+	_free_ char *line = value_line(value);
+
+	if (values_n == VALUES_MAX)
+		return 0;
+	values[values_n] = line ? pyspyd_printable(line) : NULL;
+	if (!values[values_n])
+		return VIEW_E_OUTPUT;
+	values_n++;
+	return 0;
+}
+
 static void table_end(void) {
 	if (entered)
 		fputs(LEAVE_SCREEN, stdout);
 	entered = false;
+	forget_values();
 	for (size_t i = 0; i < kept_n; i++) {
 		if (kept[i].text && kept[i].text[0])
 			cli_print(kept[i].text);
@@ -231,5 +276,6 @@ static void table_end(void) {
 const struct watch_view watch_view_table = {
 	.report = table_report,
 	.finding = table_finding,
+	.value = table_value,
 	.end = table_end,
 };

@@ -11,6 +11,7 @@ enum { VIEW_E_OUTPUT = 100 };
 struct watch_view {
 	int (*report)(const struct pyspyd_watch_process *processes, size_t n);
 	int (*finding)(const struct pyspyd_finding *finding);
+	int (*value)(const struct pyspyd_value *value);
 	void (*end)(void); /* gives the terminal back */
 };
 

@@ -29,6 +29,7 @@ complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l spike -x -d 'What c
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l hang-after -x -d 'How long no thread has run in a hang'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l park -x -d 'A function in which threads wait for work'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l set -x -d 'A setting of a detector'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l var -x -d 'An object whose length and value are logged'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from watch record' -s c -l children -d 'Descendants too'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch record' -s d -l duration -x -d 'How long'
@@ -48,7 +49,7 @@ complete -c pyspyd -n '__fish_seen_subcommand_from record' -s m -l mode -x -a 'w
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -s t -l threads -d 'The thread as the outermost element'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s l -l locals -d 'Variables of every frame'
-complete -c pyspyd -n '__fish_seen_subcommand_from dump' -l unmask -d 'With --locals: mask nothing'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump watch' -l unmask -d 'Mask nothing'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s a -l async -d 'Also the tasks of asyncio, as a tree'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump record' -l blocking -d 'Stop the Python threads while they are read'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps waits heap handles' -l json -d 'For machines'

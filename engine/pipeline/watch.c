@@ -6,6 +6,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/strbuf.h"
 #include "engine/pipeline/findings.h"
+#include "engine/pipeline/values.h"
 #include "engine/pipeline/waiting.h"
 #include "engine/pipeline/watched.h"
 #include <errno.h>
@@ -24,6 +25,7 @@ struct watch {
 	struct recorder *recorder;
 	struct findings *findings;
 	struct waiting *waiting;
+	struct values *values;
 	VEC(struct watched *) watched;
 	pid_vec pids; /* of this interval */
 	regex_t regex;
@@ -235,6 +237,8 @@ static int interval(struct watch *watch, uint64_t now_ns) {
 	if (!r)
 		r = detect(watch, now_ns);
 	if (!r)
+		r = values_interval(watch->values, watch->watched.items, watch->watched.n);
+	if (!r)
 		r = report(watch);
 	if (!r)
 		drop_ended(watch);
@@ -302,6 +306,8 @@ static int start(struct watch *watch, struct err *err) {
 	if (!r)
 		r = waiting_new(options->park, &watch->waiting, err);
 	if (!r)
+		r = values_new(options, &watch->values, err);
+	if (!r)
 		r = recorder_new(&recorder, &watch->recorder);
 	if (!r && options->pid)
 		r = recorder_add(watch->recorder, options->pid, STARTING_WAIT_NS, NULL, err);
@@ -323,6 +329,7 @@ int pyspyd_watch(const struct pyspyd_watch_options *options, struct err *err) {
 	vec_foreach (watched, &watch.watched)
 		waiting_forget(watch.waiting, *watched);
 	waiting_free(watch.waiting);
+	values_free(watch.values);
 	recorder_free(watch.recorder);
 	vec_foreach (watched, &watch.watched) {
 		findings_forget(*watched);

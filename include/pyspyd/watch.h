@@ -4,6 +4,7 @@
 
 #include "pyspyd/dump.h"
 #include "pyspyd/finding.h"
+#include "pyspyd/value.h"
 
 /* The main job: counters of processes and their threads, and findings as they come. */
 
@@ -39,16 +40,20 @@ struct pyspyd_watch_options {
 	uint64_t duration_ns;        /* 0: until stopped or the last process ended */
 	const char *const *settings; /* NULL-terminated "DETECTOR.KEY=VALUE"; may be NULL */
 	const char *const *park;     /* NULL-terminated "MODULE:QUALNAME", as in pyspyd_waits_options; may be NULL */
+	const char *const *vars;     /* NULL-terminated "MODULE:NAME.NAME[0]['key']"; may be NULL */
+	bool unmask;                 /* show values that are masked by name */
 	const volatile int *stop;
 	/* Return: non-zero to end the watch; that value is then returned. Everything handed in belongs to the watch. */
 	int (*on_report)(void *userdata, const struct pyspyd_watch_process *processes, size_t n);
 	int (*on_finding)(void *userdata, const struct pyspyd_finding *finding);
+	/* Each of vars in each process, once an interval, before the report. */
+	int (*on_value)(void *userdata, const struct pyspyd_value *value);
 	void *userdata;
 };
 
 /* Watches until the duration is over, all processes ended, *stop is set, or a callback ends it.
  * Return: 0; a callback's value; PYSPYD_E_GONE where the only process named by pid ended; PYSPYD_E_DENIED,
- * _UNSUPPORTED, _USAGE (a setting, a park site, the regular expression); negative errno. */
+ * _UNSUPPORTED, _USAGE (a setting, a park site, a name in vars, the regular expression); negative errno. */
 int pyspyd_watch(const struct pyspyd_watch_options *options, struct err *err);
 
 #endif
