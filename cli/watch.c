@@ -15,13 +15,16 @@
 
 /* The kinds that this version raises; a detector adds its own. */
 static const char *const kinds[] = { "spiking-thread", "deadlock", "self-deadlock", "orphaned-lock", "hang", "livelock",
-	"gil-hog", "event-loop-blocked", "stopped", "d-state", NULL };
+	"gil-hog", "event-loop-blocked", "stopped", "d-state", "handle-leak", "thread-leak", "process-leak", NULL };
+
+#define LEAK_SETTINGS 3
 
 struct watch_args {
 	bool json;
 	const char *exit_on; /* "KIND,KIND" */
 	const char *spike;   /* "PCT:D" */
 	const char *hang;    /* "D" */
+	const char *leak;    /* "D" */
 	struct string_list settings, park, vars;
 	struct pyspyd_watch_options watch;
 };
@@ -43,6 +46,8 @@ static const struct option_spec options[] = {
 		"end with status 10 at the first finding of these kinds"),
 	OPT(0, "spike", OPTION_STRING, spike, "PCT:D", "what counts as a spinning thread (default 90:10s)"),
 	OPT(0, "hang-after", OPTION_STRING, hang, "D", "how long no thread has run in a hang (default 60s)"),
+	OPT(0, "leak-window", OPTION_STRING, leak, "D",
+		"for how long descriptors, threads or children must grow (default 30m and 10m)"),
 	OPT(0, "park", OPTION_LIST, park, "MODULE:QUALNAME",
 		"a function in which threads wait for work; may be repeated"),
 	OPT(0, "var", OPTION_LIST, vars, "MODULE:NAME", "an object whose length and value are logged; may be repeated"),
@@ -149,6 +154,25 @@ static int expand_hang(const struct command *command, struct watch_args *args, c
 	return -1;
 }
 
+/* --leak-window D is short for a setting of each of them, whose texts go into buf. Return: -1 go on; an exit status. */
+static int expand_leak(const struct command *command, struct watch_args *args, char (*buf)[64]) {
+	static const char *const settings[LEAK_SETTINGS] = { "handle-leak.window", "thread-leak.window",
+		"process-leak.window" };
+	uint64_t ns;
+
+	if (!args->leak)
+		return -1;
+	if (strlen(args->leak) > 32 || parse_duration(args->leak, &ns) || !ns)
+		return options_error(command, "--leak-window: '%s' is not a duration", args->leak);
+	if (args->settings.n + LEAK_SETTINGS > STRING_LIST_MAX)
+		return options_error(command, "--set: given too often");
+	for (size_t i = 0; i < LEAK_SETTINGS; i++) {
+		snprintf(buf[i], sizeof(buf[i]), "%s=%s", settings[i], args->leak);
+		args->settings.items[args->settings.n++] = buf[i];
+	}
+	return -1;
+}
+
 static int check_args(const struct command *command, const struct watch_args *args, const char *program) {
 	int targets = !!args->watch.pid + !!args->watch.name_regex + args->watch.all + !!program;
 
@@ -200,7 +224,7 @@ static int watch_all(struct watch_args *args, const struct program *program) {
 static int run(const struct command *command, int argc, char **argv) {
 	struct watch_args args = { .watch = { .rate_hz = 20, .interval_ns = NS_PER_SEC } };
 	struct program program = { 0 };
-	char spike[2][64], hang[64];
+	char spike[2][64], hang[64], leak[LEAK_SETTINGS][64];
 	char **rest;
 	int r = options_parse(command, argc, argv, &args, &rest);
 
@@ -210,6 +234,8 @@ static int run(const struct command *command, int argc, char **argv) {
 		r = expand_spike(command, &args, spike);
 	if (r < 0)
 		r = expand_hang(command, &args, hang);
+	if (r < 0)
+		r = expand_leak(command, &args, leak);
 	if (r >= 0)
 		return r;
 	if (rest[0]) {

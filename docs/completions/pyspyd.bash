@@ -27,13 +27,13 @@ _pyspyd() {
 	-o | --output) COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	-f | --format) COMPREPLY=($(compgen -W "svg collapsed speedscope pprof" -- "$cur")); return ;;
 	-m | --mode) COMPREPLY=($(compgen -W "wall cpu gil" -- "$cur")); return ;;
-	--exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state" -- "$cur")); return ;;
+	--exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state handle-leak thread-leak process-leak" -- "$cur")); return ;;
 	-d | --duration | -i | --interval | --diff) COMPREPLY=($(compgen -W "10s 1m 10m 1h" -- "$cur")); return ;;
-	--park | --top | -n | --name | -r | --rate | --spike | --hang-after | --var | --set) return ;;
+	--park | --top | -n | --name | -r | --rate | --spike | --hang-after | --leak-window | --var | --set) return ;;
 	esac
 
 	case ${COMP_WORDS[1]} in
-	watch) options="--pid --name --all --children --duration --interval --rate --json --exit-on --spike --hang-after --park --var --unmask --set --help" ;;
+	watch) options="--pid --name --all --children --duration --interval --rate --json --exit-on --spike --hang-after --leak-window --park --var --unmask --set --help" ;;
 	dump) options="--pid --locals --unmask --async --json --blocking --help" ;;
 	record) options="--pid --output --duration --rate --format --mode --children --threads --blocking --help" ;;
 	ps) options="--json --help" ;;

@@ -103,6 +103,14 @@ int detect_config_set(struct detect_config *config, const char *assignment, stru
 	return PYSPYD_E_USAGE;
 }
 
+double detect_config_get(const struct detect_config *config, const char *setting) {
+	size_t i, j;
+	bool found = find_setting(setting, strlen(setting), &i, &j);
+
+	assert(found);
+	return found ? config->values[i][j] : 0;
+}
+
 struct detect_set {
 	void *states[DETECT_MAX];
 };

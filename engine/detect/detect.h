@@ -70,8 +70,13 @@ struct detect_process {
 	double gil_switches_per_s; /* the GIL went to another thread; negative: not known */
 	pid_t gil_holder;          /* the thread that has held the GIL without a break … */
 	uint64_t gil_held_ns; /* … for at least that long, as far as it was looked at; 0: nobody, or it changes hands */
-	uint32_t gil_waiters; /* threads that wanted it meanwhile */
-	bool expect_busy;     /* a rule says that this program uses its cores for its purpose */
+	uint32_t gil_waiters;       /* threads that wanted it meanwhile */
+	uint64_t start_ns;          /* when it started, on the input's clock; 0: not known */
+	uint64_t fds, fd_limit;     /* open descriptors, and how many there may be; here and below UINT64_MAX: not known
+				       (of a limit: none) */
+	uint64_t threads_total;     /* those of native libraries too, as the kernel counts them */
+	uint64_t children, zombies; /* direct children, zombies included; how many of them are zombies */
+	bool expect_busy;           /* a rule says that this program uses its cores for its purpose */
 };
 
 /* One look at one process. A detector that needs more (a wait graph, a census) gets a pointer of its own here, NULL
@@ -177,6 +182,9 @@ void detect_config_init(struct detect_config *config);
 
 /* Applies "spiking-thread.pct=95". Return: 0; PYSPYD_E_USAGE, the text names what is wrong and what there is. */
 int detect_config_set(struct detect_config *config, const char *assignment, struct err *err);
+
+/* The value of a setting that there is: "spiking-thread.pct". */
+double detect_config_get(const struct detect_config *config, const char *setting);
 
 /* The states of all detectors for one process. */
 struct detect_set;

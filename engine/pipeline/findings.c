@@ -8,12 +8,22 @@
 #include "engine/detect/detect.h"
 #include "engine/finding/lifecycle.h"
 #include "engine/pipeline/waiting.h"
+#include "engine/proc/fds.h"
+#include "engine/proc/files.h"
+#include "engine/proc/limits.h"
+#include <fcntl.h>
 
 #define STACK_PERCENT 10.0 /* threads that are as busy as that get their stacks */
+
+/* Children are asked for thread by thread: as often as their trend needs it, not with every look. */
+#define SLOW_LOOKS 120       /* in the window of process-leak */
+#define CHILDREN_STATES 4096 /* children whose state is read; zombies among further ones are not counted */
 
 struct detection { /* of one process */
 	struct detect_set *set;
 	struct lifecycle *lifecycle;
+	uint64_t fd_limit, children, zombies; /* as of … */
+	uint64_t slow_ns;                     /* 0: not read yet */
 };
 
 struct findings {
@@ -147,6 +157,54 @@ static struct detect_thread describe(const struct watched *watched, const struct
 	};
 }
 
+static uint64_t count_zombies(const pid_vec *pids) {
+	_close_ int root_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	uint64_t zombies = 0;
+
+	for (size_t i = 0; i < pids->n && i < CHILDREN_STATES; i++) {
+		char name[32], buf[FILES_STAT_SIZE], state;
+		size_t len;
+		int cpu;
+
+		snprintf(name, sizeof(name), "%d/stat", (int)pids->items[i]);
+		if (!files_read_small(root_fd, name, buf, sizeof(buf), &len) &&
+			!proc_stat_state(buf, len, &state, &cpu))
+			zombies += state == 'Z';
+	}
+	return zombies;
+}
+
+static void count_children(const struct watched *watched, struct detection *detection) {
+	pid_vec pids = { 0 };
+
+	detection->children = detection->zombies = PROC_UNKNOWN;
+	if (proc_children("/proc", watched->target->proc.pid, &pids))
+		return;
+	detection->children = pids.n;
+	detection->zombies = count_zombies(&pids);
+	vec_free(&pids);
+}
+
+static void fill_counters(const struct findings *findings, const struct watched *watched, struct detection *detection,
+	uint64_t now_ns, struct detect_process *process) {
+	const struct proc *proc = &watched->target->proc;
+	double every_ns = detect_config_get(&findings->config, "process-leak.window") / SLOW_LOOKS;
+	uint64_t hard;
+
+	if (!detection->slow_ns || (double)(now_ns - detection->slow_ns) >= every_ns) {
+		detection->slow_ns = now_ns;
+		count_children(watched, detection);
+		if (proc_nofile_limit(proc, &detection->fd_limit, &hard))
+			detection->fd_limit = PROC_UNKNOWN;
+	}
+	process->start_ns = proc->start_ticks * (NS_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
+	process->fds = watched->counters.fds;
+	process->fd_limit = detection->fd_limit;
+	process->threads_total = watched->counters.threads;
+	process->children = detection->children;
+	process->zombies = detection->zombies;
+}
+
 static int build_input(const struct findings *findings, const struct watched *watched, struct input *input) {
 	const struct profile *profile = recorder_profile(*findings->recorder);
 	uint64_t every = findings->options->interval_ns;
@@ -249,6 +307,7 @@ int findings_feed(struct findings *findings, struct watched *watched, uint64_t n
 	recorder_lock(*findings->recorder);
 	r = build_input(findings, watched, &input);
 	recorder_unlock(*findings->recorder);
+	fill_counters(findings, watched, detection, now_ns, &input.process);
 	if (!r)
 		r = decide(findings, watched, &input, detection->set, now_ns);
 	if (!r) {
