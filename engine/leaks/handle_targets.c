@@ -272,12 +272,13 @@ static bool is_frame(const struct pyspyd_frame *frame, const char *module, const
 }
 
 /* Frames that only lead to the function that was asked for. Thread.run calls it; where a class of threading has a run
- * of its own (Timer), that one is the function. */
+ * of its own (Timer), that one is the function. Before 3.11 both have the same name, and who calls on within threading
+ * is taken for the latter. */
 static bool is_starter(const struct pyspyd_frame *frame, const struct pyspyd_frame *callee) {
 	if (is_frame(frame, "threading", "_bootstrap") || is_frame(frame, "threading", "_bootstrap_inner"))
 		return true;
 	if (is_frame(frame, "threading", "run"))
-		return strcmp(callee->module, "threading") != 0;
+		return !strcmp(frame->qualname, "Thread.run") || strcmp(callee->module, "threading") != 0;
 	return is_frame(frame, "runpy", NULL);
 }
 

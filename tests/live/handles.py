@@ -127,6 +127,22 @@ def memory():
     account["mapped"] = os.path.join(FOLDER, "mapped.bin")
     made("file", account["mapped"], fd, fd)
 
+def shared():
+    # A chroot has no file system for it.
+    account["shm"] = account["semaphores"] = 0
+    if not os.path.ismount("/dev/shm"):
+        return
+    import _multiprocessing
+    for i in range(3):
+        name = "/pyspyd-%d-%d" % (os.getpid(), i)
+        keep.append(_multiprocessing.SemLock(1, 1, 1, name, True))
+        account["semaphores"] += 1
+    fd = os.open("/dev/shm/pyspyd-%d" % os.getpid(), os.O_CREAT | os.O_RDWR | os.O_EXCL)
+    os.unlink("/dev/shm/pyspyd-%d" % os.getpid())
+    os.ftruncate(fd, 77 * 4096)
+    keep.append(mmap.mmap(fd, 77 * 4096))
+    account["shm"] = 77 * 4096
+
 def here():
     print(json.dumps(account), flush=True)
     sys.stdin.readline()
@@ -139,6 +155,7 @@ fetchers(3)
 pumps(2)
 timers(1)
 memory()
+shared()
 import resource
 account["limit"] = resource.getrlimit(resource.RLIMIT_NOFILE)
 here()
@@ -243,6 +260,10 @@ def rest(checks, name, pid, found, account):
             bytes_of[row["kind"], row["target"]] = row["bytes"]
     checks.that(bytes_of.get(("file", account["mapped"])) == 321 * 4096, "%s: mapped file: %s" % (name, bytes_of))
     checks.that(bytes_of.get(("shared-memory", "/dev/zero (deleted)")) == 12345 * 4096, "%s: shared: %s" % (name, bytes_of))
+    semaphores = counts(found, "mapping").get("semaphore", 0)
+    checks.that(semaphores == account["semaphores"], "%s: %d semaphores, not %d" % (name, semaphores, account["semaphores"]))
+    shm = sum(n for (kind, path), n in bytes_of.items() if kind == "shared-memory" and "/dev/shm/pyspyd-" in path)
+    checks.that(shm == account["shm"], "%s: shared memory %d: %s" % (name, shm, bytes_of))
     heap = sum(int(l[0].split("-")[1], 16) - int(l[0].split("-")[0], 16) for l in lines if l[5:] and l[5].strip() == "[heap]")
     checks.that(bytes_of.get(("heap", ""), 0) == heap, "%s: heap %d: %s" % (name, heap, bytes_of))
     checks.that(found["mappings"] == len(lines), "%s: %s mappings, not %d" % (name, found["mappings"], len(lines)))

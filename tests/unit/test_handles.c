@@ -165,6 +165,10 @@ Test(handle_targets, what_a_thread_was_started_with) {
 	cr_expect_eq(handle_start(early, ARRAY_SIZE(early)), 0);
 	cr_expect_eq(handle_start(program, ARRAY_SIZE(program)), 1);
 	cr_expect_eq(handle_start(NULL, 0), 0);
+	timer[1].qualname = S("Timer.run");
+	cr_expect_eq(handle_start(timer, ARRAY_SIZE(timer)), 1);
+	timer[1].qualname = S("Thread.run");
+	cr_expect_eq(handle_start(timer, ARRAY_SIZE(timer)), 0);
 }
 
 /* groups */
