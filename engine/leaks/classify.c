@@ -14,18 +14,21 @@
 #define REFERENCES_MAX (UINT64_C(1) << 33)
 #define LOG2_BYTES_MAX 47
 #define ITEMS_MAX_OTHER 4096 /* generators have another word where the number of items should be */
+#define ADDRESS_MIN 0x10000
 #define HOOK_BYTES 16
 #define FENCE 0xfdfdfdfdfdfdfdULL
 #define FENCE_OLD 0xfbfbfbfbfbfbfbULL /* to 3.7 */
 
 /* An object kept for reuse, and a freed one, has none, or a link in this place. From 3.14 on the word's upper half
- * has flags. */
-bool object_counts(const struct py_reader *py, const uint8_t *object, size_t len) {
+ * has flags. In an array of references stands an address, which is as small as a count where a program is not loaded at
+ * random: no count is taken for what leads to writable memory. */
+bool object_counts(struct census_run *run, const uint8_t *object, size_t len) {
+	const struct py_reader *py = run->py;
 	uint64_t count = peek_u64(object, len, py->layout.object_type - sizeof(uint64_t));
 
-	if (py->version >= V3_14)
-		return (uint32_t)count && !(count & 0xffff00000000ULL);
-	return count && count < REFERENCES_MAX;
+	if (py->version >= V3_14 ? !(uint32_t)count || count & 0xffff00000000ULL : !count || count >= REFERENCES_MAX)
+		return false;
+	return count % 16 || count < ADDRESS_MIN || !regions_find(&run->regions, count);
 }
 
 static uint64_t text_bytes(const struct layout *l, const uint8_t *head, size_t len) {
@@ -84,7 +87,7 @@ int object_recognise(
 		if (r)
 			return r;
 		if (type == TYPE_NONE || run->types.items.items[type].before != ways[i] ||
-			!object_counts(py, bytes + at, len - at) ||
+			!object_counts(run, bytes + at, len - at) ||
 			object_bytes(py, &run->types.items.items[type], bytes + at, len - at) > len)
 			continue;
 		*ret_type = type;

@@ -126,7 +126,7 @@ static int examine(struct census_run *run, raddr addr, const uint8_t *head) {
 
 		if (r)
 			return r;
-		if (type == TYPE_NONE || !object_counts(py, object, len) ||
+		if (type == TYPE_NONE || !object_counts(run, object, len) ||
 			(ways[i] && !(run->types.items.items[type].head.flags & TYPE_GC)))
 			continue;
 		return count_large(run, addr + ways[i], type, object, len);

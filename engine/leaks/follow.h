@@ -33,7 +33,7 @@ int object_recognise(
 	struct census_run *run, const uint8_t *bytes, size_t len, uint32_t *ret_type, uint32_t *ret_offset);
 
 /* Whether an object's head, `len` bytes of it, has a count of references as a live object has. */
-bool object_counts(const struct py_reader *py, const uint8_t *object, size_t len);
+bool object_counts(struct census_run *run, const uint8_t *object, size_t len);
 
 /* What an object takes by its own head, with what lies before it; UINT64_MAX where that cannot be. */
 uint64_t object_bytes(const struct py_reader *py, const struct heap_type *type, const uint8_t *head, size_t len);
