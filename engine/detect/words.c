@@ -17,15 +17,19 @@ static size_t whole_part(const char *text, size_t n) {
 	return n;
 }
 
-void detect_add_name(struct strbuf *sb, const char *name) {
-	size_t n = strnlen(name, SHOWN_NAME_MAX + 1);
-	bool cut = n > SHOWN_NAME_MAX;
+void detect_add_text(struct strbuf *sb, const char *text, size_t max) {
+	size_t n = text ? strnlen(text, max + 1) : 0;
+	bool cut = n > max;
 
 	if (cut)
-		n = whole_part(name, SHOWN_NAME_MAX);
-	strbuf_add_printable(sb, name, n);
+		n = whole_part(text, max);
+	strbuf_add_printable(sb, text ? text : "?", text ? n : 1);
 	if (cut)
 		strbuf_adds(sb, "…");
+}
+
+void detect_add_name(struct strbuf *sb, const char *name) {
+	detect_add_text(sb, name, SHOWN_NAME_MAX);
 }
 
 static const char *base_name(const char *file) {

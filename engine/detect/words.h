@@ -9,6 +9,7 @@
 
 /* A name, cut after 72 bytes. */
 void detect_add_name(struct strbuf *sb, const char *name);
+void detect_add_text(struct strbuf *sb, const char *text, size_t max); /* likewise, after `max`; NULL: "?" */
 
 /* "parse (json.py:88)": qualname, base name of the file. */
 void detect_add_place(struct strbuf *sb, const char *function, const char *file, int line);

@@ -7,7 +7,7 @@
  *     n0 [label="Thread-1 (transfer, bank.py:12)" shape=box color=red];
  *     n0 -> n1 [label="dst.guard"];
  *   } */
-#include "engine/finding/waits_walk.h"
+#include "engine/detect/waits_walk.h"
 
 #include "engine/base/util.h"
 #include <string.h>

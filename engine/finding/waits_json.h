@@ -2,8 +2,8 @@
 #ifndef PYSPYD_FINDING_WAITS_JSON_H
 #define PYSPYD_FINDING_WAITS_JSON_H
 
+#include "engine/detect/waits_walk.h"
 #include "engine/finding/stack_json.h"
-#include "engine/finding/waits_walk.h"
 
 /* Parts of pyspyd.waits/1 that findings take over as evidence. `id` is a node's index in its graph. Each returns a new
  * reference; NULL when out of memory. */

@@ -19,8 +19,8 @@
  * Each node is shown with what it waits for once; depth and breadth are bounded. Tasks that only their loop can wake,
  * as those of a server are, stand in a line together. */
 #include "engine/detect/detect.h"
+#include "engine/detect/waits_walk.h"
 #include "engine/finding/stack_text.h"
-#include "engine/finding/waits_walk.h"
 
 #include "engine/base/clock.h"
 #include "engine/base/util.h"
@@ -50,40 +50,6 @@ static const char *const verdicts[] = {
 	[PYSPYD_KNOT_SELF] = "SELF-DEADLOCK",
 	[PYSPYD_KNOT_ORPHAN] = "ORPHANED LOCK",
 };
-
-/* Whose the sentence is: names of other processes' threads say so. */
-static pid_t home_of(const struct pyspyd_waits *waits, const struct pyspyd_wait_knot *knot) {
-	pid_t first = 0;
-
-	for (size_t i = 0; i < knot->nodes_n; i++) {
-		const struct pyspyd_wait_node *node = &waits->nodes[knot->nodes[i]];
-
-		if (!waits_is_actor(node))
-			continue;
-		if (node->pid == waits->process.pid)
-			return node->pid;
-		first = first ? first : node->pid;
-	}
-	return first;
-}
-
-char *pyspyd_wait_knot_text(const struct pyspyd_waits *waits, const struct pyspyd_wait_knot *knot) {
-	static const char *const kinds[] = {
-		[PYSPYD_KNOT_CYCLE] = "deadlock",
-		[PYSPYD_KNOT_SELF] = "self-deadlock",
-		[PYSPYD_KNOT_ORPHAN] = "orphaned-lock",
-	};
-	_cleanup_(waits_walk_deinit) struct waits_walk walk = { 0 };
-	struct pyspyd_waits seen = *waits;
-	struct strbuf sb = { 0 };
-
-	seen.process.pid = home_of(waits, knot);
-	if (waits_walk_init(&walk, &seen))
-		return NULL;
-	strbuf_addf(&sb, "%s: ", kinds[knot->kind]);
-	waits_sentence(&sb, &walk, knot);
-	return strbuf_take(&sb);
-}
 
 /* Verdicts. */
 

@@ -4,14 +4,14 @@
  * Chains begin at threads and tasks of the process that wait and that nobody waits for. To wait for any thread of a
  * process is not to wait for one of them: such a node leads on only where it has a single edge. What only a cycle
  * reaches begins at its first member. */
-#include "engine/finding/waits_walk.h"
+#include "engine/detect/waits_walk.h"
 
 #include "engine/base/util.h"
 #include "engine/detect/words.h"
-#include "engine/finding/stack_text.h"
 #include <errno.h>
 #include <string.h>
 
+#define WORDS_MAX 256    /* bytes of a name, or of a reason, that are shown */
 #define MEMBERS_SHOWN 8  /* of a knot, in its sentence */
 #define BRANCHES_SHOWN 3 /* of those that a node waits for, there */
 #define DEPTH_SHOWN 3    /* resources behind each other, there */
@@ -175,17 +175,17 @@ void waits_name(struct strbuf *sb, const struct pyspyd_waits *waits, uint32_t in
 	if (node->kind == PYSPYD_WAIT_PROCESS)
 		detect_add_process(sb, node);
 	else if (node->label && *node->label)
-		text_add(sb, node->label, TEXT_NAME_MAX);
+		detect_add_text(sb, node->label, WORDS_MAX);
 	else if (node->tid)
 		strbuf_addf(sb, "thread %d", (int)node->tid);
 	else
-		text_add(sb, node->type, TEXT_NAME_MAX);
+		detect_add_text(sb, node->type, WORDS_MAX);
 	if (waits_is_actor(node) && node->pid && node->pid != waits->process.pid)
 		strbuf_addf(sb, " of process %d", (int)node->pid);
 	if (!expression || !*expression)
 		return;
 	strbuf_adds(sb, " `");
-	text_add(sb, expression, TEXT_NAME_MAX);
+	detect_add_text(sb, expression, WORDS_MAX);
 	strbuf_adds(sb, "`");
 }
 
@@ -196,10 +196,10 @@ void waits_site(struct strbuf *sb, const struct pyspyd_wait_node *node) {
 	if (!frame)
 		return;
 	strbuf_adds(sb, " (");
-	text_add(sb, frame->qualname && *frame->qualname ? frame->qualname : frame->function, TEXT_NAME_MAX);
+	detect_add_text(sb, frame->qualname && *frame->qualname ? frame->qualname : frame->function, WORDS_MAX);
 	if (frame->file && *frame->file) {
 		strbuf_adds(sb, ", ");
-		text_add(sb, slash && slash[1] ? slash + 1 : frame->file, TEXT_NAME_MAX);
+		detect_add_text(sb, slash && slash[1] ? slash + 1 : frame->file, WORDS_MAX);
 		if (frame->line > 0)
 			strbuf_addf(sb, ":%d", frame->line);
 	}
@@ -232,7 +232,7 @@ static void add_reason(struct strbuf *sb, const char *seen[REASONS_SHOWN], size_
 		return;
 	seen[(*n)++] = why;
 	strbuf_adds(sb, *n > 1 ? "; " : "");
-	text_add(sb, why, TEXT_NAME_MAX);
+	detect_add_text(sb, why, WORDS_MAX);
 }
 
 static bool makes_knot(const struct waits_walk *walk, const struct pyspyd_wait_knot *knot, uint32_t to) {
@@ -433,7 +433,7 @@ static void add_orphan(struct strbuf *sb, const struct waits_walk *walk, const s
 		waits_name(sb, waits, orphan, slot == WAITS_NONE ? NULL : waits_walk_edge(walk, slot)->expression);
 	}
 	strbuf_adds(sb, ": ");
-	text_add(sb, waits_fault(&waits->nodes[orphan]), TEXT_NAME_MAX);
+	detect_add_text(sb, waits_fault(&waits->nodes[orphan]), WORDS_MAX);
 	if (actors > 1)
 		strbuf_addf(sb, "; %zu more thread%s for it", actors - 1, actors == 2 ? " waits" : "s wait");
 }
@@ -445,4 +445,38 @@ void waits_sentence(struct strbuf *sb, const struct waits_walk *walk, const stru
 		add_ring(sb, walk, knot);
 	else
 		add_web(sb, walk, knot);
+}
+
+/* Whose the sentence is: names of other processes' threads say so. */
+static pid_t home_of(const struct pyspyd_waits *waits, const struct pyspyd_wait_knot *knot) {
+	pid_t first = 0;
+
+	for (size_t i = 0; i < knot->nodes_n; i++) {
+		const struct pyspyd_wait_node *node = &waits->nodes[knot->nodes[i]];
+
+		if (!waits_is_actor(node))
+			continue;
+		if (node->pid == waits->process.pid)
+			return node->pid;
+		first = first ? first : node->pid;
+	}
+	return first;
+}
+
+char *pyspyd_wait_knot_text(const struct pyspyd_waits *waits, const struct pyspyd_wait_knot *knot) {
+	static const char *const kinds[] = {
+		[PYSPYD_KNOT_CYCLE] = "deadlock",
+		[PYSPYD_KNOT_SELF] = "self-deadlock",
+		[PYSPYD_KNOT_ORPHAN] = "orphaned-lock",
+	};
+	_cleanup_(waits_walk_deinit) struct waits_walk walk = { 0 };
+	struct pyspyd_waits seen = *waits;
+	struct strbuf sb = { 0 };
+
+	seen.process.pid = home_of(waits, knot);
+	if (waits_walk_init(&walk, &seen))
+		return NULL;
+	strbuf_addf(&sb, "%s: ", kinds[knot->kind]);
+	waits_sentence(&sb, &walk, knot);
+	return strbuf_take(&sb);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef PYSPYD_FINDING_WAITS_WALK_H
-#define PYSPYD_FINDING_WAITS_WALK_H
+#ifndef PYSPYD_DETECT_WAITS_WALK_H
+#define PYSPYD_DETECT_WAITS_WALK_H
 
 #include "engine/base/strbuf.h"
 #include "engine/waits/adjacency.h"
