@@ -4,10 +4,10 @@
  *   Process 4711: python3 app.py (Python 3.13.1)
  *
  *   Grew in 10.0 s:
- *     +28  socket  tcp CLOSE_WAIT to 10.1.2.3:5432 (30 now)
+ *     +28 descriptor, socket: tcp CLOSE_WAIT to 10.1.2.3:5432 (30 now)
  *
  *   Descriptors: 53 of 1024 (5 %)
- *     socket  30 (+28)
+ *     socket        30 (+28)
  *       30 (+28)  tcp CLOSE_WAIT to 10.1.2.3:5432  [7, 8, 9, …]
  *
  * In a kind the first few groups are shown, and how many there are besides; the JSON has them all. */
@@ -257,11 +257,12 @@ static void add_grown_line(struct strbuf *sb, const struct pyspyd_handle_group *
 		[PYSPYD_HANDLE_MAPPING] = "mapping",
 	};
 
-	strbuf_addf(sb, "  %+" PRId64 " ", group->grew);
+	strbuf_adds(sb, "  ");
+	if (group->grew || !group->grew_bytes)
+		strbuf_addf(sb, "%+" PRId64 " ", group->grew);
 	if (group->grew_bytes) {
-		strbuf_adds(sb, "(");
 		add_signed_bytes(sb, group->grew_bytes);
-		strbuf_adds(sb, ") ");
+		strbuf_adds(sb, " ");
 	}
 	strbuf_addf(sb, "%s, %s", words[group->what], group->kind);
 	strbuf_adds(sb, group->target[0] ? ": " : "");

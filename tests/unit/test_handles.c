@@ -450,7 +450,7 @@ Test(handles_text, reads_well) {
 		"\n"
 		"Grew in 10.0 s:\n"
 		"  +28 descriptor, file: /tmp/req-*.log (30 now)\n"
-		"  +0 (+4.0K) mapping, file: /usr/lib/libc.so.6 (5 now)\n"
+		"  +4.0K mapping, file: /usr/lib/libc.so.6 (5 now)\n"
 		"\n"
 		"Descriptors: 31 of 1024 (3 %)\n"
 		"  file          31 (+28)\n"
