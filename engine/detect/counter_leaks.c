@@ -17,7 +17,6 @@
 #include "engine/leaks/trend.h"
 #include <ctype.h>
 #include <inttypes.h>
-#include <math.h>
 #include <string.h>
 
 #define PERSIST 3
@@ -36,7 +35,6 @@ enum { WINDOW, GROW, PCT, LAST };
 
 struct series {
 	struct trend trend;
-	struct runway runway;
 	bool begun;
 };
 
@@ -48,11 +46,9 @@ static void series_add(
 		return;
 	if (!series->begun) {
 		trend_init(&series->trend, rule, start_ns ? start_ns : UINT64_MAX);
-		runway_init(&series->runway, rule->window_ns / 3);
 		series->begun = true;
 	}
 	trend_add(&series->trend, input->now_ns, (double)value);
-	runway_add(&series->runway, input->now_ns, (double)value);
 }
 
 static struct trend_rule rule_of(const double *settings, const struct detect_input *input) {
@@ -158,6 +154,7 @@ static const struct detect_setting handle_settings[] = {
 
 struct handle_state {
 	struct series fds;
+	struct runway runway;
 	struct fault fault;
 	unsigned near_looks;
 	bool near;
@@ -184,8 +181,8 @@ static int say_handles(const struct handle_state *state, const double *settings,
 	const struct detect_process *process = input->process;
 	struct strbuf sb = { 0 };
 	uint64_t left_ns;
-	bool left = process->fd_limit != UINT64_MAX && state->fds.begun &&
-		!runway_left(&state->fds.runway, (double)process->fd_limit, &left_ns);
+	bool left =
+		process->fd_limit != UINT64_MAX && !runway_left(&state->runway, (double)process->fd_limit, &left_ns);
 	char duration[32];
 
 	if (state->near)
@@ -218,7 +215,10 @@ static int decide_handles(
 
 	if (input->process->fds == UINT64_MAX)
 		return 0;
+	if (!state->fds.begun)
+		runway_init(&state->runway, rule.window_ns / 3);
 	series_add(&state->fds, &rule, input, input->process->fds);
+	runway_add(&state->runway, input->now_ns, (double)input->process->fds);
 	look_at_limit(state, settings, input->process);
 	suspect = is_suspect(&state->fds);
 	r = settle(&state->fault, suspect || state->near, suspect ? state->fds.trend.verdict.since_ns : input->now_ns,
@@ -247,7 +247,6 @@ static size_t name_group(const char *name, char out[GROUP_MAX]) {
 	size_t n = 0;
 
 	memset(out, 0, GROUP_MAX);
-
 	for (; *name && n < GROUP_MAX - 1; name++) {
 		bool digit = isdigit((unsigned char)*name);
 
