@@ -20,15 +20,15 @@
 #define FENCE_OLD 0xfbfbfbfbfbfbfbULL /* to 3.7 */
 
 /* An object kept for reuse, and a freed one, has none, or a link in this place. From 3.14 on the word's upper half
- * has flags. In an array of references stands an address, which is as small as a count where a program is not loaded at
- * random: no count is taken for what leads to writable memory. */
+ * has flags. In an array of addresses stands one, which is as small as a count where a program is not loaded at
+ * random: what leads to mapped memory is no count. (Of objects with millions of references a few are missed so.) */
 bool object_counts(struct census_run *run, const uint8_t *object, size_t len) {
 	const struct py_reader *py = run->py;
 	uint64_t count = peek_u64(object, len, py->layout.object_type - sizeof(uint64_t));
 
 	if (py->version >= V3_14 ? !(uint32_t)count || count & 0xffff00000000ULL : !count || count >= REFERENCES_MAX)
 		return false;
-	return count % 16 || count < ADDRESS_MIN || !regions_find(&run->regions, count);
+	return count < ADDRESS_MIN || !regions_find(&run->regions, count);
 }
 
 static uint64_t text_bytes(const struct layout *l, const uint8_t *head, size_t len) {

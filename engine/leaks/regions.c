@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* Sorts a target's mappings. Stacks of main threads and the kernel's own pages hold no objects; memory that is shared
- * or not writable neither. */
+/* Sorts a target's mappings. Objects are made in anonymous memory. The main thread's stack and the kernel's own pages
+ * hold none. */
 #include "engine/leaks/regions.h"
 
 #include <string.h>
 
 static bool is_wanted(const struct proc_map *map) {
-	return map->read && map->write && !map->shared && map->end > map->start &&
-		strncmp(map->path, "[stack", 6) != 0 && strncmp(map->path, "[v", 2) != 0;
+	return map->read && map->end > map->start && strncmp(map->path, "[stack", 6) != 0 &&
+		strncmp(map->path, "[v", 2) != 0;
 }
 
 static bool is_heap(const struct proc_map *map) {
-	return !map->inode && (!map->path[0] || map->path[0] == '[');
+	return map->write && !map->shared && !map->inode && (!map->path[0] || map->path[0] == '[');
 }
 
 int regions_init(struct regions *regions, const proc_map_vec *maps, uint32_t pool_bytes) {

@@ -5,11 +5,11 @@
 #include "engine/base/vec.h"
 #include "engine/proc/proc.h"
 
-/* The writable memory of a target, and which pieces of it are pools. */
+/* The readable memory of a target, and which pieces of it are pools. */
 
 struct region {
 	raddr start, end;
-	bool heap;     /* anonymous: objects are made here; else a program's or a library's data */
+	bool heap;     /* anonymous and writable: objects are made here; else a program or a library, or data */
 	uint8_t *bits; /* of a heap: a bit for each aligned piece that is a pool; NULL none is */
 };
 
