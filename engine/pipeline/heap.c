@@ -37,10 +37,10 @@ static int take(struct sample_target *target, struct count *ret, struct err *err
 	return r;
 }
 
-static void wait_for(uint64_t until_ns, bool (*progress)(void *userdata), void *userdata) {
+static void wait_for(const struct proc *proc, uint64_t until_ns, bool (*progress)(void *userdata), void *userdata) {
 	uint64_t now = clock_boot_ns();
 
-	while (now < until_ns && !(progress && progress(userdata))) {
+	while (now < until_ns && proc_alive(proc) && !(progress && progress(userdata))) {
 		uint64_t step = min_of(until_ns - now, (uint64_t)WAIT_STEP_NS);
 
 		nanosleep(&(struct timespec){ .tv_sec = (time_t)(step / NS_PER_SEC),
@@ -330,7 +330,7 @@ static int count(struct sample_target *target, const struct pyspyd_heap_options 
 	if (!r && options->diff_ns) {
 		before = now;
 		now = (struct count){ 0 };
-		wait_for(before.at_ns + options->diff_ns, progress, userdata);
+		wait_for(&target->proc, before.at_ns + options->diff_ns, progress, userdata);
 		r = take(target, &now, err);
 	}
 	if (!r)
