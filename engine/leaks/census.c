@@ -16,7 +16,7 @@ static raddr pool_after(raddr addr, uint32_t pool_bytes) {
 
 /* Asks some pieces in a row. What cannot be read is none. */
 static int mark_pools(struct census_run *run, struct region *region, raddr first, size_t n) {
-	uint8_t heads[HEADS_BATCH][POOL_HEAD_BYTES];
+	uint8_t heads[HEADS_BATCH][POOL_HEAD_BYTES] = { 0 };
 	struct mem_range ranges[HEADS_BATCH];
 	struct pool pool;
 	size_t done;

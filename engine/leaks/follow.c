@@ -136,7 +136,7 @@ static int examine(struct census_run *run, raddr addr, const uint8_t *head) {
 
 static int examine_batch(struct census_run *run, const raddr *addrs, size_t n) {
 	static const uint8_t nothing[CENSUS_HEAD_BYTES];
-	uint8_t heads[BATCH][CENSUS_HEAD_BYTES];
+	uint8_t heads[BATCH][CENSUS_HEAD_BYTES] = { 0 };
 	struct mem_range ranges[BATCH];
 	size_t done;
 	int r = 0;
