@@ -9,6 +9,7 @@
 #include "engine/cpython/object_head.h"
 #include "engine/proc/proc.h"
 #include "engine/proc/sleep.h"
+#include "tests/live/target.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -16,16 +17,9 @@
 #include <sys/types.h>
 #include <sys/wait.h>
 
-#define HELD_FD 3 /* in the target: it ends when this is closed */
 #define TRIES 200
 #define TRY_US 10000
 #define ITEMS_MAX 2000
-
-struct target {
-	pid_t pid;
-	FILE *out;
-	int held;
-};
 
 struct test {
 	struct proc proc;
@@ -34,30 +28,6 @@ struct test {
 	struct strbuf got; /* what was read, as the oracle would write it */
 	uint64_t locks, containers, blocked, again, wrong;
 };
-
-static int start(const char *oracle, char **command, struct target *ret) {
-	int out[2], held[2];
-	FILE *in = fopen(oracle, "re");
-
-	if (!in || pipe(out) || pipe(held))
-		return -errno;
-	ret->pid = fork();
-	if (!ret->pid) {
-		dup2(fileno(in), STDIN_FILENO);
-		dup2(out[1], STDOUT_FILENO);
-		close(held[1]);
-		close(out[0]);
-		dup2(held[0], HELD_FD);
-		execvp(command[0], command);
-		_exit(127);
-	}
-	fclose(in);
-	close(out[1]);
-	close(held[0]);
-	ret->held = held[1];
-	ret->out = fdopen(out[0], "r");
-	return ret->pid < 0 || !ret->out ? -EIO : 0;
-}
 
 static int begin(struct test *t, pid_t pid) {
 	struct err err = { 0 };
@@ -298,7 +268,7 @@ int main(int argc, char **argv) {
 	struct test t = { .wrong = 0 };
 	struct target target;
 
-	if (argc < 3 || start(argv[1], argv + 2, &target)) {
+	if (argc < 3 || target_start(argv[1], argv + 2, &target)) {
 		fprintf(stderr, "usage: locks_driver ORACLE COMMAND…\n");
 		return 2;
 	}

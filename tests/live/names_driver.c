@@ -8,6 +8,7 @@
 #include "engine/cpython/acquired.h"
 #include "engine/cpython/names.h"
 #include "engine/proc/proc.h"
+#include "tests/live/target.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -15,16 +16,9 @@
 #include <sys/types.h>
 #include <sys/wait.h>
 
-#define HELD_FD 3 /* in the target: it ends when this is closed */
 #define TRIES 200
 #define TRY_US 10000
 #define READS_ALLOWED 2500 /* of one search */
-
-struct target {
-	pid_t pid;
-	FILE *out;
-	int held;
-};
 
 struct test {
 	struct proc proc;
@@ -38,30 +32,6 @@ struct test {
 	uint64_t names, acquired, again, wrong;
 	uint64_t reads_max; /* of one look at one frame */
 };
-
-static int start(const char *oracle, char **command, struct target *ret) {
-	int out[2], held[2];
-	FILE *in = fopen(oracle, "re");
-
-	if (!in || pipe(out) || pipe(held))
-		return -errno;
-	ret->pid = fork();
-	if (!ret->pid) {
-		dup2(fileno(in), STDIN_FILENO);
-		dup2(out[1], STDOUT_FILENO);
-		close(held[1]);
-		close(out[0]);
-		dup2(held[0], HELD_FD);
-		execvp(command[0], command);
-		_exit(127);
-	}
-	fclose(in);
-	close(out[1]);
-	close(held[0]);
-	ret->held = held[1];
-	ret->out = fdopen(out[0], "r");
-	return ret->pid < 0 || !ret->out ? -EIO : 0;
-}
 
 static bool begin(struct test *t, pid_t pid) {
 	struct err err = { 0 };
@@ -213,7 +183,7 @@ int main(int argc, char **argv) {
 	struct test t = { .wrong = 0 };
 	struct target target;
 
-	if (argc < 3 || start(argv[1], argv + 2, &target)) {
+	if (argc < 3 || target_start(argv[1], argv + 2, &target)) {
 		fprintf(stderr, "usage: names_driver ORACLE COMMAND…\n");
 		return 2;
 	}

@@ -2,6 +2,7 @@
 /* Starts an interpreter on objects_oracle.py and checks, in that process's memory, everything that it says of its own
  * objects. usage: objects_driver ORACLE COMMAND… — the lines are described in objects_oracle.py. */
 #include "engine/cpython/objects.h"
+#include "tests/live/target.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,43 +15,12 @@
 #define VALUE_CHARS 120
 #define TEXT_CHARS (1U << 20)
 #define BYTES_MAX (4U << 20)
-#define HELD_FD 3 /* in the target: it ends when this is closed */
-
-struct target {
-	pid_t pid;
-	FILE *out;
-	int held;
-};
 
 struct test {
 	struct py_reader py;
 	struct strbuf got; /* what was read, as the oracle would write it */
 	uint64_t checks, wrong;
 };
-
-static int start(const char *oracle, char **command, struct target *ret) {
-	int out[2], held[2];
-	FILE *in = fopen(oracle, "re");
-
-	if (!in || pipe(out) || pipe(held))
-		return -errno;
-	ret->pid = fork();
-	if (!ret->pid) {
-		dup2(fileno(in), STDIN_FILENO);
-		dup2(out[1], STDOUT_FILENO);
-		close(held[1]);
-		close(out[0]);
-		dup2(held[0], HELD_FD);
-		execvp(command[0], command);
-		_exit(127);
-	}
-	fclose(in);
-	close(out[1]);
-	close(held[0]);
-	ret->held = held[1];
-	ret->out = fdopen(out[0], "r");
-	return ret->pid < 0 || !ret->out ? -EIO : 0;
-}
 
 static void add_hex(struct strbuf *out, const void *bytes, size_t n) {
 	static const char digits[] = "0123456789abcdef";
@@ -314,7 +284,7 @@ int main(int argc, char **argv) {
 	struct target target;
 	char *told;
 
-	if (argc < 3 || start(argv[1], argv + 2, &target)) {
+	if (argc < 3 || target_start(argv[1], argv + 2, &target)) {
 		fprintf(stderr, "usage: objects_driver ORACLE COMMAND…\n");
 		return 2;
 	}

@@ -4,6 +4,7 @@
 #include "engine/base/clock.h"
 #include "engine/cpython/objects.h"
 #include "engine/cpython/tasks.h"
+#include "tests/live/target.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,18 +15,11 @@
 
 #define SHOWN_MAX 12
 #define TASKS_MAX 1000
-#define HELD_FD 3 /* in the target: a byte leads to the next look, and the end ends it */
 #define SETTLE_S 20
 #define SETTLE_NS (SETTLE_S * NS_PER_SEC) /* until a loop has come to its poll, on a machine that is busy */
 #define STEP_NS (20 * NS_PER_MS)
 
 typedef VEC(char *) line_vec;
-
-struct target {
-	pid_t pid;
-	FILE *out;
-	int held;
-};
 
 struct test {
 	struct py_runtime rt;
@@ -38,30 +32,6 @@ struct test {
 	line_vec told, seen;
 	uint64_t tasks, checks, wrong;
 };
-
-static int start(const char *oracle, char **command, struct target *ret) {
-	int out[2], held[2];
-	FILE *in = fopen(oracle, "re");
-
-	if (!in || pipe(out) || pipe(held))
-		return -errno;
-	ret->pid = fork();
-	if (!ret->pid) {
-		dup2(fileno(in), STDIN_FILENO);
-		dup2(out[1], STDOUT_FILENO);
-		close(held[1]);
-		close(out[0]);
-		dup2(held[0], HELD_FD);
-		execvp(command[0], command);
-		_exit(127);
-	}
-	fclose(in);
-	close(out[1]);
-	close(held[0]);
-	ret->held = held[1];
-	ret->out = fdopen(out[0], "r");
-	return ret->pid < 0 || !ret->out ? -EIO : 0;
-}
 
 static void forget(line_vec *lines) {
 	vec_foreach (line, lines)
@@ -325,7 +295,7 @@ int main(int argc, char **argv) {
 	struct target target;
 	unsigned looks;
 
-	if (argc < 3 || start(argv[1], argv + 2, &target)) {
+	if (argc < 3 || target_start(argv[1], argv + 2, &target)) {
 		fprintf(stderr, "usage: tasks_driver ORACLE COMMAND…\n");
 		return 2;
 	}

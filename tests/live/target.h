@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_TESTS_LIVE_TARGET_H
+#define PYSPYD_TESTS_LIVE_TARGET_H
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+/* The program that a driver looks at: started with an oracle on its standard input, held by a pipe. */
+
+#define HELD_FD \
+	3 /* in the target: it ends when this is closed; a byte leads to the next look where there are several */
+
+struct target {
+	pid_t pid;
+	FILE *out;
+	int held;
+};
+
+/* Starts `command`. Return: 0; negative errno. */
+static inline int target_start(const char *oracle, char **command, struct target *ret) {
+	int out[2], held[2];
+	FILE *in = fopen(oracle, "re");
+
+	if (!in || pipe(out) || pipe(held))
+		return -errno;
+	ret->pid = fork();
+	if (!ret->pid) {
+		dup2(fileno(in), STDIN_FILENO);
+		dup2(out[1], STDOUT_FILENO);
+		close(held[1]);
+		close(out[0]);
+		dup2(held[0], HELD_FD);
+		execvp(command[0], command);
+		_exit(127);
+	}
+	fclose(in);
+	close(out[1]);
+	close(held[0]);
+	ret->held = held[1];
+	ret->out = fdopen(out[0], "r");
+	return ret->pid < 0 || !ret->out ? -EIO : 0;
+}
+
+#endif
