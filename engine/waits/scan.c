@@ -55,7 +55,6 @@ uint32_t scan_resource(struct wait_scan *scan, const char *type, pid_t pid, uint
 		.pid = pid,
 		.address = address,
 		.run_ns = UINT64_MAX };
-	struct strbuf text = { 0 };
 	char words[256];
 	uint64_t at;
 	va_list args;
@@ -67,8 +66,7 @@ uint32_t scan_resource(struct wait_scan *scan, const char *type, pid_t pid, uint
 	va_start(args, label);
 	vsnprintf(words, sizeof(words), label, args);
 	va_end(args);
-	strbuf_adds(&text, words);
-	node.label = strbuf_take(&text);
+	node.label = strdup(words);
 	node.type = strdup(type);
 	if (!node.label || !node.type) {
 		free(node.label);

@@ -11,7 +11,7 @@
  * says that a goes on when b does: a thread waits for a resource, a resource is held by (or can only be served by) a
  * thread. Each node says by itself what its edges mean: it is free, or needs any of them, or all, or nobody can help
  * it. From that follows who is stuck for good: a node that is neither free nor reached by progress
- * (pyspyd_waits_solve). */
+ * (waits_solve). */
 
 enum pyspyd_wait_kind {
 	PYSPYD_WAIT_THREAD,
@@ -51,7 +51,7 @@ struct pyspyd_wait_node {
 	struct pyspyd_frame *frames; /* of a thread or task, most recent call first; may be empty */
 	size_t frames_n;
 	size_t site; /* index of the frame that tells people where it is: the innermost of the program's own */
-	/* filled by pyspyd_waits_solve */
+	/* filled by waits_solve */
 	bool stuck;    /* nothing that is left to happen in the graph lets it go on */
 	uint32_t knot; /* index of the knot it is part of, UINT32_MAX none */
 };
