@@ -5,6 +5,7 @@
 #include "engine/base/vec.h"
 #include "pyspyd/err.h"
 #include "pyspyd/finding.h"
+#include "pyspyd/heap.h"
 #include "pyspyd/waits.h"
 
 /* Detectors: pure decisions over what others acquired, the time an argument.
@@ -62,6 +63,28 @@ struct detect_thread {
 
 #define DETECT_STACKS_MAX 5
 
+/* What the collector of garbage has done in one generation since the start; UINT64_MAX: not known. */
+struct detect_collector {
+	uint64_t collections, collected, uncollectable;
+};
+
+/* Descriptors that are alike. */
+struct detect_group {
+	const char *kind, *target; /* "socket", "tcp CLOSE_WAIT to 10.1.2.3:5432"; never NULL */
+	uint64_t count;
+	int64_t grew; /* since they were grouped first */
+};
+
+/* What a detector would like to be acquired for its next look: it costs more than counters do. Wishes of all detectors
+ * add up. */
+struct detect_wishes {
+	bool heap_first;  /* a first count of the heap, to compare with, unless there is one */
+	bool heap_growth; /* what grew since that one: another count */
+	bool heap_forget; /* the first count is of no use any more */
+	bool fds_first;   /* likewise: groups of descriptors to compare with, … */
+	bool fds_growth;  /* … and what grew */
+};
+
 struct detect_process {
 	const char *name;                    /* the kernel's; NULL: not known */
 	const struct detect_thread *threads; /* all of them: one that is missing has ended */
@@ -76,7 +99,16 @@ struct detect_process {
 				       (of a limit: none) */
 	uint64_t threads_total;     /* those of native libraries too, as the kernel counts them */
 	uint64_t children, zombies; /* direct children, zombies included; how many of them are zombies */
-	bool expect_busy;           /* a rule says that this program uses its cores for its purpose */
+	uint64_t private_bytes;     /* anonymous memory of its own, in RAM or swap */
+	uint64_t memory_bytes, memory_limit_bytes; /* of its control group with the lowest limit */
+	uint64_t host_available_bytes;             /* what the machine could still give */
+	double memory_stall_pct;     /* of the last 10 s, in which a task of the group waited for memory; negative: not
+					known */
+	uint64_t tasks, tasks_limit; /* of the control group with the lowest limit */
+	double gc_share;             /* of the samples since the last look, in which it collected garbage,
+					0 to 1; negative: not known */
+	struct detect_collector collector[3]; /* by generation, the young one first */
+	bool expect_busy;                     /* a rule says that this program uses its cores for its purpose */
 };
 
 /* One look at one process. A detector that needs more (a wait graph, a census) gets a pointer of its own here, NULL
@@ -90,6 +122,13 @@ struct detect_input {
 	const bool *alive;                /* per node of waits: see waits_alive; NULL with waits */
 	const pid_t *watched; /* all processes that are looked at: a fault among several is raised by one of them */
 	size_t watched_n;     /* 0: this one alone */
+	const struct pyspyd_heap *heap; /* two counts compared (between_ns is not 0), the newest ones that were made;
+					   NULL: none */
+	uint64_t heap_ns;               /* when the later one was made */
+	const char *heap_why;           /* why there can be none ("free-threaded …"); NULL: nothing is in the way */
+	const struct detect_group *fds; /* what grew most comes first */
+	size_t fds_n;                   /* 0: not grouped */
+	struct detect_wishes *wishes;   /* to be filled in; NULL: nobody listens */
 };
 
 /* What a detector says. */
@@ -131,9 +170,12 @@ struct detect_verdict {
 	struct detect_fact facts[DETECT_FACTS_MAX];
 	size_t facts_n;
 	const struct pyspyd_waits *waits; /* NULL: the fault is none of waiting */
-	uint32_t knot;           /* of `waits`, whose chain is the evidence; UINT32_MAX: chains of all parties */
-	bool inferred;           /* else proven */
-	const char *certain_why; /* with inferred: why; static */
+	uint32_t knot;                  /* of `waits`, whose chain is the evidence; UINT32_MAX: chains of all parties */
+	bool inferred;                  /* else proven */
+	const char *certain_why;        /* with inferred: why; static */
+	const struct pyspyd_heap *heap; /* evidence: what grew; NULL: the fault is none of memory */
+	const struct detect_group *fds; /* evidence likewise */
+	size_t fds_n;
 	const char *advice;
 	char summary[DETECT_SUMMARY_MAX]; /* one line, printable */
 };

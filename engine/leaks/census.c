@@ -196,7 +196,8 @@ static int run_census(struct census_run *run, const proc_map_vec *maps) {
 	return r;
 }
 
-int census_take(const struct py_runtime *rt, const proc_map_vec *maps, struct census *ret_census, struct err *err) {
+int census_take(const struct py_runtime *rt, const proc_map_vec *maps, const struct census_options *options,
+	struct census *ret_census, struct err *err) {
 	struct census census = { 0 };
 	struct census_run run = {
 		.py = &rt->reader,
@@ -206,6 +207,7 @@ int census_take(const struct py_runtime *rt, const proc_map_vec *maps, struct ce
 	};
 	int r;
 
+	(void)options;
 	if (rt->reader.flavour & LAYOUT_FREE_THREADED)
 		return err_set(err, PYSPYD_E_UNSUPPORTED,
 			"Python %s is free-threaded: its heap is one of mimalloc, which is not read yet", rt->version);

@@ -12,6 +12,8 @@
 #define TYPE_GC (1UL << 14)
 #define TYPE_SUBCLASS (1UL << 31) /* its objects are types */
 
+#define HEAP_SAMPLES 32
+
 enum heap_kind {
 	HEAP_OTHER,
 	HEAP_LIST,
@@ -27,6 +29,10 @@ struct heap_type {
 	enum heap_kind kind;
 	uint32_t before; /* bytes of an object of it that lie before its head */
 	uint64_t count, bytes;
+	uint64_t fresh;              /* objects that the census before did not meet in their place */
+	raddr samples[HEAP_SAMPLES]; /* addresses of some, evenly spread over those that are fresh, or over all without
+					a census before */
+	uint32_t samples_n;
 };
 
 struct heap_types {

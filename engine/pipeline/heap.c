@@ -28,7 +28,7 @@ static int take(struct sample_target *target, struct count *ret, struct err *err
 	if (r == PROC_E_GONE)
 		return PYSPYD_E_GONE;
 	if (!r)
-		r = census_take(&target->rt, &maps, &ret->census, err);
+		r = census_take(&target->rt, &maps, &(struct census_options){ 0 }, &ret->census, err);
 	proc_maps_free(&maps);
 	if (r == MEM_E_GONE && !proc_alive(&target->proc))
 		return PYSPYD_E_GONE;

@@ -5,24 +5,43 @@
 #include "pyspyd/err.h"
 #include "pyspyd/stack.h"
 
-/* The objects of a process, counted by type while it runs, and its largest containers; and what of that grew between
- * two counts. */
+/* The objects of a process, counted by type while it runs, its largest containers and who keeps them; and what of that
+ * grew between two counts. */
 
 struct pyspyd_heap_type {
 	char *type;                     /* "module.QualName" */
 	uint64_t count;                 /* objects */
 	uint64_t bytes;                 /* that they take, with the tables of containers */
 	int64_t grew_count, grew_bytes; /* since the count before; 0 where there was none */
+	char *kept_by; /* the path that keeps most of its objects, of the new ones where it grew, as far as some of them
+			  show; NULL not known, or not asked */
+	double kept_share; /* of those looked at, 0 to 1 */
 };
 
 struct pyspyd_heap_container {
-	char *path; /* the global variable that it is: "module.name"; NULL where it is none */
+	char *path; /* the shortest one from a root, as Python: "registry.Registry._seen", "app.CACHE['users']",
+		       "app.load.<locals>.rows (in thread worker-1)"; NULL not known */
 	char *type;
 	uint64_t address;
 	uint64_t length; /* items */
 	uint64_t bytes;  /* with its table */
 	int64_t grew; /* items since the count before; 0 where there was none, or it was not there or shorter than 64 */
 	bool is_new;  /* it was not there, or shorter than 64 */
+};
+
+/* A line that allocated memory which is still in use, by the target's own tracemalloc. */
+struct pyspyd_heap_line {
+	char *file;
+	int line;
+	uint64_t count, bytes;
+	int64_t grew_count, grew_bytes;
+};
+
+/* Memory of the process's own, by what the kernel says it is: "[heap]", "anonymous", "[stack]", a file's path. */
+struct pyspyd_heap_mapping {
+	char *name;
+	uint64_t mappings, bytes; /* private and resident, or in swap */
+	int64_t grew_mappings, grew_bytes;
 };
 
 struct pyspyd_heap {
@@ -32,6 +51,12 @@ struct pyspyd_heap {
 	size_t types_all;                         /* as many as there are */
 	struct pyspyd_heap_container *containers; /* the longest first; of two counts, those that grew most */
 	size_t containers_n;
+	struct pyspyd_heap_line *lines; /* NULL: the target does not run tracemalloc. Ordered as the types */
+	size_t lines_n;
+	struct pyspyd_heap_mapping *mappings; /* likewise */
+	size_t mappings_n;
+	uint64_t private_bytes; /* of all mappings */
+	int64_t grew_private;
 	uint64_t objects, object_bytes; /* of all types */
 	int64_t grew_objects, grew_bytes;
 	uint64_t large;       /* objects of more than 512 bytes, which malloc keeps */
@@ -39,15 +64,18 @@ struct pyspyd_heap {
 	uint64_t blocks;      /* … blocks of it in use, as sys.getallocatedblocks() says */
 	uint64_t other_bytes; /* … in use by what is no object: tables, buffers, objects kept for reuse */
 	uint64_t free_bytes;  /* … kept free */
-	uint64_t moved;       /* pools that changed while they were read */
-	uint64_t cost_ns;     /* of the (last) count */
-	uint64_t between_ns;  /* two counts: from one to the other; 0 one count */
-	bool incomplete;      /* a limit was met */
+	int64_t grew_other, grew_free;
+	uint64_t moved;      /* pools that changed while they were read */
+	uint64_t cost_ns;    /* of the (last) count */
+	uint64_t paths_ns;   /* of looking for who keeps what */
+	uint64_t between_ns; /* two counts: from one to the other; 0 one count */
+	bool incomplete;     /* a limit was met */
 };
 
 struct pyspyd_heap_options {
 	size_t top;       /* that many types and containers at most; 0: all types and 100 containers */
 	uint64_t diff_ns; /* counts twice, that far apart; 0 once */
+	bool no_paths;    /* do not look for who keeps what */
 };
 
 /* Counts. `progress` may be NULL; it is called now and then while there is nothing but to wait between two counts, and

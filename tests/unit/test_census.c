@@ -93,7 +93,7 @@ static int take(struct heap *heap, struct census *census) {
 	proc_map_vec maps = { .items = &map, .n = 1, .cap = 1 };
 
 	memset(census, 0, sizeof(*census));
-	return census_take(&heap->img->rt, &maps, census, NULL);
+	return census_take(&heap->img->rt, &maps, &(struct census_options){ 0 }, census, NULL);
 }
 
 static struct heap_type type_in(const struct census *census, raddr type) {
