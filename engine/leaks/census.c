@@ -10,6 +10,39 @@
 #define HEADS_BATCH 512
 #define PIECES_MAX (UINT64_C(16) << 20) /* that may be pools: 256 GiB of memory */
 
+int census_progress(const struct census_run *run) {
+	const struct census_options *options = run->options;
+
+	return options->progress &&
+			options->progress(options->userdata, min_of(run->done_bytes, run->all_bytes), run->all_bytes)
+		? -ECANCELED
+		: 0;
+}
+
+/* When the samples are full, every other one is dropped, and half as many are taken from then on. */
+static void add_sample(struct heap_type *type, raddr addr) {
+	if (!type->stride)
+		type->stride = 1;
+	if (type->fresh % type->stride)
+		return;
+	if (type->samples_n == HEAP_SAMPLES) {
+		for (size_t i = 0; i < HEAP_SAMPLES / 2; i++)
+			type->samples[i] = type->samples[2 * i];
+		type->samples_n = HEAP_SAMPLES / 2;
+		type->stride *= 2;
+	}
+	type->samples[type->samples_n++] = addr;
+}
+
+void census_count(struct heap_type *type, raddr addr, uint64_t bytes, bool fresh) {
+	type->count++;
+	type->bytes += bytes;
+	if (!fresh)
+		return;
+	add_sample(type, addr);
+	type->fresh++;
+}
+
 static raddr pool_after(raddr addr, uint32_t pool_bytes) {
 	return (addr + pool_bytes - 1) / pool_bytes * pool_bytes;
 }
@@ -51,6 +84,8 @@ static int find_in(struct census_run *run, struct region *region, uint64_t *left
 		size_t n = min_of(pieces, (uint64_t)HEADS_BATCH);
 		int r = mark_pools(run, region, at, n);
 
+		if (!r)
+			r = census_progress(run);
 		if (r)
 			return r;
 		at += n * run->pool_bytes;
@@ -68,9 +103,14 @@ static int find_pools(struct census_run *run) {
 		if (r)
 			return r;
 		if (region->heap)
-			run->span_bytes += 2 * (region->end - region->start);
+			run->all_bytes += region->end - region->start;
 	}
+	run->span_bytes = 2 * run->all_bytes;
 	return 0;
+}
+
+static bool is_fresh(const struct census_run *run, raddr block) {
+	return run->before_pool == PLACES_NONE || !places_was_used(run->before, run->before_pool, block);
 }
 
 static int count_block(struct census_run *run, raddr addr, const uint8_t *bytes, uint32_t size) {
@@ -89,11 +129,28 @@ static int count_block(struct census_run *run, raddr addr, const uint8_t *bytes,
 	if (r)
 		return r;
 	type = &run->types.items.items[number];
-	type->count++;
-	type->bytes += taken;
+	census_count(type, addr + offset, taken, is_fresh(run, addr));
 	if (type->kind == HEAP_TEXT || type->head.flags & TYPE_LONG)
 		return 0;
 	return follow_words(run, bytes, size);
+}
+
+static int count_blocks(
+	struct census_run *run, raddr addr, const uint8_t *bytes, const struct pool *pool, const bool *free) {
+	struct census_places *places = run->census->places;
+	int r = places ? places_add_pool(places, addr) : 0;
+
+	run->before_pool = run->before ? places_find_pool(run->before, addr) : PLACES_NONE;
+	for (uint32_t i = 0; !r && i < pool->begun; i++) {
+		size_t at = POOL_HEAD_BYTES + (size_t)i * pool->size;
+
+		if (free[i])
+			continue;
+		if (places)
+			places_set_used(places, addr + at);
+		r = count_block(run, addr + at, bytes + at, pool->size);
+	}
+	return r;
 }
 
 static int count_pool(struct census_run *run, raddr addr, const uint8_t *bytes) {
@@ -109,14 +166,7 @@ static int count_pool(struct census_run *run, raddr addr, const uint8_t *bytes) 
 	run->census->pools++;
 	run->census->blocks += pool.used;
 	run->census->free_bytes += run->pool_bytes - POOL_HEAD_BYTES - (uint64_t)pool.used * pool.size;
-	for (uint32_t i = 0; i < pool.begun; i++) {
-		size_t at = POOL_HEAD_BYTES + (size_t)i * pool.size;
-		int r = free[i] ? 0 : count_block(run, addr + at, bytes + at, pool.size);
-
-		if (r)
-			return r;
-	}
-	return 0;
+	return count_blocks(run, addr, bytes, &pool, free);
 }
 
 /* Reads some pools in a row at once. */
@@ -143,19 +193,25 @@ static int count_region(struct census_run *run, const struct region *region) {
 			region_is_pool(region, at + n * run->pool_bytes, run->pool_bytes))
 			n++;
 		r = n ? count_row(run, at, n) : 0;
+		if (!r && n)
+			r = census_progress(run);
 		if (r)
 			return r;
 		at += max_of(n, (size_t)1) * run->pool_bytes;
+		run->done_bytes += max_of(n, (size_t)1) * run->pool_bytes;
 	}
 	return 0;
 }
 
 static int count_all(struct census_run *run) {
 	vec_foreach (region, &run->regions.items) {
+		uint64_t done = run->done_bytes;
 		int r = region->bits ? count_region(run, region) : 0;
 
 		if (r)
 			return r;
+		if (region->heap)
+			run->done_bytes = done + region->end - region->start;
 	}
 	return follow_all(run);
 }
@@ -173,6 +229,11 @@ static void finish(struct census_run *run) {
 	census->types.n = run->types.items.n;
 	census->types.cap = run->types.items.cap;
 	run->types.items.n = run->types.items.cap = 0;
+	if (census->places) {
+		census->places->regions = run->regions;
+		run->regions = (struct regions){ 0 };
+		places_sort(census->places);
+	}
 }
 
 static int run_census(struct census_run *run, const proc_map_vec *maps) {
@@ -204,14 +265,18 @@ int census_take(const struct py_runtime *rt, const proc_map_vec *maps, const str
 		.census = &census,
 		.pool_bytes = pool_bytes_of(rt->reader.version),
 		.gc_head = rt->reader.version < V3_8 ? 32 : 16,
+		.options = options,
 	};
 	int r;
 
-	(void)options;
 	if (rt->reader.flavour & LAYOUT_FREE_THREADED)
 		return err_set(err, PYSPYD_E_UNSUPPORTED,
 			"Python %s is free-threaded: its heap is one of mimalloc, which is not read yet", rt->version);
-	r = run_census(&run, maps);
+	if (options->before && places_fit(options->before->places, run.pool_bytes))
+		run.before = options->before->places;
+	if (options->flags & CENSUS_KEEP_PLACES)
+		census.places = places_new(maps, rt->reader.version);
+	r = options->flags & CENSUS_KEEP_PLACES && !census.places ? -ENOMEM : run_census(&run, maps);
 	if (!r && !census.pools)
 		r = err_set(err, PYSPYD_E_UNSUPPORTED,
 			"no pools of Python's small-object allocator were found: is PYTHONMALLOC=malloc set?");
@@ -226,4 +291,5 @@ int census_take(const struct py_runtime *rt, const proc_map_vec *maps, const str
 void census_deinit(struct census *census) {
 	vec_free(&census->types);
 	vec_free(&census->containers);
+	places_free(take_ptr(census->places));
 }

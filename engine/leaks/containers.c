@@ -50,7 +50,7 @@ static int dict_table(struct census_run *run, raddr keys, uint64_t *ret_bytes) {
 
 /* Blocks are linked to the right. One that was met before ends the walk: as every address is met once, all walks
  * together are bounded. */
-static int deque_tables(struct census_run *run, raddr block, uint64_t length, uint64_t *bytes) {
+static int deque_tables(struct census_run *run, raddr owner, raddr block, uint64_t length, uint64_t *bytes) {
 	const struct layout *l = &run->py->layout;
 	uint64_t block_bytes = l->deque_block_right + WORD;
 	uint64_t blocks = length * WORD / (l->deque_block_right - l->deque_block_data) + 1;
@@ -61,7 +61,7 @@ static int deque_tables(struct census_run *run, raddr block, uint64_t length, ui
 		blocks = DEQUE_BLOCKS_MAX;
 	}
 	for (; !r && blocks && block; blocks--) {
-		r = follow_span(run, block, block_bytes);
+		r = follow_table(run, block, block_bytes, owner);
 		if (!r)
 			r = mem_read_u64(run->py->mem, block + l->deque_block_right, &block);
 		if (!r)
@@ -71,16 +71,16 @@ static int deque_tables(struct census_run *run, raddr block, uint64_t length, ui
 }
 
 /* One table that lies in one piece. Tables in pools are counted as blocks. */
-static int table(struct census_run *run, raddr addr, uint64_t len, uint64_t *bytes) {
+static int table(struct census_run *run, raddr owner, raddr addr, uint64_t len, uint64_t *bytes) {
 	const struct region *region = regions_find(&run->regions, addr);
 
 	if (!region || !region->heap || region_is_pool(region, addr, run->pool_bytes) || len > region->end - addr)
 		return 0;
 	*bytes += len;
-	return follow_span(run, addr, len);
+	return follow_table(run, addr, len, owner);
 }
 
-static int dict_add(struct census_run *run, const uint8_t *object, size_t len, uint64_t *bytes) {
+static int dict_add(struct census_run *run, raddr addr, const uint8_t *object, size_t len, uint64_t *bytes) {
 	const struct layout *l = &run->py->layout;
 	raddr keys = peek_u64(object, len, l->dict_keys);
 	const struct region *region = regions_find(&run->regions, keys);
@@ -92,7 +92,7 @@ static int dict_add(struct census_run *run, const uint8_t *object, size_t len, u
 		region_is_pool(region, keys, run->pool_bytes))
 		return 0;
 	r = dict_table(run, keys, &size);
-	return r ? r : table(run, keys, size, bytes);
+	return r ? r : table(run, addr, keys, size, bytes);
 }
 
 static uint64_t length_of(const struct layout *l, enum heap_kind kind, const uint8_t *object, size_t len) {
@@ -108,24 +108,25 @@ static uint64_t length_of(const struct layout *l, enum heap_kind kind, const uin
 	return 0;
 }
 
-static int tables_add(struct census_run *run, enum heap_kind kind, const uint8_t *object, size_t len, uint64_t *bytes) {
+static int tables_add(
+	struct census_run *run, raddr addr, enum heap_kind kind, const uint8_t *object, size_t len, uint64_t *bytes) {
 	const struct layout *l = &run->py->layout;
 
 	switch (kind) {
-	case HEAP_DICT: return dict_add(run, object, len, bytes);
+	case HEAP_DICT: return dict_add(run, addr, object, len, bytes);
 	case HEAP_LIST:
-		return table(run, peek_u64(object, len, l->list_items),
+		return table(run, addr, peek_u64(object, len, l->list_items),
 			(peek_u64(object, len, l->list_items + WORD) & (LENGTH_MAX - 1)) * WORD, bytes);
 	case HEAP_SET:
 		if (!layout_has(l->set_mask) || !layout_has(l->set_table))
 			return 0;
-		return table(run, peek_u64(object, len, l->set_table),
+		return table(run, addr, peek_u64(object, len, l->set_table),
 			((peek_u64(object, len, l->set_mask) & (LENGTH_MAX - 1)) + 1) * 2 * WORD, bytes);
 	case HEAP_DEQUE:
 		if (!layout_has(l->deque_leftblock) || !layout_has(l->deque_block_right))
 			return 0;
-		return deque_tables(
-			run, peek_u64(object, len, l->deque_leftblock), peek_u64(object, len, l->var_size), bytes);
+		return deque_tables(run, addr, peek_u64(object, len, l->deque_leftblock),
+			peek_u64(object, len, l->var_size), bytes);
 	case HEAP_TUPLE:
 	case HEAP_OTHER:
 	case HEAP_TEXT: break;
@@ -141,7 +142,7 @@ int container_add(
 
 	if (length > LENGTH_MAX)
 		return 0;
-	r = tables_add(run, kind, object, len, bytes);
+	r = tables_add(run, addr, kind, object, len, bytes);
 	if (r && r != MEM_E_FAULT && r != PY_E_TYPE)
 		return r;
 	if (length < CENSUS_CONTAINER_MIN)

@@ -57,7 +57,11 @@ static int add_span(struct census_run *run, raddr addr, uint64_t len) {
 	return vec_push(&run->spans, (struct span){ addr, len });
 }
 
-int follow_span(struct census_run *run, raddr addr, uint64_t len) {
+static int keep_place(struct census_run *run, struct place_span span) {
+	return run->census->places ? places_add_span(run->census->places, span) : 0;
+}
+
+int follow_table(struct census_run *run, raddr addr, uint64_t len, raddr owner) {
 	const struct region *region = outside_pools(run, addr);
 	uint64_t seen;
 	int r;
@@ -69,8 +73,11 @@ int follow_span(struct census_run *run, raddr addr, uint64_t len) {
 		run->census->incomplete = true;
 		return PY_E_TYPE;
 	}
+	len = min_of(len, region->end - addr);
 	r = map_put(&run->seen, addr, 1);
-	return r ? r : add_span(run, addr, min_of(len, region->end - addr));
+	if (!r)
+		r = keep_place(run, (struct place_span){ .addr = addr, .owner = owner, .len = len, .is_table = 1 });
+	return r ? r : add_span(run, addr, len);
 }
 
 /* A static type, in memory that a program or library has for what it does not initialise. Of its kind alone there are
@@ -85,6 +92,12 @@ static int is_static(struct census_run *run, raddr addr, const struct heap_type 
 	r = type_head_read(run->py, addr, &head);
 	*ret_static = !r && !(head.flags & TYPE_HEAP);
 	return r == PY_E_TYPE || r == MEM_E_FAULT ? 0 : r;
+}
+
+static bool was_there(const struct census_run *run, raddr addr) {
+	const struct place_span *span = places_find_span(run->before, addr);
+
+	return span && !span->is_table && span->owner == addr;
 }
 
 /* Counts an object outside pools and sets out to search it. */
@@ -103,10 +116,11 @@ static int count_large(struct census_run *run, raddr addr, uint32_t number, cons
 	r = map_put(&run->seen, addr, 1);
 	if (!r)
 		r = container_add(run, addr, number, head, len, &bytes);
+	if (!r)
+		r = keep_place(run, (struct place_span){ .addr = addr - type->before, .owner = addr, .len = own });
 	if (r)
 		return r;
-	type->count++;
-	type->bytes += bytes;
+	census_count(type, addr, bytes, !run->before || !was_there(run, addr));
 	run->census->large++;
 	if (type->kind == HEAP_TEXT || type->head.flags & TYPE_LONG)
 		return 0;
@@ -167,6 +181,8 @@ static int search_span(struct census_run *run, struct span span) {
 		if (r)
 			return r == MEM_E_FAULT ? 0 : r;
 		r = follow_words(run, run->buf, n);
+		if (!r)
+			r = census_progress(run);
 		span.addr += n;
 		span.len -= n;
 	}
@@ -184,6 +200,8 @@ int follow_all(struct census_run *run) {
 			run->candidates.n -= n;
 			memcpy(batch, run->candidates.items + run->candidates.n, n * sizeof(batch[0]));
 			r = examine_batch(run, batch, n);
+			if (!r)
+				r = census_progress(run);
 		} else {
 			r = search_span(run, run->spans.items[--run->spans.n]);
 		}

@@ -3,6 +3,7 @@
 #define PYSPYD_LEAKS_FOLLOW_H
 
 #include "engine/leaks/census.h"
+#include "engine/leaks/places.h"
 
 /* What the parts of a census share. */
 
@@ -26,7 +27,18 @@ struct census_run {
 	VEC(raddr) candidates;  /* … to be asked */
 	VEC(struct span) spans; /* memory outside pools whose words may lead to more */
 	uint64_t span_bytes;    /* of it in all, that may still be added: twice the heap at first */
+
+	const struct census_options *options;
+	const struct census_places *before; /* NULL none */
+	size_t before_pool;                 /* in `before`, the pool that is counted; PLACES_NONE it was none */
+	uint64_t done_bytes, all_bytes;     /* of the heap */
 };
+
+/* Asks whether to go on. Return: 0; -ECANCELED. */
+int census_progress(const struct census_run *run);
+
+/* Counts an object: one that is fresh may become a sample of its type. */
+void census_count(struct heap_type *type, raddr addr, uint64_t bytes, bool fresh);
 
 /* Which object some bytes begin with, and where in them. Return: as heap_types_find, TYPE_NONE: none. */
 int object_recognise(
@@ -41,11 +53,11 @@ uint64_t object_bytes(const struct py_reader *py, const struct heap_type *type, 
 /* Looks for addresses outside pools among the words, to be asked later. Return: 0; -ENOMEM. */
 int follow_words(struct census_run *run, const uint8_t *bytes, size_t len);
 
-/* Adds memory whose words are to be looked at, once. Return: 0; -ENOMEM; PY_E_TYPE: it was there, or is not memory
- * outside pools. */
-int follow_span(struct census_run *run, raddr addr, uint64_t len);
+/* Adds a table of `owner`, whose words are to be looked at, once. Return: 0; -ENOMEM; PY_E_TYPE: it was there, or is
+ * not memory outside pools. */
+int follow_table(struct census_run *run, raddr addr, uint64_t len, raddr owner);
 
-/* Asks all that was found, and what that leads to. Return: 0; MEM_E_GONE; negative errno. */
+/* Asks all that was found, and what that leads to. Return: 0; MEM_E_GONE; -ECANCELED; negative errno. */
 int follow_all(struct census_run *run);
 
 /* A container among the objects: its length, what its table takes, which is added to *bytes. `object` is its head,

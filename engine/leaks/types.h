@@ -29,10 +29,11 @@ struct heap_type {
 	enum heap_kind kind;
 	uint32_t before; /* bytes of an object of it that lie before its head */
 	uint64_t count, bytes;
-	uint64_t fresh;              /* objects that the census before did not meet in their place */
+	uint64_t fresh;              /* objects that the census before did not meet in their place; all without one */
 	raddr samples[HEAP_SAMPLES]; /* addresses of some, evenly spread over those that are fresh, or over all without
 					a census before */
 	uint32_t samples_n;
+	uint32_t stride; /* one of so many fresh objects is a sample; 0: no object yet */
 };
 
 struct heap_types {

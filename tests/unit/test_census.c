@@ -82,7 +82,7 @@ static raddr add_object(struct heap *heap, raddr type, bool gc) {
 	return at;
 }
 
-static int take(struct heap *heap, struct census *census) {
+static int take_with(struct heap *heap, const struct census_options *options, struct census *census) {
 	struct proc_map map = {
 		.start = IMAGE_BASE,
 		.end = IMAGE_BASE + IMAGE_BYTES,
@@ -93,7 +93,11 @@ static int take(struct heap *heap, struct census *census) {
 	proc_map_vec maps = { .items = &map, .n = 1, .cap = 1 };
 
 	memset(census, 0, sizeof(*census));
-	return census_take(&heap->img->rt, &maps, &(struct census_options){ 0 }, census, NULL);
+	return census_take(&heap->img->rt, &maps, options, census, NULL);
+}
+
+static int take(struct heap *heap, struct census *census) {
+	return take_with(heap, &(struct census_options){ 0 }, census);
 }
 
 static struct heap_type type_in(const struct census *census, raddr type) {
@@ -213,6 +217,98 @@ static void check_lists(struct image *img) {
 
 Test(census, lists) {
 	image_each(check_lists);
+}
+
+static bool is_sample(const struct heap_type *type, raddr object) {
+	for (uint32_t i = 0; i < type->samples_n; i++)
+		if (type->samples[i] == object)
+			return true;
+	return false;
+}
+
+/* Of a second census: objects in blocks that were free, and large ones that were not there. */
+static void check_fresh(struct image *img) {
+	struct census_options options = { .flags = CENSUS_KEEP_PLACES };
+	struct census before, now;
+	struct heap_type type;
+	struct heap heap;
+	raddr old, large, added[8];
+
+	open_heap(img, &heap);
+	if (img->rt.reader.flavour & LAYOUT_FREE_THREADED)
+		return;
+	for (int i = 0; i < 40; i++)
+		old = add_object(&heap, heap.plain, false);
+	large = new_tuple(&heap, LARGE);
+	image_put_u64(img, old + img->l->object_size, large);
+	cr_assert_eq(take_with(&heap, &options, &before), 0);
+	cr_assert_not_null(before.places);
+	type = type_in(&before, heap.plain);
+	cr_assert_eq(type.fresh, 40);
+	cr_assert_eq(type.samples_n, 20, "every other one, when there were more than could be kept");
+	cr_assert(is_sample(&type, block_at(&heap, 0)));
+	for (int i = 0; i < 8; i++)
+		added[i] = add_object(&heap, heap.plain, false);
+	image_put_u64(img, added[0] + img->l->object_size, large);
+	image_put_u64(img, large + img->l->tuple_items, new_tuple(&heap, LARGE));
+	options.before = &before;
+	cr_assert_eq(take_with(&heap, &options, &now), 0);
+	type = type_in(&now, heap.plain);
+	cr_assert_eq(type.count, 48);
+	cr_assert_eq(type.fresh, 8);
+	cr_assert_eq(type.samples_n, 8);
+	for (int i = 0; i < 8; i++)
+		cr_assert(is_sample(&type, added[i]));
+	type = type_in(&now, heap.tuple);
+	cr_assert_eq(type.count, 2);
+	cr_assert_eq(type.fresh, 1);
+	cr_assert_neq(type.samples[0], large);
+	census_deinit(&before);
+	census_deinit(&now);
+	cr_assert_null(now.places);
+}
+
+Test(census, fresh_objects) {
+	image_each(check_fresh);
+}
+
+struct asked {
+	unsigned times, stop_at;
+	uint64_t all;
+};
+
+static bool ask(void *userdata, uint64_t done_bytes, uint64_t all_bytes) {
+	struct asked *asked = userdata;
+
+	cr_assert_leq(done_bytes, all_bytes);
+	asked->all = all_bytes;
+	return ++asked->times == asked->stop_at;
+}
+
+static void check_progress(struct image *img) {
+	struct asked asked = { .stop_at = 0 };
+	struct census_options options = { .flags = CENSUS_KEEP_PLACES, .progress = ask, .userdata = &asked };
+	struct census census;
+	struct heap heap;
+	unsigned times;
+
+	open_heap(img, &heap);
+	if (img->rt.reader.flavour & LAYOUT_FREE_THREADED)
+		return;
+	add_object(&heap, heap.plain, false);
+	cr_assert_eq(take_with(&heap, &options, &census), 0);
+	census_deinit(&census);
+	times = asked.times;
+	cr_assert_geq(times, 2);
+	cr_assert_eq(asked.all, IMAGE_BYTES);
+	for (unsigned i = 1; i <= times; i++) {
+		asked = (struct asked){ .stop_at = i };
+		cr_assert_eq(take_with(&heap, &options, &census), -ECANCELED, "at %u of %u", i, times);
+	}
+}
+
+Test(census, progress) {
+	image_each(check_progress);
 }
 
 /* What looks like a type but for one thing. */

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/* Sorted arrays, searched by halves: they are made once and asked often. Which mapping is whose is told by its
+ * neighbours: what a library does not initialise (bss) is anonymous memory right behind its variables; a thread's
+ * stack is anonymous memory right behind a page that nobody may touch. (Where the guard is not a mapping of its own, as
+ * from glibc 2.42 on, a thread's stack passes for native memory.) */
+#include "engine/leaks/places.h"
+
+#include "engine/leaks/pools.h"
+#include <string.h>
+
+#define V3_8 0x03080000
+#define GUARD_BYTES_MAX (64U << 10)
+
+static bool is_anonymous(const struct proc_map *map) {
+	return map->write && map->read && !map->shared && !map->inode && !map->path[0];
+}
+
+static bool is_variables(const struct proc_map *map) {
+	return map->write && map->read && !map->shared && map->inode;
+}
+
+static bool is_guard(const struct proc_map *map) {
+	return !map->read && !map->write && !map->exec && map->end - map->start <= GUARD_BYTES_MAX;
+}
+
+static const char *base_name(const char *path) {
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* Return: whether the mapping is a root; `before` is the one that ends where it begins, or NULL. */
+static bool root_of(const struct proc_map *map, const struct proc_map *before, struct place_root *ret) {
+	const char *name = "";
+
+	*ret = (struct place_root){ .start = map->start, .end = map->end, .kind = PLACE_STATIC };
+	if (is_variables(map)) {
+		name = base_name(map->path);
+	} else if (is_anonymous(map) && before && is_variables(before)) {
+		name = base_name(before->path);
+		ret->heap = true;
+	} else if (is_anonymous(map) && before && is_guard(before)) {
+		ret->kind = PLACE_STACK;
+		ret->heap = true;
+	} else if (map->write && !strncmp(map->path, "[stack", 6)) {
+		ret->kind = PLACE_STACK;
+	} else {
+		return false;
+	}
+	ret->name = strdup(name);
+	return true;
+}
+
+static int add_roots(struct census_places *places, const proc_map_vec *maps) {
+	const struct proc_map *before = NULL;
+	struct place_root root;
+
+	vec_foreach (map, maps) {
+		bool follows = before && before->end == map->start;
+
+		if (before && map->start < before->end)
+			continue;
+		if (map->end > map->start && root_of(map, follows ? before : NULL, &root)) {
+			if (!root.name || vec_push(&places->roots, root)) {
+				free(root.name);
+				return -ENOMEM;
+			}
+		}
+		before = map;
+	}
+	return 0;
+}
+
+struct census_places *places_new(const proc_map_vec *maps, uint32_t version) {
+	struct census_places *places = calloc(1, sizeof(*places));
+
+	if (!places)
+		return NULL;
+	places->grain = version < V3_8 ? 8 : 16;
+	places->pool_used_bytes = pool_bytes_of(version) / places->grain / 8;
+	if (add_roots(places, maps)) {
+		places_free(places);
+		return NULL;
+	}
+	return places;
+}
+
+void places_free(struct census_places *places) {
+	if (!places)
+		return;
+	regions_deinit(&places->regions);
+	vec_foreach (root, &places->roots)
+		free(root->name);
+	vec_free(&places->roots);
+	vec_free(&places->pools);
+	vec_free(&places->used);
+	vec_free(&places->spans);
+	free(places);
+}
+
+bool places_fit(const struct census_places *places, uint32_t pool_bytes) {
+	return places && places->pool_used_bytes * places->grain * 8 == pool_bytes;
+}
+
+int places_add_pool(struct census_places *places, raddr pool) {
+	size_t bytes = places->used.n + places->pool_used_bytes;
+	int r = vec_reserve(&places->used, bytes);
+
+	if (!r)
+		r = vec_push(&places->pools, pool);
+	if (r)
+		return r;
+	memset(places->used.items + places->used.n, 0, places->pool_used_bytes);
+	places->used.n = bytes;
+	return 0;
+}
+
+static size_t bit_of(const struct census_places *places, size_t pool, raddr block) {
+	return pool * places->pool_used_bytes * 8 + (block - places->pools.items[pool]) / places->grain;
+}
+
+void places_set_used(struct census_places *places, raddr block) {
+	size_t bit = bit_of(places, places->pools.n - 1, block);
+
+	places->used.items[bit / 8] |= (uint8_t)(1U << bit % 8);
+}
+
+bool places_was_used(const struct census_places *places, size_t pool, raddr block) {
+	size_t bit = bit_of(places, pool, block);
+
+	return places->used.items[bit / 8] >> bit % 8 & 1;
+}
+
+int places_add_span(struct census_places *places, struct place_span span) {
+	return vec_push(&places->spans, span);
+}
+
+static int by_addr(const void *a, const void *b) {
+	const struct place_span *x = a, *y = b;
+
+	return (x->addr > y->addr) - (x->addr < y->addr);
+}
+
+void places_sort(struct census_places *places) {
+	if (places->spans.n)
+		qsort(places->spans.items, places->spans.n, sizeof(*places->spans.items), by_addr);
+}
+
+size_t places_find_pool(const struct census_places *places, raddr pool) {
+	size_t low = 0, high = places->pools.n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (places->pools.items[middle] == pool)
+			return middle;
+		if (places->pools.items[middle] < pool)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return PLACES_NONE;
+}
+
+const struct place_span *places_find_span(const struct census_places *places, raddr addr) {
+	const struct place_span *items = places->spans.items;
+	size_t low = 0, high = places->spans.n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (items[middle].addr <= addr)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low && addr - items[low - 1].addr < items[low - 1].len ? &items[low - 1] : NULL;
+}
+
+const struct place_root *places_find_root(const struct census_places *places, raddr addr) {
+	vec_foreach (root, &places->roots)
+		if (addr >= root->start && addr < root->end)
+			return root;
+	return NULL;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_LEAKS_PLACES_H
+#define PYSPYD_LEAKS_PLACES_H
+
+#include "engine/leaks/regions.h"
+
+/* What a census keeps of where things were: a bit for each place of pool memory where a block in use may begin, and the
+ * objects and tables outside pools. */
+
+/* Memory outside pools that an object, or a table of one, takes. */
+struct place_span {
+	raddr addr;
+	raddr owner; /* the object */
+	uint64_t len : 63;
+	uint64_t is_table : 1;
+};
+
+enum place_kind {
+	PLACE_STATIC, /* variables of a program or library */
+	PLACE_STACK,  /* of a thread */
+};
+
+/* Memory in which references may stand, and which no object owns. */
+struct place_root {
+	raddr start, end;
+	enum place_kind kind;
+	bool heap;  /* it is one of the regions' heaps too */
+	char *name; /* of the program or library, without its folder; "" for a stack */
+};
+
+struct census_places {
+	struct regions regions;
+	uint32_t grain; /* blocks begin at multiples of it, from a pool's first block on */
+	uint32_t pool_used_bytes;
+	VEC(raddr) pools;             /* ascending */
+	VEC(uint8_t) used;            /* pool_used_bytes for each pool */
+	VEC(struct place_span) spans; /* ascending once the census is done */
+	VEC(struct place_root) roots; /* ascending */
+};
+
+#define PLACES_NONE SIZE_MAX
+
+/* Return: NULL when out of memory. */
+struct census_places *places_new(const proc_map_vec *maps, uint32_t version);
+void places_free(struct census_places *places);
+
+/* Whether they are of a target with pools of this size; not of NULL. */
+bool places_fit(const struct census_places *places, uint32_t pool_bytes);
+
+/* Adds a pool behind those that are there: a census meets them in ascending order. Return: 0; -ENOMEM. */
+int places_add_pool(struct census_places *places, raddr pool);
+
+/* A block in use of the last pool. */
+void places_set_used(struct census_places *places, raddr block);
+
+/* Return: 0; -ENOMEM. */
+int places_add_span(struct census_places *places, struct place_span span);
+void places_sort(struct census_places *places);
+
+/* Return: the pool's number; PLACES_NONE. */
+size_t places_find_pool(const struct census_places *places, raddr pool);
+bool places_was_used(const struct census_places *places, size_t pool, raddr block);
+
+/* Return: what the address lies in; NULL. */
+const struct place_span *places_find_span(const struct census_places *places, raddr addr);
+const struct place_root *places_find_root(const struct census_places *places, raddr addr);
+
+#endif
