@@ -5,6 +5,7 @@
 #include "engine/base/util.h"
 #include <assert.h>
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -51,6 +52,28 @@ void detect_add_place(struct strbuf *sb, const char *function, const char *file,
 	strbuf_adds(sb, " (");
 	add_file(sb, file, line);
 	strbuf_adds(sb, ")");
+}
+
+void detect_add_count(struct strbuf *sb, double count) {
+	char digits[32];
+	/* Beyond that nobody counts, and a double does not either. */
+	int n = snprintf(digits, sizeof(digits), "%.0f", fmax(fmin(count, 1e18), -1e18));
+
+	for (int i = 0; i < n; i++) {
+		strbuf_add(sb, &digits[i], 1);
+		if (digits[i] != '-' && i + 1 < n && (n - 1 - i) % 3 == 0)
+			strbuf_adds(sb, ",");
+	}
+}
+
+void detect_add_bytes(struct strbuf *sb, double bytes) {
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+	size_t unit = 0;
+
+	/* What would be shown as 1024.0 is shown as 1.0 of the next. */
+	for (; unit + 1 < ARRAY_SIZE(units) && fabs(bytes) >= (unit ? 1023.95 : 1024); unit++)
+		bytes /= 1024;
+	strbuf_addf(sb, "%.*f %s", unit ? 1 : 0, bytes, units[unit]);
 }
 
 const struct pyspyd_frame *detect_node_frame(const struct pyspyd_wait_node *node) {

@@ -14,6 +14,10 @@ void detect_add_text(struct strbuf *sb, const char *text, size_t max); /* likewi
 /* "parse (json.py:88)": qualname, base name of the file. */
 void detect_add_place(struct strbuf *sb, const char *function, const char *file, int line);
 
+/* "58,900"; "9.3 MiB". What is negative has its sign. */
+void detect_add_count(struct strbuf *sb, double count);
+void detect_add_bytes(struct strbuf *sb, double bytes);
+
 /* The frame that tells people where a thread or task is; NULL: none is known. */
 const struct pyspyd_frame *detect_node_frame(const struct pyspyd_wait_node *node);
 

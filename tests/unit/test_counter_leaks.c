@@ -10,6 +10,8 @@
 #include <string.h>
 
 #define THREADS_MAX 400
+#define PID 77
+#define C(text) ((char *)(uintptr_t)(text)) /* nobody writes into it */
 
 /* A process whose clock the test moves; windows are of a minute, a look is a second. */
 struct world {
@@ -19,6 +21,11 @@ struct world {
 	struct detect_process process;
 	struct detect_thread threads[THREADS_MAX];
 	char names[THREADS_MAX][32];
+	struct detect_group groups[4];
+	size_t groups_n;             /* handed in where they were wished for */
+	struct pyspyd_waits waits;   /* likewise, where there are nodes */
+	struct detect_wishes wishes; /* of the last look */
+	unsigned firsts, growths;    /* looks that wished so */
 	uint64_t now_ns;
 };
 
@@ -46,9 +53,21 @@ static void world_deinit(struct world *world) {
 }
 
 static size_t look(struct world *world) {
-	const struct detect_input input = { .now_ns = world->now_ns += NS_PER_SEC, .process = &world->process };
+	bool grouped = world->wishes.fds_growth && world->groups_n;
+	const struct detect_input input = {
+		.now_ns = world->now_ns += NS_PER_SEC,
+		.process = &world->process,
+		.pid = PID,
+		.waits = world->waits.nodes_n ? &world->waits : NULL,
+		.fds = grouped ? world->groups : NULL,
+		.fds_n = grouped ? world->groups_n : 0,
+		.wishes = &world->wishes,
+	};
 
+	world->wishes = (struct detect_wishes){ 0 };
 	cr_assert_eq(detect_set_decide(world->set, &world->config, &input, &world->verdicts), 0);
+	world->firsts += world->wishes.fds_first;
+	world->growths += world->wishes.fds_growth;
 	return world->verdicts.n;
 }
 
@@ -92,7 +111,7 @@ Test(counter_leaks, descriptors_that_grow_for_a_window_are_found_and_resolved) {
 	cr_assert_eq(fact(verdict, "count")->count, 20 + 2 * (uint64_t)after);
 	cr_assert_float_eq(fact(verdict, "per_hour")->number, 7200, 50);
 	cr_assert_float_eq(fact(verdict, "time_left_s")->number, 32670, 200);
-	cr_assert(strstr(verdict->summary, "(7200 an hour); the limit is reached in 9 h"), "%s", verdict->summary);
+	cr_assert(strstr(verdict->summary, "(7,200 an hour); the limit is reached in 9 h"), "%s", verdict->summary);
 	for (int i = 0; i < 100 && verdict->presence == DETECT_PRESENT; i++) {
 		cr_assert_eq(look(&world), 1);
 		verdict = only(&world, "handle-leak");
@@ -100,6 +119,77 @@ Test(counter_leaks, descriptors_that_grow_for_a_window_are_found_and_resolved) {
 	cr_assert_eq(verdict->presence, DETECT_ABSENT);
 	cr_assert_str_eq(verdict->ended, "no-growth");
 	cr_assert_eq(look(&world), 0);
+	world_deinit(&world);
+}
+
+static const struct detect_verdict *leak_descriptors(struct world *world) {
+	cr_assert(look_while(world, 200, &world->process.fds, 2));
+	return only(world, "handle-leak");
+}
+
+Test(counter_leaks, the_group_that_made_the_growth_is_named) {
+	const struct detect_verdict *verdict;
+	struct world world;
+
+	world_init(&world);
+	world.groups[0] = (struct detect_group){ "file", "/var/log/app.log", 900, 20 };
+	world.groups[1] = (struct detect_group){ "socket", "tcp CLOSE_WAIT to 10.1.2.3:5432", 1296, 70 };
+	world.groups[2] = (struct detect_group){ "pipe", "", 5, -40 };
+	world.groups_n = 3;
+	verdict = leak_descriptors(&world);
+	cr_assert(strstr(verdict->summary, "an hour): 1,296 of them socket tcp CLOSE_WAIT to 10.1.2.3:5432; "), "%s",
+		verdict->summary);
+	cr_assert_str_eq(fact(verdict, "group")->text, "socket tcp CLOSE_WAIT to 10.1.2.3:5432");
+	cr_assert_eq(fact(verdict, "group_count")->count, 1296);
+	/* The first groups come with the first growth; the second ones with the last step before the fault, not with
+	 * every look. */
+	cr_assert(world.firsts > 15 && world.firsts < 30, "%u", world.firsts);
+	cr_assert(world.growths > 5 && world.growths < 15, "%u", world.growths);
+	world_deinit(&world);
+}
+
+Test(counter_leaks, two_groups_are_named_where_none_made_the_growth) {
+	const struct detect_verdict *verdict;
+	struct world world;
+
+	world_init(&world);
+	world.groups[0] = (struct detect_group){ "eventfd", "", 60, 50 };
+	world.groups[1] = (struct detect_group){ "epoll", "", 45, 40 };
+	world.groups[2] = (struct detect_group){ "socket", "unix", 40, 30 };
+	world.groups_n = 3;
+	verdict = leak_descriptors(&world);
+	cr_assert(strstr(verdict->summary, ": 60 of them eventfd and 45 epoll; "), "%s", verdict->summary);
+	world_deinit(&world);
+}
+
+Test(counter_leaks, near_the_limit_without_growth_the_largest_group_is_named) {
+	const struct detect_verdict *verdict;
+	struct world world;
+
+	world_init(&world);
+	world.process.fd_limit = 1000;
+	world.process.fds = 900;
+	world.groups[0] = (struct detect_group){ "pipe", "read end", 20, 0 };
+	world.groups[1] = (struct detect_group){ "file", "/tmp/req-*.log", 860, 0 };
+	world.groups_n = 2;
+	cr_assert_eq(look(&world) + look(&world), 0);
+	cr_assert_eq(look(&world), 1);
+	verdict = only(&world, "handle-leak");
+	cr_assert_str_eq(verdict->summary,
+		"handle-leak: 900 descriptors are open, 90 % of the limit of 1,000: 860 of them file /tmp/req-*.log",
+		"%s", verdict->summary);
+	world_deinit(&world);
+}
+
+Test(counter_leaks, healthy_descriptors_are_never_grouped) {
+	struct world world;
+
+	world_init(&world);
+	for (int i = 0; i < 600; i++) {
+		world.process.fds = 100 + (uint64_t)(i * 7919 % 300);
+		cr_assert_eq(look(&world), 0);
+	}
+	cr_assert_eq(world.firsts + world.growths, 0);
 	world_deinit(&world);
 }
 
@@ -141,7 +231,7 @@ Test(counter_leaks, the_limit_is_a_fault_by_itself) {
 	cr_assert_eq(look(&world), 1);
 	verdict = only(&world, "handle-leak");
 	cr_assert_eq(verdict->severity, PYSPYD_CRITICAL);
-	cr_assert_str_eq(verdict->summary, "handle-leak: 810 descriptors are open, 81 % of the limit of 1000", "%s",
+	cr_assert_str_eq(verdict->summary, "handle-leak: 810 descriptors are open, 81 % of the limit of 1,000", "%s",
 		verdict->summary);
 	world.process.fds = 760;
 	cr_assert_eq(look(&world), 1);
@@ -186,5 +276,108 @@ Test(counter_leaks, children_and_zombies) {
 	cr_assert(look_while(&world, 200, &world.process.zombies, 1));
 	cr_assert(strstr(only(&world, "process-leak")->summary, "zombies: "));
 	cr_assert_eq(fact(only(&world, "process-leak"), "zombies")->count, world.process.zombies);
+	world_deinit(&world);
+}
+
+/* Looks until the threads, one more a second, are a leak. */
+static const struct detect_verdict *leak_threads(struct world *world, const char *format) {
+	int after = 0;
+
+	for (size_t i = 0; i < THREADS_MAX; i++) {
+		snprintf(world->names[i], sizeof(world->names[i]), "%s-%zu", format, i);
+		world->threads[i] =
+			(struct detect_thread){ .tid = 100 + (pid_t)i, .name = world->names[i], .state = 'S' };
+	}
+	while (!after && world->process.threads_total < THREADS_MAX) {
+		world->process.threads_n = ++world->process.threads_total;
+		after = (int)look(world);
+	}
+	return only(world, "thread-leak");
+}
+
+/* A thread as threading starts it, which waits. */
+static const struct pyspyd_frame stack[] = {
+	{ .function = C("wait"),
+		.qualname = C("Condition.wait"),
+		.file = C("/lib/threading.py"),
+		.module = C("threading") },
+	{ .function = C("fetch"),
+		.qualname = C("Client.fetch"),
+		.file = C("/srv/app.py"),
+		.module = C("app"),
+		.line = 12 },
+	{ .function = C("run"), .qualname = C("Thread.run"), .file = C("/lib/threading.py"), .module = C("threading") },
+	{ .function = C("_bootstrap_inner"),
+		.qualname = C("_"),
+		.file = C("/lib/threading.py"),
+		.module = C("threading") },
+	{ .function = C("_bootstrap"), .qualname = C("_"), .file = C("/lib/threading.py"), .module = C("threading") },
+};
+
+static struct pyspyd_wait_node thread_node(pid_t tid, const struct pyspyd_frame *frames, size_t n) {
+	return (struct pyspyd_wait_node){ .kind = PYSPYD_WAIT_THREAD,
+		.type = C("thread"),
+		.label = C("Thread"),
+		.pid = PID,
+		.tid = tid,
+		.state = 'S',
+		.knot = UINT32_MAX,
+		.frames = (struct pyspyd_frame *)(uintptr_t)frames,
+		.frames_n = n };
+}
+
+Test(counter_leaks, threads_whose_names_say_nothing_are_told_by_what_they_run) {
+	struct pyspyd_wait_node nodes[30];
+	const struct detect_verdict *verdict;
+	struct world world;
+
+	world_init(&world);
+	for (size_t i = 0; i < ARRAY_SIZE(nodes); i++)
+		nodes[i] = thread_node(100 + (pid_t)i, i ? stack : stack + 1, i ? ARRAY_SIZE(stack) : 1);
+	world.waits = (struct pyspyd_waits){ .nodes = nodes, .nodes_n = ARRAY_SIZE(nodes) };
+	verdict = leak_threads(&world, "Thread");
+	cr_assert(
+		strstr(verdict->summary, " an hour), 30 of them run Client.fetch (app.py:12)"), "%s", verdict->summary);
+	cr_assert_not(strstr(verdict->summary, "named"));
+	cr_assert_null(fact(verdict, "group")->text);
+	cr_assert_str_eq(fact(verdict, "function")->text, "Client.fetch (app.py:12)");
+	cr_assert_eq(fact(verdict, "function_count")->count, 30);
+	world_deinit(&world);
+}
+
+Test(counter_leaks, native_threads_have_the_name_of_the_process_and_no_stack) {
+	const struct detect_verdict *verdict;
+	struct world world;
+
+	world_init(&world);
+	world.process.name = "worker-7";
+	verdict = leak_threads(&world, "worker");
+	cr_assert_null(fact(verdict, "group")->text);
+	cr_assert_null(fact(verdict, "function")->text);
+	cr_assert_not(strstr(verdict->summary, "of them"));
+	world_deinit(&world);
+}
+
+Test(counter_leaks, tasks_near_the_limit_are_a_fault_of_who_has_most_of_them) {
+	const struct detect_verdict *verdict;
+	struct world world;
+
+	world_init(&world);
+	world.process.threads_total = 80;
+	world.process.tasks = 85;
+	world.process.tasks_limit = 100;
+	cr_assert_eq(look(&world) + look(&world), 0);
+	cr_assert_eq(look(&world), 1);
+	verdict = only(&world, "thread-leak");
+	cr_assert_eq(verdict->severity, PYSPYD_CRITICAL);
+	cr_assert_str_eq(verdict->summary,
+		"thread-leak: the process has 80 threads; its control group has 85 % of the limit of 100", "%s",
+		verdict->summary);
+	world_deinit(&world);
+	world_init(&world);
+	world.process.threads_total = 12;
+	world.process.tasks = 85;
+	world.process.tasks_limit = 100;
+	cr_assert_eq(look(&world) + look(&world) + look(&world), 0);
 	world_deinit(&world);
 }
