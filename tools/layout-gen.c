@@ -51,7 +51,7 @@ static const struct field {
 static_assert(sizeof(struct layout) == FIELDS_N * sizeof(uint32_t), "struct layout is an array of its fields");
 
 #define BUILDS_MAX 64
-#define TYPES_MAX 64
+#define TYPES_MAX 128
 #define NAME_MAX_LEN 160
 #define MINOR_MASK 0xffff0000u
 

@@ -284,8 +284,15 @@ static void drop_unproven(const struct layout *measured, struct layout *layout) 
 	}
 	if (layout->gc_size != measured->gc_size || layout->gc_collecting != measured->gc_collecting) {
 		layout->gc_generations = LAYOUT_NONE;
+		layout->gc_enabled = LAYOUT_NONE;
 		if (layout->gc_generation_stats == measured->gc_generation_stats)
 			layout->gc_generation_stats = LAYOUT_NONE;
+	}
+	if (layout->runtime_size != measured->runtime_size) {
+		layout->runtime_traced_tracing = LAYOUT_NONE;
+		layout->runtime_traced_memory = LAYOUT_NONE;
+		layout->runtime_traced_peak = LAYOUT_NONE;
+		layout->runtime_traces = LAYOUT_NONE;
 	}
 }
 
