@@ -4,13 +4,13 @@
 
 #include "engine/cpython/runtime.h"
 
-/* Counters of the garbage collector, as gc.get_stats() and gc.get_count() give them: one or two small reads. */
+/* Counters of the garbage collector, as gc.get_stats() gives them: a few small reads. */
 
 #define PY_GENERATIONS 3
 
 struct py_collector {
 	struct {
-		uint64_t collections, collected, uncollectable; /* since the start; UINT64_MAX not known */
+		uint64_t collections, collected, uncollectable; /* since the start */
 	} generations[PY_GENERATIONS];                          /* the young one first */
 	bool collecting;                                        /* right now */
 	bool enabled;

@@ -2,8 +2,9 @@
 /* Looking for interpreters in the files that a process has mapped, and in its data.
  *
  * In a file: the section .PyRuntime (3.10+; it survives strip), then the symbols _PyRuntime (3.7+) and interp_head
- * (3.6). In memory, where a file has neither: the cookie of the debug offsets (3.13+), and words that lead to an
- * interpreter and its first thread, which must point back (3.6 to 3.9, whose four layouts agree in these two fields).
+ * (3.6), and those of variables that older versions have nowhere else. In memory, where a file has neither: the cookie
+ * of the debug offsets (3.13+), and words that lead to an interpreter and its first thread, which must point back (3.6
+ * to 3.9, whose four layouts agree in these two fields).
  */
 #include "engine/cpython/find.h"
 
@@ -15,8 +16,9 @@
 #define SCAN_BYTES_MAX (16U << 20) /* of writable data that are scanned */
 #define SCAN_BLOCK_BYTES (256U << 10)
 #define SCAN_CANDIDATES_MAX 16
-#define OLD_THREADS_HEAD 8   /* PyInterpreterState.tstate_head, 3.6 to 3.9 */
-#define OLD_TSTATE_INTERP 16 /* PyThreadState.interp, 3.6 to 3.9 */
+#define FIRST_WITH_TRACEMALLOC 0x030c0000U /* in _PyRuntime */
+#define OLD_THREADS_HEAD 8                 /* PyInterpreterState.tstate_head, 3.6 to 3.9 */
+#define OLD_TSTATE_INTERP 16               /* PyThreadState.interp, 3.6 to 3.9 */
 
 static const char *base_name(const char *path) {
 	const char *slash = strrchr(path, '/');
@@ -59,6 +61,24 @@ static raddr symbol_addr(struct elf_image *image, uint64_t bias, const char *nam
 	return vaddr + bias;
 }
 
+static void find_statics(struct elf_image *image, uint64_t bias, struct py_candidate *candidate) {
+	struct py_statics *s = &candidate->statics;
+
+	if (candidate->version >= FIRST_WITH_TRACEMALLOC)
+		return;
+	s->traced_config = symbol_addr(image, bias, "_Py_tracemalloc_config", NULL);
+	if (!s->traced_config) /* to 3.7 */
+		s->traced_config = symbol_addr(image, bias, "tracemalloc_config", NULL);
+	s->traced_memory = symbol_addr(image, bias, "tracemalloc_traced_memory", NULL);
+	s->traced_peak = symbol_addr(image, bias, "tracemalloc_peak_traced_memory", NULL);
+	s->traces = symbol_addr(image, bias, "tracemalloc_traces", NULL);
+	if (candidate->runtime)
+		return;
+	s->gc_stats = symbol_addr(image, bias, "generation_stats", NULL);
+	s->gc_collecting = symbol_addr(image, bias, "collecting", NULL);
+	s->gc_enabled = symbol_addr(image, bias, "enabled", NULL);
+}
+
 static int add_from_image(struct elf_image *image, uint64_t bias, py_candidate_vec *candidates) {
 	struct py_candidate candidate = { 0 };
 	uint64_t vaddr;
@@ -73,6 +93,7 @@ static int add_from_image(struct elf_image *image, uint64_t bias, py_candidate_v
 		return 0;
 	candidate.tstate_current = symbol_addr(image, bias, "_PyThreadState_Current", NULL);
 	candidate.version = version_in_file(image);
+	find_statics(image, bias, &candidate);
 	return vec_push(candidates, candidate);
 }
 

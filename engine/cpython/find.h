@@ -8,12 +8,19 @@
 
 /* Where an interpreter may be in a process. Candidates only: runtime.h checks them. */
 
+/* Static variables that only symbols show, where the file has not been stripped; 0: not found. */
+struct py_statics {
+	raddr traced_config, traced_memory, traced_peak, traces; /* of tracemalloc, to 3.11 */
+	raddr gc_stats, gc_collecting, gc_enabled;               /* of the collector, 3.6 */
+};
+
 struct py_candidate {
 	raddr runtime;          /* _PyRuntime, or 0 */
 	uint64_t runtime_bytes; /* its size, 0: not known */
 	raddr interp_head;      /* 3.6, or found by scan: the word that points to the first interpreter; else 0 */
 	raddr tstate_current;   /* 3.6: _PyThreadState_Current, or 0 */
 	uint32_t version;       /* PY_VERSION_HEX where the file says so, else 0 */
+	struct py_statics statics;
 };
 typedef VEC(struct py_candidate) py_candidate_vec;
 

@@ -104,6 +104,7 @@ static void write_version(struct py_runtime *rt) {
 static void set_statics(struct py_runtime *rt, const struct py_candidate *candidate) {
 	const struct layout *l = &rt->reader.layout;
 
+	rt->statics = candidate->statics;
 	rt->tstate_current = candidate->tstate_current;
 	if (rt->runtime && layout_has(l->runtime_tstate_current))
 		rt->tstate_current = rt->runtime + l->runtime_tstate_current;

@@ -3,6 +3,7 @@
 #define PYSPYD_CPYTHON_RUNTIME_H
 
 #include "engine/base/vec.h"
+#include "engine/cpython/find.h"
 #include "engine/cpython/reader.h"
 #include "engine/proc/proc.h"
 #include "pyspyd/err.h"
@@ -18,7 +19,8 @@ struct py_runtime {
 	raddr gil;            /* struct _gil_runtime_state (3.7 to 3.11), or 0: found per interpreter, or not known */
 	uint32_t pthread_tid; /* offset of the kernel's thread id in struct pthread, where thread states lack it
 				 (to 3.10); LAYOUT_NONE unknown */
-	bool foreign_tids;    /* the target's thread ids are those of another PID namespace */
+	struct py_statics statics;
+	bool foreign_tids; /* the target's thread ids are those of another PID namespace */
 };
 
 /* Finds the interpreter in a process and checks that its memory looks as the tables say: lists closed, back pointers
