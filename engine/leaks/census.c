@@ -6,7 +6,6 @@
 #include "engine/leaks/follow.h"
 #include "engine/leaks/pools.h"
 
-#define V3_8 0x03080000
 #define HEADS_BATCH 512
 #define PIECES_MAX (UINT64_C(16) << 20) /* that may be pools: 256 GiB of memory */
 
@@ -264,7 +263,7 @@ int census_take(const struct py_runtime *rt, const proc_map_vec *maps, const str
 		.py = &rt->reader,
 		.census = &census,
 		.pool_bytes = pool_bytes_of(rt->reader.version),
-		.gc_head = rt->reader.version < V3_8 ? 32 : 16,
+		.gc_head = gc_head_bytes(rt->reader.version),
 		.options = options,
 	};
 	int r;

@@ -20,6 +20,10 @@
 #define TYPES_MAX (1U << 18)
 #define REFUSED_MAX (1U << 20)
 
+uint32_t gc_head_bytes(uint32_t version) {
+	return version < V3_8 ? GC_HEAD_OLD : GC_HEAD;
+}
+
 void heap_types_init(struct heap_types *types, const struct py_reader *py, struct regions *regions) {
 	*types = (struct heap_types){ .py = py, .regions = regions };
 }
@@ -67,7 +71,7 @@ static uint32_t bytes_before(uint32_t version, uint64_t flags) {
 	uint32_t before = flags & managed ? MANAGED_HEAD : 0;
 
 	if (flags & TYPE_GC)
-		before += version < V3_8 ? GC_HEAD_OLD : GC_HEAD;
+		before += gc_head_bytes(version);
 	return before;
 }
 

@@ -48,6 +48,9 @@ struct heap_types {
 
 #define TYPE_NONE UINT32_MAX
 
+/* Of the links that the collector keeps before an object. */
+uint32_t gc_head_bytes(uint32_t version);
+
 void heap_types_init(struct heap_types *types, const struct py_reader *py, struct regions *regions);
 void heap_types_deinit(struct heap_types *types);
 
