@@ -111,7 +111,7 @@ static int describe_module(struct build *b, const char *name, size_t len, struct
 		module->text = script_name(b, strbuf_str(&file));
 	}
 	if (!module->text)
-		module->text = intern_add(&b->map->strings, name, len);
+		module->text = intern_add(&b->map->strings, len ? name : "?", len ? len : 1);
 	return 0;
 }
 
