@@ -22,6 +22,7 @@
 #define TYPE_MIN 0.05     /* of all new objects or bytes, that make a type of the program's own worth a name */
 #define ITEMS_MIN 0.01    /* of all new objects, that a container got … */
 #define TABLE_MIN 0.1     /* … or of all new bytes, that its table takes */
+#define MAPPING_MIN 0.1   /* of the growth, that make a second mapping worth a name */
 #define OUTDOES 4.0       /* so many times the growth of the one that keeps the fastest growing type */
 #define PATH_SHOWN 160    /* bytes */
 
@@ -149,6 +150,9 @@ static void find_mappings(const struct pyspyd_heap *heap, struct heap_names *nam
 			names->second_mapping = mapping;
 		}
 	}
+	if (names->second_mapping &&
+		share((double)names->second_mapping->grew_bytes, (double)heap->grew_private) < MAPPING_MIN)
+		names->second_mapping = NULL;
 }
 
 static const struct pyspyd_heap_line *grown_line(const struct pyspyd_heap *heap) {
@@ -160,21 +164,30 @@ static const struct pyspyd_heap_line *grown_line(const struct pyspyd_heap *heap)
 	return best;
 }
 
-struct heap_names heap_growth_names(const struct pyspyd_heap *heap) {
-	struct heap_names names = { .type = grown_type(heap, NULL), .line = grown_line(heap) };
+static void find_objects(const struct pyspyd_heap *heap, struct heap_names *names) {
 	const struct pyspyd_heap_container *largest = grown_container(heap, WITH_PATH, NULL);
 	const struct pyspyd_heap_type *kept;
 
-	names.container = grown_container(heap, KEEPING, names.type);
-	if (!names.container || (largest && weight_of(heap, largest) >= OUTDOES * weight_of(heap, names.container)))
-		names.container = largest ? largest : names.container;
-	if (!names.container && !(names.type && names.type->kept_by))
-		names.container = grown_container(heap, WITHOUT_PATH, NULL);
-	kept = names.container && !(names.type && keeps(names.container, names.type))
-		? grown_type(heap, names.container)
-		: NULL;
-	names.type = kept ? kept : names.type;
-	find_mappings(heap, &names);
+	names->line = grown_line(heap);
+	names->type = grown_type(heap, NULL);
+	names->container = grown_container(heap, KEEPING, names->type);
+	if (!names->container || (largest && weight_of(heap, largest) >= OUTDOES * weight_of(heap, names->container)))
+		names->container = largest ? largest : names->container;
+	if (!names->container && !(names->type && names->type->kept_by))
+		names->container = grown_container(heap, WITHOUT_PATH, NULL);
+	if (!names->container || keeps(names->container, names->type))
+		return;
+	kept = grown_type(heap, names->container);
+	names->type = kept ? kept : names->type;
+}
+
+struct heap_names heap_growth_names(const struct pyspyd_heap *heap, enum heap_cause cause) {
+	struct heap_names names = { 0 };
+
+	if (cause != HEAP_NATIVE)
+		find_objects(heap, &names);
+	if (cause != HEAP_PYTHON)
+		find_mappings(heap, &names);
 	return names;
 }
 

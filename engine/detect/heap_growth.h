@@ -20,7 +20,8 @@ const char *heap_cause_name(enum heap_cause cause); /* "python"; NULL of HEAP_UN
 /* `expected_bytes`: by how much memory should have grown between the counts if it grows as it did before. */
 enum heap_cause heap_growth_cause(const struct pyspyd_heap *heap, double expected_bytes);
 
-/* What has to be looked at; NULL: there is none. All are the heap's. */
+/* What has to be looked at: objects of memory that is Python's, mappings of what is native. NULL: there is none. All
+ * are the heap's. */
 struct heap_names {
 	const struct pyspyd_heap_container *container;
 	const struct pyspyd_heap_type *type;
@@ -28,7 +29,7 @@ struct heap_names {
 	const struct pyspyd_heap_mapping *mapping, *second_mapping;
 };
 
-struct heap_names heap_growth_names(const struct pyspyd_heap *heap);
+struct heap_names heap_growth_names(const struct pyspyd_heap *heap, enum heap_cause cause);
 
 /* "registry.Registry._seen: dict, 41,200 → 58,900 items in 10 min 0 s; app.Session +17,700 objects (+9.3 MiB), 97 % of
  * them in app.sessions", "native memory: [heap] +80.0 MiB, …". Nothing where nothing is named. Printable. */

@@ -25,7 +25,8 @@
 #define COMPARE_LEAST (5e9) /* … but no sooner */
 #define ASK_PARTS 64        /* of the window: how long a wish that was not granted waits */
 #define LEFT_PARTS 3        /* of the window, in which growth tells how long memory lasts … */
-#define CRITICAL_NS 3600000000000ULL
+#define CRITICAL_NS 3600e9  /* left, and … */
+#define CRITICAL_TIMES 6    /* … so many windows: further ahead nothing is certain */
 #define LEFT_SAID_NS (30 * 24 * 3600e9)
 #define LINE_MAX_BYTES 128
 
@@ -208,7 +209,7 @@ static int say(
 	int r;
 
 	find_limit(state, input->process, &limit);
-	if (limit.left_ns < CRITICAL_NS)
+	if ((double)limit.left_ns < fmin(CRITICAL_NS, CRITICAL_TIMES * settings[SERIES_WINDOW]))
 		verdict.severity = PYSPYD_CRITICAL;
 	verdict.fading = state->memory.trend.verdict.fading || state->last == HEAP_UNCONFIRMED;
 	verdict.advice = causes[state->cause].advice;
@@ -217,7 +218,7 @@ static int say(
 	add_growth(&sb, state, input);
 	if (is_compared(input) && state->cause != HEAP_UNKNOWN) {
 		verdict.heap = input->heap;
-		names = heap_growth_names(input->heap);
+		names = heap_growth_names(input->heap, state->cause);
 		strbuf_adds(&sb, ": ");
 		heap_growth_add(&sb, input->heap, &names, state->cause);
 	}

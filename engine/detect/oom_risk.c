@@ -6,14 +6,19 @@
  * memory within `left` (memory_left.h says what counts as used). Or the group is at its limit already and its tasks
  * wait for memory. A job that takes what it needs and stays, or gives it back, does neither.
  *
+ * What was seen for one window says nothing of a time many windows ahead: `left` is cut at 6 of them, `warn` at 36.
+ *
  * A finding has gone when it was not so, with some room, for half of the window. */
 #include "engine/detect/counter_series.h"
 #include "engine/detect/memory_left.h"
 
 #include "engine/base/util.h"
+#include <math.h>
 #include <string.h>
 
-#define STALL_LOOKS 3   /* in a row */
+#define STALL_LOOKS 3 /* in a row */
+#define LEFT_WINDOWS 6
+#define WARN_WINDOWS 36
 #define LEAVE_TIMES 1.5 /* of the time left; … */
 #define LEAVE_PART 0.9  /* … of the usage; … */
 #define LEAVE_STALL 0.2 /* … of the stall */
@@ -24,9 +29,9 @@ enum { WINDOW, LEFT, WARN, USAGE_PCT, STALL_PCT };
 static const struct detect_setting settings_table[] = {
 	[WINDOW] = { "window", DETECT_DURATION, 600e9, 1e9, 720 * 3600e9, "for how long it must grow, 1s to 720h" },
 	[LEFT] = { "left", DETECT_DURATION, 3600e9, 0, 720 * 3600e9,
-		"time until the limit, that is critical, up to 720h" },
+		"time until the limit, that is critical, up to 720h and 6 windows" },
 	[WARN] = { "warn", DETECT_DURATION, 0, 0, 720 * 3600e9,
-		"time until the limit, that is a warning (0: none), up to 720h" },
+		"time until the limit, that is a warning (0: none), up to 720h and 36 windows" },
 	[USAGE_PCT] = { "usage-pct", DETECT_PERCENT, 95, 1, 100,
 		"percent of the limit, that are a fault while tasks wait for memory, 1 to 100" },
 	[STALL_PCT] = { "stall-pct", DETECT_PERCENT, 10, 0.1, 100,
@@ -56,8 +61,12 @@ static double usage_pct(const struct detect_process *process) {
 	return 100 * (double)process->memory_bytes / (double)process->memory_limit_bytes;
 }
 
+static double critical_ns(const double *settings) {
+	return fmin(settings[LEFT], LEFT_WINDOWS * settings[WINDOW]);
+}
+
 static bool is_soon(const struct risk *risk, const double *settings, bool firing) {
-	double within = settings[LEFT] > settings[WARN] ? settings[LEFT] : settings[WARN];
+	double within = fmax(critical_ns(settings), fmin(settings[WARN], WARN_WINDOWS * settings[WINDOW]));
 
 	if (firing)
 		within *= LEAVE_TIMES;
@@ -128,7 +137,7 @@ static int say(const struct state *state, const struct risk *risk, const double 
 	const struct detect_process *process = input->process;
 	struct strbuf sb = { 0 };
 
-	if (risk->stalls || (risk->soon && (double)risk->limit.left_ns < settings[LEFT]))
+	if (risk->stalls || (risk->soon && (double)risk->limit.left_ns < critical_ns(settings)))
 		verdict.severity = PYSPYD_CRITICAL;
 	verdict.fading = !risk->soon && !risk->stalls;
 	verdict.inferred = !risk->stalls;

@@ -203,6 +203,7 @@ Test(memory_leak, what_keeps_the_programs_own_type_is_named) {
 	cr_assert_str_eq(fact(verdict, "container_type")->text, "dict");
 	cr_assert_str_eq(fact(verdict, "type")->text, "app.Session");
 	cr_assert_null(fact(verdict, "line")->text);
+	cr_assert_null(fact(verdict, "mapping")->text);
 	cr_assert_float_eq(fact(verdict, "mib_per_hour")->number, 7200, 20);
 	world_deinit(&world);
 }
@@ -270,8 +271,14 @@ Test(memory_leak, native_memory_is_said_to_be_native) {
 	cr_assert(strstr(verdict->certain_why, "the Python heap did not grow"));
 	cr_assert_str_eq(fact(verdict, "cause")->text, "native");
 	cr_assert_str_eq(fact(verdict, "mapping")->text, "anonymous");
+	cr_assert_null(fact(verdict, "type")->text);
 	SAYS(verdict, "an hour): native memory: anonymous +70.0 MiB, [heap] +9.0 MiB; the Python heap +4.0 MiB");
 	cr_assert_not(strstr(verdict->summary, "app."));
+	world_deinit(&world);
+	world_init(&world);
+	heap_grew(&world.heap, 5, 0);
+	world.heap.mappings[1].grew_bytes = 7 * MIB; /* too little for a name */
+	SAYS(leak(&world), "native memory: anonymous +70.0 MiB; the Python heap");
 	world_deinit(&world);
 }
 
@@ -427,11 +434,11 @@ Test(memory_leak, the_nearest_limit_makes_it_critical) {
 	cr_assert_float_eq(fact(verdict, "time_left_s")->number, 25400, 300);
 	world_deinit(&world);
 	world_init(&world);
-	world.process.host_available_bytes = 6 * GIB;
+	world.process.host_available_bytes = 600 * MIB;
 	cr_assert_eq(detect_config_set(&world.config, "oom-risk.left=0", NULL), 0);
 	verdict = leak(&world);
 	cr_assert_eq(verdict->severity, PYSPYD_CRITICAL);
-	SAYS(verdict, "; the machine's memory is used up in 51 min ");
+	SAYS(verdict, "; the machine's memory is used up in 5 min 0 s");
 	world_deinit(&world);
 }
 
@@ -443,7 +450,7 @@ Test(oom_risk, growth_that_meets_the_limit_within_the_hour_is_critical) {
 	int after;
 
 	world_init(&world);
-	world.process.memory_limit_bytes = 2 * GIB;
+	world.process.memory_limit_bytes = GIB;
 	world.process.memory_bytes = 400 * MIB;
 	after = look_while(&world, 100, 4 * MIB);
 	cr_assert(after > 45 && after < 70, "after %d s", after);
@@ -451,7 +458,7 @@ Test(oom_risk, growth_that_meets_the_limit_within_the_hour_is_critical) {
 	cr_assert_eq(verdict->severity, PYSPYD_CRITICAL);
 	cr_assert(verdict->inferred);
 	SAYS(verdict, "oom-risk: the process has ");
-	SAYS(verdict, " MiB, the limit of 2.0 GiB is reached in 6 min ");
+	SAYS(verdict, " MiB, the limit of 1.0 GiB is reached in 2 min ");
 	cr_assert_str_eq(fact(verdict, "limit_of")->text, "control group");
 	for (int i = 0; i < 120 && verdict->presence == DETECT_PRESENT; i++) {
 		cr_assert_eq(look(&world), 1);
@@ -468,10 +475,10 @@ Test(oom_risk, the_machine_is_a_limit_too) {
 	struct world world;
 
 	world_init(&world);
-	world.process.host_available_bytes = 3 * GIB;
+	world.process.host_available_bytes = GIB;
 	cr_assert(look_while(&world, 100, 4 * MIB));
 	verdict = only(&world, "oom-risk");
-	SAYS(verdict, " and the machine 3.0 GiB left, which are used up in 12 min ");
+	SAYS(verdict, " and the machine 1.0 GiB left, which are used up in 4 min ");
 	cr_assert_str_eq(fact(verdict, "limit_of")->text, "machine");
 	world_deinit(&world);
 }
@@ -553,11 +560,20 @@ Test(oom_risk, a_full_group_whose_tasks_wait_is_critical) {
 	world_deinit(&world);
 }
 
+Test(oom_risk, a_minute_says_nothing_of_the_next_hour) {
+	struct world world;
+
+	world_init(&world);
+	world.process.memory_limit_bytes = 3 * GIB;
+	cr_assert_eq(look_while(&world, 100, 4 * MIB), 0);
+	world_deinit(&world);
+}
+
 Test(oom_risk, a_warning_is_a_matter_of_the_setting) {
 	struct world world;
 
 	world_init(&world);
-	world.process.memory_limit_bytes = 60 * GIB;
+	world.process.memory_limit_bytes = 8 * GIB;
 	cr_assert_eq(look_while(&world, 100, 4 * MIB), 0);
 	cr_assert_eq(detect_config_set(&world.config, "oom-risk.warn=6h", NULL), 0);
 	cr_assert_eq(look_while(&world, 1, 4 * MIB), 1);
