@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/term.h"
 #include "pyspyd/parse.h"
+#include <stdio.h>
 #include <unistd.h>
 
 #define TOP_DEFAULT 20 /* on the screen; JSON has all types */
@@ -15,6 +16,7 @@ struct heap_args {
 	bool json;
 	const char *top;
 	uint64_t diff_ns;
+	bool no_paths;
 };
 
 static const struct option_spec options[] = {
@@ -23,22 +25,43 @@ static const struct option_spec options[] = {
 		"types and containers that are shown (default: 20; with --json all types)", NULL },
 	{ 0, "diff", OPTION_DURATION, offsetof(struct heap_args, diff_ns), "DURATION",
 		"count twice, that far apart, and show what grew", NULL },
+	{ 0, "no-paths", OPTION_FLAG, offsetof(struct heap_args, no_paths), NULL,
+		"do not look for who keeps what (that takes some passes over the memory)", NULL },
 	{ 0, "json", OPTION_FLAG, offsetof(struct heap_args, json), NULL, "one JSON object, schema pyspyd.heap/1",
 		NULL },
 	{ 0 },
 };
 
-static bool is_stopped(void *userdata) {
-	(void)userdata;
-	return cli_stop != 0;
+struct progress {
+	bool shown;  /* a line is on the terminal */
+	bool waited; /* the wait between two counts was cut short: what grew until then is counted all the same */
+};
+
+static bool on_progress(void *userdata, uint64_t done_bytes, uint64_t all_bytes) {
+	struct progress *progress = userdata;
+
+	if (!all_bytes)
+		return progress->waited = cli_stop != 0;
+	if (term_controls(STDERR_FILENO)) {
+		progress->shown = true;
+		fprintf(stderr, "\r%.0f %% of %.0f MiB", 100 * (double)done_bytes / (double)all_bytes,
+			(double)all_bytes / (1 << 20));
+	}
+	return cli_stop && !progress->waited;
 }
 
-static int show(const struct heap_args *args, const struct pyspyd_heap_options *count) {
+static int show(const struct heap_args *args, struct pyspyd_heap_options *count) {
 	struct pyspyd_heap *heap = NULL;
+	struct progress progress = { 0 };
 	struct err err = { 0 };
 	_free_ char *text = NULL;
-	int r = pyspyd_heap_count(args->pid, count, is_stopped, NULL, &heap, &err);
+	int r;
 
+	count->progress = on_progress;
+	count->userdata = &progress;
+	r = pyspyd_heap_count(args->pid, count, &heap, &err);
+	if (progress.shown)
+		fputs("\r\033[K", stderr);
 	if (r)
 		return cli_fail(r, &err);
 	text = args->json ? pyspyd_heap_json(heap) : pyspyd_heap_text(heap, term_controls(STDOUT_FILENO));
@@ -65,13 +88,14 @@ static int run(const struct command *command, int argc, char **argv) {
 		return options_error(command, "--top: '%s' is not a number of rows", args.top);
 	count.top = args.top ? (size_t)top : args.json ? 0 : TOP_DEFAULT;
 	count.diff_ns = args.diff_ns;
+	count.no_paths = args.no_paths;
 	return show(&args, &count);
 }
 
 const struct command heap_command = {
 	.name = "heap",
 	.summary = "Counts the objects of a process by type, and what of them grew",
-	.synopsis = "[--json] [--top N] [--diff DURATION] (--pid PID | PID)",
+	.synopsis = "[--json] [--top N] [--diff DURATION] [--no-paths] (--pid PID | PID)",
 	.details = "The process is read while it runs: what changes meanwhile may be counted twice, or not at all.",
 	.example = "sudo pyspyd heap --pid 4711 --diff 1m",
 	.options = options,

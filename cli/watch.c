@@ -9,15 +9,17 @@
 #include "cli/watch_view.h"
 #include "pyspyd/parse.h"
 #include "pyspyd/text.h"
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 /* The kinds that this version raises; a detector adds its own. */
 static const char *const kinds[] = { "spiking-thread", "deadlock", "self-deadlock", "orphaned-lock", "hang", "livelock",
-	"gil-hog", "event-loop-blocked", "stopped", "d-state", "handle-leak", "thread-leak", "process-leak", NULL };
+	"gil-hog", "event-loop-blocked", "stopped", "d-state", "memory-leak", "handle-leak", "thread-leak",
+	"process-leak", "gc-pressure", "oom-risk", NULL };
 
-#define LEAK_SETTINGS 3
+#define SHORTCUTS_MAX 12
 
 struct watch_args {
 	bool json;
@@ -26,6 +28,8 @@ struct watch_args {
 	const char *hang;    /* "D" */
 	const char *leak;    /* "D" */
 	struct string_list settings, park, vars;
+	char shortcuts[SHORTCUTS_MAX][64]; /* settings that the three above are short for; --set comes after them */
+	size_t shortcuts_n;
 	struct pyspyd_watch_options watch;
 };
 
@@ -47,7 +51,7 @@ static const struct option_spec options[] = {
 	OPT(0, "spike", OPTION_STRING, spike, "PCT:D", "what counts as a spinning thread (default 90:10s)"),
 	OPT(0, "hang-after", OPTION_STRING, hang, "D", "how long no thread has run in a hang (default 60s)"),
 	OPT(0, "leak-window", OPTION_STRING, leak, "D",
-		"for how long descriptors, threads or children must grow (default 30m and 10m)"),
+		"for how long memory, descriptors, threads or children must grow (default 4h, 30m, 10m)"),
 	OPT(0, "park", OPTION_LIST, park, "MODULE:QUALNAME",
 		"a function in which threads wait for work; may be repeated"),
 	OPT(0, "var", OPTION_LIST, vars, "MODULE:NAME", "an object whose length and value are logged; may be repeated"),
@@ -117,9 +121,14 @@ static int check_exit_on(const struct command *command, const char *list) {
 	return -1;
 }
 
-/* --spike PCT:D is short for two settings, whose texts go into buf. Return: -1 go on; an exit status. */
-static int expand_spike(const struct command *command, struct watch_args *args, char (*buf)[64]) {
+static void add_shortcut(struct watch_args *args, const char *setting, const char *value) {
+	snprintf(args->shortcuts[args->shortcuts_n++], sizeof(args->shortcuts[0]), "%s=%.32s", setting, value);
+}
+
+/* --spike PCT:D. Return: -1 go on; an exit status. */
+static int expand_spike(const struct command *command, struct watch_args *args) {
 	const char *colon = args->spike ? strchr(args->spike, ':') : NULL;
+	char percent_text[16];
 	double percent;
 	uint64_t ns;
 
@@ -127,49 +136,44 @@ static int expand_spike(const struct command *command, struct watch_args *args, 
 		return -1;
 	if (!colon || colon - args->spike > 8 || strlen(colon) > 32)
 		return options_error(command, "--spike: '%s' is not PERCENT:DURATION", args->spike);
-	snprintf(buf[0], sizeof(buf[0]), "%.*s", (int)(colon - args->spike), args->spike);
-	if (parse_decimal(buf[0], &percent) || percent <= 0 || parse_duration(colon + 1, &ns) || !ns)
+	snprintf(percent_text, sizeof(percent_text), "%.*s", (int)(colon - args->spike), args->spike);
+	if (parse_decimal(percent_text, &percent) || percent <= 0 || parse_duration(colon + 1, &ns) || !ns)
 		return options_error(command, "--spike: '%s' is not PERCENT:DURATION", args->spike);
-	if (args->settings.n + 2 > STRING_LIST_MAX)
-		return options_error(command, "--set: given too often");
-	snprintf(buf[0], sizeof(buf[0]), "spiking-thread.pct=%.*s", (int)(colon - args->spike), args->spike);
-	snprintf(buf[1], sizeof(buf[1]), "spiking-thread.for=%s", colon + 1);
-	args->settings.items[args->settings.n++] = buf[0];
-	args->settings.items[args->settings.n++] = buf[1];
+	add_shortcut(args, "spiking-thread.pct", percent_text);
+	add_shortcut(args, "spiking-thread.for", colon + 1);
 	return -1;
 }
 
-/* --hang-after D is short for a setting, whose text goes into buf. Return: -1 go on; an exit status. */
-static int expand_hang(const struct command *command, struct watch_args *args, char buf[64]) {
-	uint64_t ns;
-
-	if (!args->hang)
-		return -1;
-	if (strlen(args->hang) > 32 || parse_duration(args->hang, &ns) || !ns)
-		return options_error(command, "--hang-after: '%s' is not a duration", args->hang);
-	if (args->settings.n + 1 > STRING_LIST_MAX)
-		return options_error(command, "--set: given too often");
-	snprintf(buf, 64, "hang.after=%s", args->hang);
-	args->settings.items[args->settings.n++] = buf;
+static int check_duration(const struct command *command, const char *option, const char *text, uint64_t *ret_ns) {
+	if (strlen(text) > 32 || parse_duration(text, ret_ns) || !*ret_ns)
+		return options_error(command, "%s: '%s' is not a duration", option, text);
 	return -1;
 }
 
-/* --leak-window D is short for a setting of each of them, whose texts go into buf. Return: -1 go on; an exit status. */
-static int expand_leak(const struct command *command, struct watch_args *args, char (*buf)[64]) {
-	static const char *const settings[LEAK_SETTINGS] = { "handle-leak.window", "thread-leak.window",
-		"process-leak.window" };
+/* --hang-after D. Return: as above. */
+static int expand_hang(const struct command *command, struct watch_args *args) {
 	uint64_t ns;
+	int r = args->hang ? check_duration(command, "--hang-after", args->hang, &ns) : -1;
 
-	if (!args->leak)
-		return -1;
-	if (strlen(args->leak) > 32 || parse_duration(args->leak, &ns) || !ns)
-		return options_error(command, "--leak-window: '%s' is not a duration", args->leak);
-	if (args->settings.n + LEAK_SETTINGS > STRING_LIST_MAX)
-		return options_error(command, "--set: given too often");
-	for (size_t i = 0; i < LEAK_SETTINGS; i++) {
-		snprintf(buf[i], sizeof(buf[i]), "%s=%s", settings[i], args->leak);
-		args->settings.items[args->settings.n++] = buf[i];
-	}
+	if (args->hang && r < 0)
+		add_shortcut(args, "hang.after", args->hang);
+	return r;
+}
+
+/* --leak-window D. What memory must grow by shrinks with its window. Return: as above. */
+static int expand_leak(const struct command *command, struct watch_args *args) {
+	static const char *const settings[] = { "memory-leak.window", "handle-leak.window", "thread-leak.window",
+		"process-leak.window", "oom-risk.window" };
+	char grow[32];
+	uint64_t ns;
+	int r = args->leak ? check_duration(command, "--leak-window", args->leak, &ns) : -1;
+
+	if (!args->leak || r >= 0)
+		return r;
+	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
+		add_shortcut(args, settings[i], args->leak);
+	snprintf(grow, sizeof(grow), "%.3f", fmin(32, fmax(1, 32 * (double)ns / (4 * 3600e9))));
+	add_shortcut(args, "memory-leak.grow", grow);
 	return -1;
 }
 
@@ -202,11 +206,15 @@ static int watch_all(struct watch_args *args, const struct program *program) {
 	bool table = !args->json && !program->pid && term_controls(STDOUT_FILENO);
 	struct watch watch = { .exit_on = args->exit_on };
 	struct patience patience = patience_for(program);
+	const char *settings[SHORTCUTS_MAX + STRING_LIST_MAX + 1] = { 0 };
 	struct err err = { 0 };
 	int r;
 
+	for (size_t i = 0; i < args->shortcuts_n; i++)
+		settings[i] = args->shortcuts[i];
+	memcpy(settings + args->shortcuts_n, args->settings.items, args->settings.n * sizeof(settings[0]));
 	watch.view = args->json ? &watch_view_json : table ? &watch_view_table : &watch_view_lines;
-	args->watch.settings = args->settings.items;
+	args->watch.settings = settings;
 	args->watch.park = args->park.items;
 	args->watch.vars = args->vars.items;
 	args->watch.stop = &cli_stop;
@@ -224,18 +232,17 @@ static int watch_all(struct watch_args *args, const struct program *program) {
 static int run(const struct command *command, int argc, char **argv) {
 	struct watch_args args = { .watch = { .rate_hz = 20, .interval_ns = NS_PER_SEC } };
 	struct program program = { 0 };
-	char spike[2][64], hang[64], leak[LEAK_SETTINGS][64];
 	char **rest;
 	int r = options_parse(command, argc, argv, &args, &rest);
 
 	if (r < 0)
 		r = check_args(command, &args, rest[0]);
 	if (r < 0)
-		r = expand_spike(command, &args, spike);
+		r = expand_spike(command, &args);
 	if (r < 0)
-		r = expand_hang(command, &args, hang);
+		r = expand_hang(command, &args);
 	if (r < 0)
-		r = expand_leak(command, &args, leak);
+		r = expand_leak(command, &args);
 	if (r >= 0)
 		return r;
 	if (rest[0]) {

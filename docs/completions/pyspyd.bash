@@ -27,7 +27,7 @@ _pyspyd() {
 	-o | --output) COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	-f | --format) COMPREPLY=($(compgen -W "svg collapsed speedscope pprof" -- "$cur")); return ;;
 	-m | --mode) COMPREPLY=($(compgen -W "wall cpu gil" -- "$cur")); return ;;
-	--exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state handle-leak thread-leak process-leak" -- "$cur")); return ;;
+	--exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state memory-leak handle-leak thread-leak process-leak gc-pressure oom-risk" -- "$cur")); return ;;
 	-d | --duration | -i | --interval | --diff) COMPREPLY=($(compgen -W "10s 1m 10m 1h" -- "$cur")); return ;;
 	--park | --top | -n | --name | -r | --rate | --spike | --hang-after | --leak-window | --var | --set) return ;;
 	esac
@@ -38,7 +38,7 @@ _pyspyd() {
 	record) options="--pid --output --duration --rate --format --mode --children --threads --blocking --help" ;;
 	ps) options="--json --help" ;;
 	waits) options="--pid --json --dot --once --park --help" ;;
-	heap) options="--pid --top --diff --json --help" ;;
+	heap) options="--pid --top --diff --no-paths --json --help" ;;
 	handles) options="--pid --diff --json --help" ;;
 	doctor) options="--pid --help" ;;
 	help) options="watch dump record ps waits heap handles doctor" ;;

@@ -24,10 +24,10 @@ complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap handles' -a "
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s n -l name -x -d 'Those whose command line matches'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s a -l all -d 'Every Python process here'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s i -l interval -x -d 'Between two reports'
-complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l exit-on -x -a 'spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state handle-leak thread-leak process-leak' -d 'End with status 10 at such a finding'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l exit-on -x -a 'spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state memory-leak handle-leak thread-leak process-leak gc-pressure oom-risk' -d 'End with status 10 at such a finding'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l spike -x -d 'What counts as a spinning thread'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l hang-after -x -d 'How long no thread has run in a hang'
-complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l leak-window -x -d 'For how long descriptors, threads or children must grow'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l leak-window -x -d 'For how long memory, descriptors, threads or children must grow'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l park -x -d 'A function in which threads wait for work'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l set -x -d 'A setting of a detector'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l var -x -d 'An object whose length and value are logged'
@@ -42,6 +42,7 @@ complete -c pyspyd -n '__fish_seen_subcommand_from waits' -l park -x -d 'A funct
 
 complete -c pyspyd -n '__fish_seen_subcommand_from heap' -s n -l top -x -d 'Types and containers shown'
 complete -c pyspyd -n '__fish_seen_subcommand_from heap' -l diff -x -d 'Count twice, that far apart'
+complete -c pyspyd -n '__fish_seen_subcommand_from heap' -l no-paths -d 'Do not look for who keeps what'
 complete -c pyspyd -n '__fish_seen_subcommand_from handles' -l diff -x -d 'Look twice, that far apart'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -s o -l output -r -F -d 'Where the profile goes'

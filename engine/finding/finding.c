@@ -8,6 +8,7 @@
 #include "engine/base/util.h"
 #include "engine/finding/chain.h"
 #include "engine/finding/fingerprint.h"
+#include "engine/finding/heap_json.h"
 #include "engine/finding/stack_json.h"
 #include <errno.h>
 #include <string.h>
@@ -165,6 +166,22 @@ static json_t *stacks_json(const struct detect_thread *thread) {
 	return json_done(ok, array);
 }
 
+static json_t *groups_json(const struct detect_group *groups, size_t n) {
+	json_t *array = json_array();
+	bool ok = array != NULL;
+
+	for (size_t i = 0; ok && i < n; i++) {
+		json_t *object = json_object();
+
+		ok = json_put(ok, object, "kind", json_text(groups[i].kind));
+		ok = json_put(ok, object, "target", json_text(groups[i].target));
+		ok = json_put(ok, object, "count", json_count(groups[i].count));
+		ok = json_put(ok, object, "grew", json_integer(groups[i].grew));
+		ok = !json_array_append_new(array, object) && ok;
+	}
+	return json_done(ok, array);
+}
+
 static json_t *evidence_json(
 	const struct finding_context *context, const struct detect_verdict *verdict, const struct chain *chain) {
 	const struct detect_thread *thread = verdict->parties_n ? verdict->parties[0].thread : NULL;
@@ -179,8 +196,11 @@ static json_t *evidence_json(
 	}
 	if (ok && chain->waits)
 		ok = json_put(ok, object, "chain", chain_json(chain, verdict));
-	/* The wait graph is read, not sampled. */
-	if (ok && context->accuracy && (thread || !chain->waits))
+	if (ok && verdict->heap)
+		ok = json_put(ok, object, "heap", heap_json_evidence(verdict->heap));
+	if (ok && verdict->fds_n)
+		ok = json_put(ok, object, "handles", groups_json(verdict->fds, verdict->fds_n));
+	if (ok && context->accuracy && thread) /* the rest is read, not sampled */
 		ok = json_put(ok, object, "accuracy", stack_json_accuracy(context->accuracy));
 	ok = ok && json_put(ok, object, "certainty", json_string(verdict->inferred ? "inferred" : "proven"));
 	if (ok && verdict->certain_why)

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* pyspyd.heap/1: { schema, process, objects, bytes, …, types[ {type, count, bytes} ],
- * containers[ {path, type, length, bytes} ] }. What grew has a sign: grew_count, grew_bytes, grew; null with one count.
- */
-#include "pyspyd/heap.h"
-
-#include "engine/finding/stack_json.h"
+ * containers[ {path, type, length, bytes} ], lines[], mappings[] }. What grew has a sign: grew_count, grew_bytes, grew;
+ * null with one count. */
+#include "engine/finding/heap_json.h"
 
 static json_t *grew(const struct pyspyd_heap *heap, int64_t value) {
 	return heap->between_ns ? json_integer(value) : json_null();
@@ -18,6 +16,31 @@ static json_t *type_json(const struct pyspyd_heap *heap, const struct pyspyd_hea
 	ok = json_put(ok, object, "bytes", json_count(type->bytes));
 	ok = json_put(ok, object, "grew_count", grew(heap, type->grew_count));
 	ok = json_put(ok, object, "grew_bytes", grew(heap, type->grew_bytes));
+	ok = json_put(ok, object, "kept_by", json_text(type->kept_by));
+	ok = json_put(ok, object, "kept_share", type->kept_by ? json_real_or_null(type->kept_share) : json_null());
+	return json_done(ok, object);
+}
+
+static json_t *line_json(const struct pyspyd_heap *heap, const struct pyspyd_heap_line *line) {
+	json_t *object = json_object();
+	bool ok = json_put(true, object, "file", json_text(line->file));
+
+	ok = json_put(ok, object, "line", json_integer(line->line));
+	ok = json_put(ok, object, "count", json_count(line->count));
+	ok = json_put(ok, object, "bytes", json_count(line->bytes));
+	ok = json_put(ok, object, "grew_count", grew(heap, line->grew_count));
+	ok = json_put(ok, object, "grew_bytes", grew(heap, line->grew_bytes));
+	return json_done(ok, object);
+}
+
+static json_t *mapping_json(const struct pyspyd_heap *heap, const struct pyspyd_heap_mapping *mapping) {
+	json_t *object = json_object();
+	bool ok = json_put(true, object, "name", json_text(mapping->name));
+
+	ok = json_put(ok, object, "mappings", json_count(mapping->mappings));
+	ok = json_put(ok, object, "bytes", json_count(mapping->bytes));
+	ok = json_put(ok, object, "grew_mappings", grew(heap, mapping->grew_mappings));
+	ok = json_put(ok, object, "grew_bytes", grew(heap, mapping->grew_bytes));
 	return json_done(ok, object);
 }
 
@@ -34,22 +57,40 @@ static json_t *container_json(const struct pyspyd_heap *heap, const struct pyspy
 	return json_done(ok, object);
 }
 
-static json_t *types_json(const struct pyspyd_heap *heap) {
-	json_t *array = json_array();
-	bool ok = array != NULL;
+/* One array of rows. */
+#define ROWS(name) \
+	static json_t *name##s_json(const struct pyspyd_heap *heap) { \
+		json_t *array = json_array(); \
+		bool ok = array != NULL; \
+\
+		for (size_t i = 0; ok && i < heap->name##s_n; i++) \
+			ok = !json_array_append_new(array, name##_json(heap, &heap->name##s[i])); \
+		return json_done(ok, array); \
+	}
+ROWS(type)
+ROWS(container)
+ROWS(line)
+ROWS(mapping)
+#undef ROWS
 
-	for (size_t i = 0; ok && i < heap->types_n; i++)
-		ok = !json_array_append_new(array, type_json(heap, &heap->types[i]));
-	return json_done(ok, array);
+static bool put_rows(bool ok, json_t *object, const struct pyspyd_heap *heap) {
+	ok = json_put(ok, object, "between_s",
+		heap->between_ns ? json_real_or_null((double)heap->between_ns / 1e9) : json_null());
+	ok = json_put(ok, object, "private_bytes", json_count(heap->private_bytes));
+	ok = json_put(ok, object, "grew_private", grew(heap, heap->grew_private));
+	ok = json_put(ok, object, "grew_objects", grew(heap, heap->grew_objects));
+	ok = json_put(ok, object, "grew_bytes", grew(heap, heap->grew_bytes));
+	ok = json_put(ok, object, "grew_free", grew(heap, heap->grew_free));
+	ok = json_put(ok, object, "types", types_json(heap));
+	ok = json_put(ok, object, "containers", containers_json(heap));
+	ok = json_put(ok, object, "lines", lines_json(heap));
+	return json_put(ok, object, "mappings", mappings_json(heap));
 }
 
-static json_t *containers_json(const struct pyspyd_heap *heap) {
-	json_t *array = json_array();
-	bool ok = array != NULL;
+json_t *heap_json_evidence(const struct pyspyd_heap *heap) {
+	json_t *object = json_object();
 
-	for (size_t i = 0; ok && i < heap->containers_n; i++)
-		ok = !json_array_append_new(array, container_json(heap, &heap->containers[i]));
-	return json_done(ok, array);
+	return json_done(put_rows(object != NULL, object, heap), object);
 }
 
 static json_t *pools_json(const struct pyspyd_heap *heap) {
@@ -59,6 +100,7 @@ static json_t *pools_json(const struct pyspyd_heap *heap) {
 	ok = json_put(ok, object, "blocks", json_count(heap->blocks));
 	ok = json_put(ok, object, "other_bytes", json_count(heap->other_bytes));
 	ok = json_put(ok, object, "free_bytes", json_count(heap->free_bytes));
+	ok = json_put(ok, object, "grew_other", grew(heap, heap->grew_other));
 	ok = json_put(ok, object, "moved", json_count(heap->moved));
 	return json_done(ok, object);
 }
@@ -71,15 +113,11 @@ char *pyspyd_heap_json(const struct pyspyd_heap *heap) {
 	ok = json_put(ok, object, "objects", json_count(heap->objects));
 	ok = json_put(ok, object, "bytes", json_count(heap->object_bytes));
 	ok = json_put(ok, object, "large", json_count(heap->large));
-	ok = json_put(ok, object, "grew_objects", grew(heap, heap->grew_objects));
-	ok = json_put(ok, object, "grew_bytes", grew(heap, heap->grew_bytes));
-	ok = json_put(ok, object, "between_s",
-		heap->between_ns ? json_real_or_null((double)heap->between_ns / 1e9) : json_null());
 	ok = json_put(ok, object, "cost_ms", json_real_or_null((double)heap->cost_ns / 1e6));
+	ok = json_put(ok, object, "paths_ms", json_real_or_null((double)heap->paths_ns / 1e6));
 	ok = json_put(ok, object, "incomplete", json_boolean(heap->incomplete));
 	ok = json_put(ok, object, "pools", pools_json(heap));
 	ok = json_put(ok, object, "types_all", json_count(heap->types_all));
-	ok = json_put(ok, object, "types", types_json(heap));
-	ok = json_put(ok, object, "containers", containers_json(heap));
+	ok = put_rows(ok, object, heap);
 	return json_line(json_done(ok, object));
 }

@@ -8,9 +8,10 @@
  *       main (app.py:3)
  *     advice: …
  *
- * Where threads wait, the stacks of several of them stand in place of the hottest one.
+ * Where threads wait, the stacks of several of them stand in place of the hottest one; where something grew, what did.
  */
 #include "engine/finding/finding.h"
+#include "engine/finding/growth_text.h"
 #include "engine/finding/stack_text.h"
 #include <inttypes.h>
 #include <jansson.h>
@@ -100,6 +101,7 @@ char *pyspyd_finding_text(const struct pyspyd_finding *finding, bool colour) {
 	add_head(&sb, finding, colour);
 	if (finding->state != PYSPYD_RESOLVED) {
 		add_stacks(&sb, finding, colour);
+		growth_text(&sb, finding->evidence);
 		if (finding->advice && *finding->advice) {
 			strbuf_adds(&sb, "  advice: ");
 			text_add(&sb, finding->advice, TEXT_PATH_MAX);

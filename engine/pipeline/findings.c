@@ -7,23 +7,18 @@
 #include "engine/base/clock.h"
 #include "engine/detect/detect.h"
 #include "engine/finding/lifecycle.h"
+#include "engine/pipeline/counters.h"
+#include "engine/pipeline/leaking.h"
 #include "engine/pipeline/waiting.h"
-#include "engine/proc/fds.h"
-#include "engine/proc/files.h"
-#include "engine/proc/limits.h"
-#include <fcntl.h>
 
 #define STACK_PERCENT 10.0 /* threads that are as busy as that get their stacks */
 
-/* Children are asked for thread by thread: as often as their trend needs it, not with every look. */
-#define SLOW_LOOKS 120       /* in the window of process-leak */
-#define CHILDREN_STATES 4096 /* children whose state is read; zombies among further ones are not counted */
+#define SLOW_LOOKS 120 /* at the costly counters, in the window of process-leak: as many as its trend needs */
 
 struct detection { /* of one process */
 	struct detect_set *set;
 	struct lifecycle *lifecycle;
-	uint64_t fd_limit, children, zombies; /* as of … */
-	uint64_t slow_ns;                     /* 0: not read yet */
+	struct counters counters;
 };
 
 struct findings {
@@ -34,6 +29,7 @@ struct findings {
 	const pid_t *watched; /* of this interval; borrowed */
 	size_t watched_n;
 	const struct waiting *waiting;
+	struct leaking *leaking;
 	char host[65];
 };
 
@@ -48,6 +44,7 @@ struct input {
 int findings_new(const struct pyspyd_watch_options *options, struct recorder *const *recorder,
 	struct findings **ret_findings, struct err *err) {
 	struct findings *findings = calloc(1, sizeof(*findings));
+	int r;
 
 	if (!findings)
 		return -ENOMEM;
@@ -55,9 +52,13 @@ int findings_new(const struct pyspyd_watch_options *options, struct recorder *co
 	findings->recorder = recorder;
 	gethostname(findings->host, sizeof(findings->host) - 1);
 	detect_config_init(&findings->config);
+	r = leaking_new(&findings->leaking);
+	if (r) {
+		findings_free(findings);
+		return r;
+	}
 	for (const char *const *setting = options->settings; setting && *setting; setting++) {
-		int r = detect_config_set(&findings->config, *setting, err);
-
+		r = detect_config_set(&findings->config, *setting, err);
 		if (r) {
 			findings_free(findings);
 			return r;
@@ -70,6 +71,7 @@ int findings_new(const struct pyspyd_watch_options *options, struct recorder *co
 void findings_free(struct findings *findings) {
 	if (!findings)
 		return;
+	leaking_free(findings->leaking);
 	vec_free(&findings->verdicts);
 	free(findings);
 }
@@ -157,54 +159,6 @@ static struct detect_thread describe(const struct watched *watched, const struct
 	};
 }
 
-static uint64_t count_zombies(const pid_vec *pids) {
-	_close_ int root_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	uint64_t zombies = 0;
-
-	for (size_t i = 0; i < pids->n && i < CHILDREN_STATES; i++) {
-		char name[32], buf[FILES_STAT_SIZE], state;
-		size_t len;
-		int cpu;
-
-		snprintf(name, sizeof(name), "%d/stat", (int)pids->items[i]);
-		if (!files_read_small(root_fd, name, buf, sizeof(buf), &len) &&
-			!proc_stat_state(buf, len, &state, &cpu))
-			zombies += state == 'Z';
-	}
-	return zombies;
-}
-
-static void count_children(const struct watched *watched, struct detection *detection) {
-	pid_vec pids = { 0 };
-
-	detection->children = detection->zombies = PROC_UNKNOWN;
-	if (proc_children("/proc", watched->target->proc.pid, &pids))
-		return;
-	detection->children = pids.n;
-	detection->zombies = count_zombies(&pids);
-	vec_free(&pids);
-}
-
-static void fill_counters(const struct findings *findings, const struct watched *watched, struct detection *detection,
-	uint64_t now_ns, struct detect_process *process) {
-	const struct proc *proc = &watched->target->proc;
-	double every_ns = detect_config_get(&findings->config, "process-leak.window") / SLOW_LOOKS;
-	uint64_t hard;
-
-	if (!detection->slow_ns || (double)(now_ns - detection->slow_ns) >= every_ns) {
-		detection->slow_ns = now_ns;
-		count_children(watched, detection);
-		if (proc_nofile_limit(proc, &detection->fd_limit, &hard))
-			detection->fd_limit = PROC_UNKNOWN;
-	}
-	process->start_ns = proc->start_ticks * (NS_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
-	process->fds = watched->counters.fds;
-	process->fd_limit = detection->fd_limit;
-	process->threads_total = watched->counters.threads;
-	process->children = detection->children;
-	process->zombies = detection->zombies;
-}
-
 static int build_input(const struct findings *findings, const struct watched *watched, struct input *input) {
 	const struct profile *profile = recorder_profile(*findings->recorder);
 	uint64_t every = findings->options->interval_ns;
@@ -254,7 +208,7 @@ static struct finding_context context_of(
 	};
 }
 
-static int detection_of(struct watched *watched, struct detection **ret_detection) {
+static int detection_of(struct findings *findings, struct watched *watched, struct detection **ret_detection) {
 	struct detection *detection;
 	int r;
 
@@ -270,7 +224,7 @@ static int detection_of(struct watched *watched, struct detection **ret_detectio
 	if (!r)
 		r = lifecycle_new(&detection->lifecycle);
 	if (r)
-		findings_forget(watched);
+		findings_forget(findings, watched);
 	else
 		*ret_detection = detection;
 	return r;
@@ -282,32 +236,39 @@ void findings_watch(struct findings *findings, const pid_t *pids, size_t n, cons
 	findings->watched_n = n;
 }
 
-static int decide(struct findings *findings, const struct watched *watched, const struct input *input,
-	struct detect_set *set, uint64_t now_ns) {
+static int decide(struct findings *findings, struct watched *watched, const struct input *input, struct detect_set *set,
+	uint64_t now_ns) {
+	struct detect_wishes wishes = { 0 };
 	struct detect_input detect = {
 		.now_ns = now_ns,
 		.process = &input->process,
 		.pid = watched->target->proc.pid,
 		.watched = findings->watched,
 		.watched_n = findings->watched_n,
+		.wishes = &wishes,
 	};
+	int r;
 
+	leaking_fill(findings->leaking, watched, &detect);
 	detect.waits = findings->waiting ? waiting_graph(findings->waiting, &detect.alive) : NULL;
-	return detect_set_decide(set, &findings->config, &detect, &findings->verdicts);
+	r = detect_set_decide(set, &findings->config, &detect, &findings->verdicts);
+	return r ? r : leaking_wish(findings->leaking, watched, &wishes);
 }
 
 int findings_feed(struct findings *findings, struct watched *watched, uint64_t now_ns) {
 	struct input input = { 0 };
 	struct finding_context context;
 	struct detection *detection;
-	int r = detection_of(watched, &detection);
+	int r = detection_of(findings, watched, &detection);
 
 	if (r)
 		return r;
 	recorder_lock(*findings->recorder);
 	r = build_input(findings, watched, &input);
 	recorder_unlock(*findings->recorder);
-	fill_counters(findings, watched, detection, now_ns, &input.process);
+	counters_fill(&detection->counters, watched,
+		(uint64_t)(detect_config_get(&findings->config, "process-leak.window") / SLOW_LOOKS), now_ns,
+		&input.process);
 	if (!r)
 		r = decide(findings, watched, &input, detection->set, now_ns);
 	if (!r) {
@@ -329,9 +290,10 @@ int findings_end(struct findings *findings, struct watched *watched, uint64_t no
 		detection->lifecycle, &context, "process-ended", on_event, (void *)(uintptr_t)findings->options);
 }
 
-void findings_forget(struct watched *watched) {
+void findings_forget(struct findings *findings, struct watched *watched) {
 	struct detection *detection = watched->detection;
 
+	leaking_forget(findings->leaking, watched);
 	if (!detection)
 		return;
 	detect_set_free(detection->set);

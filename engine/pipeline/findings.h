@@ -26,6 +26,6 @@ int findings_feed(struct findings *findings, struct watched *watched, uint64_t n
 int findings_end(struct findings *findings, struct watched *watched, uint64_t now_ns);
 
 /* Lets go of what is kept for a process. */
-void findings_forget(struct watched *watched);
+void findings_forget(struct findings *findings, struct watched *watched);
 
 #endif

@@ -7,14 +7,13 @@
 #include "pyspyd/handles.h"
 
 #include "engine/base/clock.h"
-#include "engine/leaks/handles.h"
+#include "engine/pipeline/handles_fds.h"
 #include "engine/proc/limits.h"
 #include "engine/waits/sites.h"
 #include "pyspyd/dump.h"
 #include <string.h>
 #include <time.h>
 
-#define DESCRIPTORS_MAX (256U << 10)
 #define CHILDREN_MAX 65536
 
 struct look {
@@ -38,69 +37,16 @@ static int add(struct look *look, enum pyspyd_handle_what what, enum handle_kind
 			.target = target });
 }
 
-/* descriptors */
-
-struct sockets {
-	struct socket_cache cache;
-	VEC(struct proc_socket) sockets; /* in the order of their descriptors */
-	handle_ports ports;
-};
-
-static int read_sockets(const struct proc *proc, const proc_fd_vec *fds, struct sockets *sockets) {
-	int r = 0;
-
-	vec_foreach (fd, fds) {
-		struct proc_socket socket = { 0 };
-
-		if (fd->kind != FD_SOCKET)
-			continue;
-		r = proc_socket_read_cached(&sockets->cache, proc, fd->inode, &socket);
-		if (r == PROC_E_GONE || r == -ENOMEM)
-			return r;
-		r = vec_push(&sockets->sockets, socket);
-		if (!r)
-			r = handle_listens(&sockets->ports, &socket);
-		if (r)
-			return r;
-	}
-	return 0;
-}
-
-static int add_fd(struct look *look, const struct proc_fd *fd, const struct sockets *sockets, size_t *at) {
-	const struct proc_socket *socket;
-
-	if (fd->kind != FD_SOCKET)
-		return add(look, PYSPYD_HANDLE_DESCRIPTOR, handle_kind_of_fd(fd),
-			fd->target[0] == '/' ? MERGE_PATH : MERGE_NONE, fd->fd, 0, handle_fd_target(fd));
-	socket = &sockets->sockets.items[(*at)++];
-	return add(look, PYSPYD_HANDLE_DESCRIPTOR, HANDLE_SOCKET,
-		socket->family == SOCKET_UNIX ? MERGE_PATH : MERGE_PORT, fd->fd, 0,
-		handle_socket_target(socket, &sockets->ports));
-}
-
 static int read_descriptors(struct look *look) {
 	struct pyspyd_handles *handles = look->handles;
-	struct sockets sockets = { 0 };
-	proc_fd_vec fds = { 0 };
-	size_t at = 0;
-	int r = proc_fds_read(look->proc, DESCRIPTORS_MAX, &fds);
+	bool incomplete = false;
+	int r = handles_read_fds(look->proc, look->before, look->items, &handles->descriptors, &incomplete);
 
-	if (!r)
-		r = read_sockets(look->proc, &fds, &sockets);
-	for (size_t i = 0; !r && i < fds.n; i++)
-		r = add_fd(look, &fds.items[i], &sockets, &at);
-	handles->descriptors = fds.n;
-	handles->incomplete |= fds.n == DESCRIPTORS_MAX;
+	handles->incomplete |= incomplete;
 	handles->descriptors_limit = handles->descriptors_limit_hard = UINT64_MAX;
 	if (!r)
 		r = proc_nofile_limit(look->proc, &handles->descriptors_limit, &handles->descriptors_limit_hard);
-	if (r == -EINVAL)
-		r = 0;
-	socket_cache_deinit(&sockets.cache);
-	vec_free(&sockets.sockets);
-	vec_free(&sockets.ports);
-	proc_fds_free(&fds);
-	return r;
+	return r == -EINVAL ? 0 : r;
 }
 
 /* threads and children */

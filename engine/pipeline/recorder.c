@@ -247,6 +247,13 @@ void recorder_stop(struct recorder *recorder) {
 		spread_duration(recorder->profile);
 }
 
+int recorder_set_rate(struct recorder *recorder, double rate_hz) {
+	int r = sampler_set_rate(recorder->sampler, rate_hz);
+
+	recorder->profile->period_ns = sampler_period_ns(recorder->sampler);
+	return r;
+}
+
 /* Names the threads that have none yet. Read outside the recorder's lock: it takes a while. */
 static void name_threads(struct recorder *recorder, struct member *member) {
 	struct sample_target *target = member->target;

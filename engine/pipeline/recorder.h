@@ -32,6 +32,9 @@ void recorder_drop(struct recorder *recorder, struct sample_target *target);
 int recorder_start(struct recorder *recorder);
 void recorder_stop(struct recorder *recorder);
 
+/* As sampler_set_rate: what is counted from now on stands for that much more or less time. */
+int recorder_set_rate(struct recorder *recorder, double rate_hz);
+
 /* To be called a few times a second from one thread: notices processes that ended or execute another program (attaches
  * anew where that is a Python), names threads, and with `children` adds new descendants of every target. Return: how
  * many targets have not ended. */

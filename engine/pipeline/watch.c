@@ -5,6 +5,9 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/strbuf.h"
+#include "engine/pipeline/budget.h"
+#include "engine/pipeline/describe.h"
+#include "engine/pipeline/discover.h"
 #include "engine/pipeline/findings.h"
 #include "engine/pipeline/values.h"
 #include "engine/pipeline/waiting.h"
@@ -29,7 +32,7 @@ struct watch {
 	VEC(struct watched *) watched;
 	pid_vec pids; /* of this interval */
 	regex_t regex;
-	struct map not_python; /* pid and start time of processes that were looked at in vain */
+	struct discover discover;
 	uint64_t searched_ns;
 	int callback_result;
 };
@@ -100,39 +103,51 @@ static bool matches(const struct watch *watch, const struct proc *proc) {
 	return match;
 }
 
-static uint64_t identity_key(const struct proc *proc) {
-	return (uint64_t)proc->pid << 40 ^ proc->start_ticks;
+/* What the rules say of a process. */
+static struct pyspyd_watch_rule rule_of(const struct watch *watch, const struct pyspyd_process *process) {
+	struct pyspyd_watch_rule rule = { 0 };
+
+	if (watch->options->on_process)
+		watch->options->on_process(watch->options->userdata, process, &rule);
+	return rule;
 }
 
-/* One process that may be a Python; one that is none is not looked at again, unless it is still young. */
-static void try_process(struct watch *watch, pid_t pid) {
+static bool is_excluded(const struct watch *watch, const struct proc *proc) {
+	struct pyspyd_process process = { 0 };
+	bool excluded;
+
+	if (!watch->options->on_process || describe_process(proc, "", &process))
+		return false;
+	excluded = rule_of(watch, &process).exclude;
+	pyspyd_process_deinit(&process);
+	return excluded;
+}
+
+/* One process that may be a Python. */
+static enum discover_answer try_process(void *userdata, pid_t pid) {
+	struct watch *watch = userdata;
 	struct proc proc;
 	struct err err;
-	uint64_t unused;
-	int r;
+	bool wanted;
 
-	if (pid == getpid() || is_watched(watch, pid) || proc_open("/proc", pid, &proc))
-		return;
-	if (!map_get(&watch->not_python, identity_key(&proc), &unused) && matches(watch, &proc)) {
-		r = recorder_add(watch->recorder, pid, 0, NULL, &err);
-		if (r == PYSPYD_E_UNSUPPORTED || r == PYSPYD_E_DENIED)
-			(void)!map_put(&watch->not_python, identity_key(&proc), 1);
-	}
+	if (is_watched(watch, pid) || proc_open("/proc", pid, &proc))
+		return DISCOVER_DONE;
+	wanted = matches(watch, &proc) && !is_excluded(watch, &proc);
 	proc_close(&proc);
+	if (!wanted)
+		return DISCOVER_DONE;
+	switch (recorder_add(watch->recorder, pid, 0, NULL, &err)) {
+	case PYSPYD_E_DENIED: return DISCOVER_DENIED;
+	case PYSPYD_E_STARTING: return DISCOVER_LATER;
+	}
+	return DISCOVER_DONE;
 }
 
 static int search(struct watch *watch, uint64_t now_ns) {
-	pid_vec pids = { 0 };
-	int r;
-
 	if (watch->options->pid || (watch->searched_ns && now_ns < watch->searched_ns + SEARCH_NS))
 		return 0;
 	watch->searched_ns = now_ns;
-	r = proc_list("/proc", &pids);
-	for (size_t i = 0; !r && i < pids.n; i++)
-		try_process(watch, pids.items[i]);
-	vec_free(&pids);
-	return r;
+	return discover_scan(&watch->discover, try_process, watch);
 }
 
 static int update(struct watch *watch, struct watched *watched, uint64_t now_ns) {
@@ -196,7 +211,7 @@ static void drop_ended(struct watch *watch) {
 		}
 		waiting_forget(watch->waiting, watched);
 		recorder_drop(watch->recorder, watched->target);
-		findings_forget(watched);
+		findings_forget(watch->findings, watched);
 		watched_free(watched);
 	}
 	watch->watched.n = kept;
@@ -332,13 +347,13 @@ int pyspyd_watch(const struct pyspyd_watch_options *options, struct err *err) {
 	values_free(watch.values);
 	recorder_free(watch.recorder);
 	vec_foreach (watched, &watch.watched) {
-		findings_forget(*watched);
+		findings_forget(watch.findings, *watched);
 		watched_free(*watched);
 	}
 	vec_free(&watch.watched);
 	vec_free(&watch.pids);
 	findings_free(watch.findings);
-	map_deinit(&watch.not_python);
+	discover_deinit(&watch.discover);
 	if (options->name_regex)
 		regfree(&watch.regex);
 	return r;

@@ -8,10 +8,11 @@
 #include "engine/pipeline/describe.h"
 #include <errno.h>
 
-#define SMAPS_EVERY_NS (5 * NS_PER_SEC)
-#define BUSY_PERCENT 20.0      /* from here on a thread's user and system time are read apart */
-#define NATIVE_THREADS_MAX 256 /* of one process; two files are kept open for each */
-#define STATUS_THREADS_MAX 64  /* switches are read for so many threads of a process, the busiest first come */
+#define SMAPS_EVERY_NS (5 * NS_PER_SEC) /* at least; … */
+#define SMAPS_REST 500                  /* … and so many times what it took: the target cannot map memory meanwhile */
+#define BUSY_PERCENT 20.0               /* from here on a thread's user and system time are read apart */
+#define NATIVE_THREADS_MAX 256          /* of one process; two files are kept open for each */
+#define STATUS_THREADS_MAX 64           /* switches are read for so many threads of a process, the busiest first come */
 
 int watched_new(struct sample_target *target, struct watched **ret_watched) {
 	struct watched *watched = calloc(1, sizeof(*watched));
@@ -223,14 +224,15 @@ static void update_threads(struct watched *watched) {
 }
 
 static int update_counters(struct watched *watched, uint64_t now_ns) {
-	bool with_smaps = !watched->smaps_ns || now_ns - watched->smaps_ns >= SMAPS_EVERY_NS;
+	bool with_smaps = now_ns >= watched->smaps_due_ns;
+	uint64_t began = clock_mono_ns();
 	struct proc_counters counters;
 	int r = proc_counters_read(&watched->target->proc, with_smaps, &counters);
 
 	if (r)
 		return r == PROC_E_GONE ? PYSPYD_E_GONE : r;
 	if (with_smaps) {
-		watched->smaps_ns = now_ns;
+		watched->smaps_due_ns = now_ns + max_of(SMAPS_EVERY_NS, (clock_mono_ns() - began) * SMAPS_REST);
 	} else {
 		counters.pss_bytes = watched->counters.pss_bytes;
 		counters.uss_bytes = watched->counters.uss_bytes;

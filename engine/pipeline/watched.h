@@ -37,13 +37,14 @@ struct watched {
 	struct map thread_index; /* by thread id */
 	struct proc_counters counters;
 	double cpu_percent;
-	uint64_t cpu_ns;      /* as of the last report; 0: none yet */
-	uint64_t last_ns;     /* time of the last report */
-	uint64_t interval_ns; /* that it covered */
-	uint64_t smaps_ns;    /* when the costly counters were read last */
+	uint64_t cpu_ns;       /* as of the last report; 0: none yet */
+	uint64_t last_ns;      /* time of the last report */
+	uint64_t interval_ns;  /* that it covered */
+	uint64_t smaps_due_ns; /* when the costly counters are to be read again */
 	bool ended;
 	void *detection; /* findings.h */
 	void *gil;       /* waiting.h */
+	void *leak;      /* leaking.h */
 };
 
 int watched_new(struct sample_target *target, struct watched **ret_watched);

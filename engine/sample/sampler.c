@@ -67,6 +67,7 @@ struct sampler {
 	atomic_int leader;
 	atomic_uint_fast64_t looked_tick;
 	atomic_bool stop;
+	uint64_t expected_before; /* looks, at rates that were set before this one */
 	bool remote;
 	bool running;
 };
@@ -795,6 +796,39 @@ void sampler_stop(struct sampler *sampler) {
 	}
 }
 
+/* Ticks are counted anew. Threads that sleep are counted from the first one on. */
+static void begin_ticks(struct sampler *sampler) {
+	for (size_t i = 0; i < atomic_load(&sampler->targets_n); i++) {
+		struct sample_target *target = atomic_load(&sampler->targets[i]);
+
+		if (!target)
+			continue;
+		pthread_mutex_lock(&target->lock);
+		target->elsewhere_tick = 0;
+		vec_foreach (thread, &target->threads)
+			(*thread)->counted_tick = 0;
+		pthread_mutex_unlock(&target->lock);
+	}
+	atomic_store(&sampler->looked_tick, 0);
+}
+
+static uint64_t ticks_until_now(const struct sampler *sampler) {
+	return (clock_mono_ns() - sampler->schedule.start_ns) / sampler->schedule.period_ns;
+}
+
+int sampler_set_rate(struct sampler *sampler, double rate_hz) {
+	bool was_running = sampler->running;
+
+	sampler_stop(sampler);
+	if (was_running)
+		sampler->expected_before += ticks_until_now(sampler);
+	sampler->options.rate_hz = rate_hz;
+	sampler->schedule.period_ns = max_of((uint64_t)(NS_PER_SEC / rate_hz), 1ULL);
+	atomic_store(&sampler->stop, false);
+	begin_ticks(sampler);
+	return was_running ? sampler_start(sampler) : 0;
+}
+
 void sampler_accuracy(const struct sampler *sampler, struct pyspyd_accuracy *ret) {
 	enum sample_priority priority = PRIORITY_FIFO;
 	struct pyspyd_accuracy sum = { 0 };
@@ -819,7 +853,7 @@ void sampler_accuracy(const struct sampler *sampler, struct pyspyd_accuracy *ret
 	sum.priority = priority_name(priority);
 	sum.expected = sum.looks;
 	if (sampler->options.rate_hz > 0 && sampler->schedule.start_ns)
-		sum.expected = (clock_mono_ns() - sampler->schedule.start_ns) / sampler->schedule.period_ns;
+		sum.expected = sampler->expected_before + ticks_until_now(sampler);
 	*ret = sum;
 }
 

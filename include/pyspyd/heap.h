@@ -9,7 +9,8 @@
  * grew between two counts. */
 
 struct pyspyd_heap_type {
-	char *type;                     /* "module.QualName" */
+	char *type; /* "module.QualName" */
+	uint64_t address;
 	uint64_t count;                 /* objects */
 	uint64_t bytes;                 /* that they take, with the tables of containers */
 	int64_t grew_count, grew_bytes; /* since the count before; 0 where there was none */
@@ -76,13 +77,16 @@ struct pyspyd_heap_options {
 	size_t top;       /* that many types and containers at most; 0: all types and 100 containers */
 	uint64_t diff_ns; /* counts twice, that far apart; 0 once */
 	bool no_paths;    /* do not look for who keeps what */
+	/* Called now and then: how much of the heap was counted; 0 and 0 while there is nothing but to wait between two
+	 * counts. true: enough (the wait ends, a count is given up with -ECANCELED). NULL: nobody asks. */
+	bool (*progress)(void *userdata, uint64_t done_bytes, uint64_t all_bytes);
+	void *userdata;
 };
 
-/* Counts. `progress` may be NULL; it is called now and then while there is nothing but to wait between two counts, and
- * ends the wait by returning true. Return: 0; PYSPYD_E_GONE, _DENIED, _UNSUPPORTED, _STARTING; negative errno.
- * *ret_heap is the caller's. */
-int pyspyd_heap_count(pid_t pid, const struct pyspyd_heap_options *options, bool (*progress)(void *userdata),
-	void *userdata, struct pyspyd_heap **ret_heap, struct err *err);
+/* Counts. Return: 0; PYSPYD_E_GONE, _DENIED, _UNSUPPORTED, _STARTING; -ECANCELED; negative errno. *ret_heap is the
+ * caller's. */
+int pyspyd_heap_count(
+	pid_t pid, const struct pyspyd_heap_options *options, struct pyspyd_heap **ret_heap, struct err *err);
 void pyspyd_heap_free(struct pyspyd_heap *heap);
 
 /* pyspyd.heap/1 in one line; tables for people. The caller's to free(); NULL when out of memory. */

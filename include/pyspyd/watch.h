@@ -4,6 +4,7 @@
 
 #include "pyspyd/dump.h"
 #include "pyspyd/finding.h"
+#include "pyspyd/flight.h"
 #include "pyspyd/value.h"
 
 /* The main job: counters of processes and their threads, and findings as they come. */
@@ -20,8 +21,11 @@ struct pyspyd_watch_thread {
 
 struct pyspyd_watch_process {
 	struct pyspyd_process process;
-	double cpu_percent;                                /* all threads */
-	uint64_t rss_bytes, pss_bytes, uss_bytes;          /* UINT64_MAX: not known */
+	double cpu_percent;                       /* all threads */
+	uint64_t rss_bytes, pss_bytes, uss_bytes; /* UINT64_MAX: not known */
+	uint64_t private_bytes; /* anonymous memory of its own, in RAM or swap; UINT64_MAX: not known */
+	uint64_t cpu_ns;        /* that it has used since it started */
+	unsigned findings_open;
 	uint64_t fds, threads_total;                       /* UINT64_MAX: not known */
 	uint64_t voluntary_switches, involuntary_switches; /* UINT64_MAX: not known */
 	struct pyspyd_watch_thread *threads;               /* by CPU, highest first */
@@ -30,21 +34,51 @@ struct pyspyd_watch_process {
 	bool ended;
 };
 
+/* What a rule says of a process. */
+struct pyspyd_watch_rule {
+	bool exclude;                /* do not watch it */
+	bool expect_busy;            /* it uses its cores for its purpose */
+	const char *const *settings; /* NULL-terminated, on top of the options' own; may be NULL */
+};
+
+/* What the watch itself does and costs, over the last interval. */
+struct pyspyd_watch_health {
+	double cpu_percent;    /* of one core, all its threads */
+	uint64_t memory_bytes; /* resident */
+	double rate_hz;        /* of samples, as it is now */
+	double rate_asked_hz;  /* as the options ask; more than rate_hz: the budget does not suffice */
+	unsigned over_budget;  /* intervals in a row in which CPU or memory was beyond the budget */
+	uint64_t processes, threads;
+	uint64_t processes_denied;       /* found, but may not be read */
+	struct pyspyd_accuracy accuracy; /* since the watch began */
+};
+
 struct pyspyd_watch_options {
-	pid_t pid;                   /* one process, or … */
-	const char *name_regex;      /* … those whose command line matches (POSIX extended), or … */
-	bool all;                    /* … every Python process here */
-	bool children;               /* and their descendants */
-	double rate_hz;              /* of stack samples; default 20 */
-	uint64_t interval_ns;        /* between reports; default 1 s */
-	uint64_t duration_ns;        /* 0: until stopped or the last process ended */
-	const char *const *settings; /* NULL-terminated "DETECTOR.KEY=VALUE"; may be NULL */
-	const char *const *park;     /* NULL-terminated "MODULE:QUALNAME", as in pyspyd_waits_options; may be NULL */
-	const char *const *vars;     /* NULL-terminated "MODULE:NAME.NAME[0]['key']"; may be NULL */
-	bool unmask;                 /* show values that are masked by name */
+	pid_t pid;                    /* one process, or … */
+	const char *name_regex;       /* … those whose command line matches (POSIX extended), or … */
+	bool all;                     /* … every Python process here */
+	bool children;                /* and their descendants */
+	double rate_hz;               /* of stack samples; default 20 */
+	uint64_t interval_ns;         /* between reports; default 1 s */
+	uint64_t duration_ns;         /* 0: until stopped or the last process ended */
+	const char *const *settings;  /* NULL-terminated "DETECTOR.KEY=VALUE"; may be NULL */
+	const char *const *park;      /* NULL-terminated "MODULE:QUALNAME", as in pyspyd_waits_options; may be NULL */
+	const char *const *vars;      /* NULL-terminated "MODULE:NAME.NAME[0]['key']"; may be NULL */
+	bool unmask;                  /* show values that are masked by name */
+	double cpu_budget_percent;    /* of one core; beyond it fewer samples are taken; 0: no budget */
+	uint64_t memory_budget_bytes; /* resident; beyond it what can be read again is forgotten; 0: no budget */
+	uint64_t bucket_ns;           /* with on_profile: how much time one profile is of */
 	const volatile int *stop;
+	const volatile int *reload; /* counts up: settings, park and on_process are asked again for all that is watched;
+				       may be NULL */
+	/* Asked for each process that was found, before it is watched. ret_rule is zeroed; what it points to must stand
+	 * until the next call or reload. NULL: there are no rules. */
+	void (*on_process)(void *userdata, const struct pyspyd_process *process, struct pyspyd_watch_rule *ret_rule);
 	/* Return: non-zero to end the watch; that value is then returned. Everything handed in belongs to the watch. */
 	int (*on_report)(void *userdata, const struct pyspyd_watch_process *processes, size_t n);
+	int (*on_health)(void *userdata, const struct pyspyd_watch_health *health); /* before each report */
+	/* What a process did since the one before (pyspyd/flight.h), every bucket_ns and when it has ended. */
+	int (*on_profile)(void *userdata, const struct pyspyd_process *process, const struct pyspyd_packed *packed);
 	int (*on_finding)(void *userdata, const struct pyspyd_finding *finding);
 	/* Each of vars in each process, once an interval, before the report. */
 	int (*on_value)(void *userdata, const struct pyspyd_value *value);

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/* Children are asked for thread by thread, control groups file by file: not at every look. */
+#include "engine/pipeline/counters.h"
+
+#include "engine/base/clock.h"
+#include "engine/proc/fds.h"
+#include "engine/proc/files.h"
+#include "engine/proc/limits.h"
+#include "engine/proc/memory.h"
+#include <fcntl.h>
+
+#define CHILDREN_STATES 4096 /* children whose state is read; zombies among further ones are not counted */
+
+static uint64_t count_zombies(const pid_vec *pids) {
+	_close_ int root_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	uint64_t zombies = 0;
+
+	for (size_t i = 0; i < pids->n && i < CHILDREN_STATES; i++) {
+		char name[32], buf[FILES_STAT_SIZE], state;
+		size_t len;
+		int cpu;
+
+		snprintf(name, sizeof(name), "%d/stat", (int)pids->items[i]);
+		if (!files_read_small(root_fd, name, buf, sizeof(buf), &len) &&
+			!proc_stat_state(buf, len, &state, &cpu))
+			zombies += state == 'Z';
+	}
+	return zombies;
+}
+
+static void count_children(struct counters *counters, pid_t pid) {
+	pid_vec pids = { 0 };
+
+	counters->children = counters->zombies = PROC_UNKNOWN;
+	if (proc_children("/proc", pid, &pids))
+		return;
+	counters->children = pids.n;
+	counters->zombies = count_zombies(&pids);
+	vec_free(&pids);
+}
+
+static void read_slow(struct counters *counters, const struct sample_target *target) {
+	const struct cgroup_usage unknown = {
+		.memory_bytes = PROC_UNKNOWN,
+		.memory_limit_bytes = PROC_UNKNOWN,
+		.tasks = PROC_UNKNOWN,
+		.tasks_limit = PROC_UNKNOWN,
+		.memory_some_pct = -1,
+	};
+	uint64_t hard;
+
+	count_children(counters, target->proc.pid);
+	if (proc_nofile_limit(&target->proc, &counters->fd_limit, &hard))
+		counters->fd_limit = PROC_UNKNOWN;
+	if (proc_cgroup_usage(&target->proc, &counters->cgroup))
+		counters->cgroup = unknown;
+	if (memory_available_read(&counters->host_available_bytes))
+		counters->host_available_bytes = PROC_UNKNOWN;
+	if (py_collector_read(&target->rt, &counters->collector))
+		memset(&counters->collector, 0xff, sizeof(counters->collector));
+}
+
+/* One thread at a time collects, unless interpreters have GILs of their own: the sum over all threads against the looks
+ * at the one that was looked at most. */
+static double gc_share(const struct watched *watched) {
+	uint64_t collecting = 0, looks = 0;
+
+	vec_foreach (thread, &watched->threads) {
+		const struct window_thread sum = window_thread_sum(&watched->window, thread->tid, 1);
+
+		collecting += sum.gc;
+		looks = max_of(looks, sum.samples);
+	}
+	return looks ? min_of(1.0, (double)collecting / (double)looks) : -1;
+}
+
+void counters_fill(struct counters *counters, const struct watched *watched, uint64_t slow_every_ns, uint64_t now_ns,
+	struct detect_process *process) {
+	const struct proc *proc = &watched->target->proc;
+
+	if (!counters->slow_ns || now_ns - counters->slow_ns >= slow_every_ns) {
+		counters->slow_ns = now_ns;
+		read_slow(counters, watched->target);
+	}
+	process->start_ns = proc->start_ticks * (NS_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
+	process->fds = watched->counters.fds;
+	process->fd_limit = counters->fd_limit;
+	process->threads_total = watched->counters.threads;
+	process->children = counters->children;
+	process->zombies = counters->zombies;
+	process->memory_bytes = counters->cgroup.memory_bytes;
+	process->memory_limit_bytes = counters->cgroup.memory_limit_bytes;
+	process->memory_stall_pct = counters->cgroup.memory_some_pct;
+	process->tasks = counters->cgroup.tasks;
+	process->tasks_limit = counters->cgroup.tasks_limit;
+	process->host_available_bytes = counters->host_available_bytes;
+	process->gc_share = gc_share(watched);
+	if (memory_private_read(proc, &process->private_bytes))
+		process->private_bytes = PROC_UNKNOWN;
+	for (size_t i = 0; i < PY_GENERATIONS; i++)
+		process->collector[i] = (struct detect_collector){
+			.collections = counters->collector.generations[i].collections,
+			.collected = counters->collector.generations[i].collected,
+			.uncollectable = counters->collector.generations[i].uncollectable,
+		};
+}
