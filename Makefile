@@ -19,7 +19,7 @@ say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(patsubst $(BUILD)/%,%,$(2))')
 
 # Flags
 
-PKGS := jansson libprotobuf-c zlib libelf
+PKGS := jansson libprotobuf-c zlib libelf sqlite3 libzstd libsystemd libmicrohttpd libseccomp libcurl
 # Asked once, and only when something is compiled: the packages may be installed by this very make.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
@@ -48,6 +48,7 @@ GEN_H := $(GEN_C:.c=.h)
 ENGINE_C := $(wildcard engine/*/*.c)
 LIB_O := $(ENGINE_C:%.c=$(O)/obj/%.o) $(GEN_C:$(BUILD)/gen/%.c=$(O)/obj/gen/%.o)
 CLI_O := $(patsubst %.c,$(O)/obj/%.o,$(wildcard cli/*.c))
+DAEMON_O := $(patsubst %.c,$(O)/obj/%.o,$(wildcard daemon/*.c))
 UNIT_O := $(patsubst %.c,$(O)/obj/%.o,$(wildcard tests/unit/*.c tests/replay/*.c))
 LIVE := $(patsubst %.c,$(O)/%,$(wildcard tests/live/*.c))
 BENCH := $(patsubst %.c,$(O)/%,$(wildcard bench/*.c))
@@ -163,11 +164,11 @@ $(LIB): $(LIB_O)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-$(O)/pyspyd: $(CLI_O) $(LIB)
+$(O)/pyspyd: $(CLI_O) $(DAEMON_O) $(LIB)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
 
-$(O)/tests/unit: $(UNIT_O) $(LIB)
+$(O)/tests/unit: $(UNIT_O) $(DAEMON_O) $(LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -lcriterion -o $@

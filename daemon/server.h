@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_DAEMON_SERVER_H
+#define PYSPYD_DAEMON_SERVER_H
+
+#include "pyspyd/err.h"
+#include "pyspyd/store.h"
+#include <systemd/sd-event.h>
+
+/* The socket (pyspyd/remote.h says what is spoken). Peer credentials decide: root, and who is in the group, sees all;
+ * anybody else the processes of his own uid. Bounded by uid: connections, requests a second, bytes that wait to be
+ * read. A client that does not read, or says what is no frame, is disconnected. */
+
+#define SERVER_CONNECTIONS_MAX 64     /* of all */
+#define SERVER_CONNECTIONS_UID 8      /* of one uid; root too */
+#define SERVER_REQUESTS_PER_S 20      /* of one uid, with a burst of as many */
+#define SERVER_WAITING_MAX (4U << 20) /* bytes for one client, beyond one frame */
+#define SERVER_IDLE_S 300             /* without a request; one that follows is not idle */
+
+struct server;
+
+struct server_options {
+	const char *path;
+	const char *group; /* NULL or "": none */
+	struct pyspyd_store *store;
+	/* A JSON object with the service's own counters: the caller's to free. */
+	char *(*status)(void *userdata);
+	/* Whether a process is watched right now. */
+	bool (*watched)(void *userdata, pid_t pid, uint64_t start_real_ns);
+	void *userdata;
+};
+
+/* Listens: at a socket handed over by the service manager where there is one, else at the path (a stale socket there is
+ * replaced; mode 0666, who may see what is decided by credentials). Return: 0; negative errno with a text. */
+int server_new(sd_event *loop, const struct server_options *options, struct server **ret_server, struct err *err);
+void server_free(struct server *server);
+
+/* There are new events: those who follow get them. */
+void server_wake(struct server *server);
+
+struct server_stats {
+	uint64_t connections, refused, requests, bytes;
+	unsigned open;
+};
+
+void server_stats(const struct server *server, struct server_stats *ret_stats);
+
+#endif

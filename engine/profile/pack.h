@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_PROFILE_PACK_H
+#define PYSPYD_PROFILE_PACK_H
+
+#include "engine/profile/profile.h"
+
+/* A part of a profile as bytes that stand for themselves, and back. Little-endian, compressed (zstd), with magic,
+ * version and a checksum; what is read back is bounded and checked, whoever wrote it. Pure. */
+
+#define PACK_BYTES_MAX (64U << 20) /* unpacked */
+
+struct pack_head {
+	uint64_t start_real_ns, end_real_ns;
+	uint64_t period_ns;
+	struct pyspyd_accuracy accuracy;
+};
+
+/* Packs these counts (indices into the profile's threads and nodes), with the frames and strings that they need.
+ * *ret_data is the caller's to free(). Return: 0; -E2BIG; -ENOMEM. */
+int profile_pack(const struct profile *profile, const struct profile_count *counts, size_t n,
+	const struct pack_head *head, void **ret_data, size_t *ret_len);
+
+/* Adds what was packed to a profile: equal stacks of equal threads (name and tid) add up, as do durations and accuracy.
+ * Return: 0; -EBADMSG: damaged, and nothing of it was added; -EPROTO: of a newer version; -E2BIG; -ENOMEM (something
+ * may have been added). */
+int profile_unpack(struct profile *profile, const void *data, size_t len);
+
+/* The head alone. Return: as above. */
+int pack_head_read(const void *data, size_t len, struct pack_head *ret_head);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_DAEMON_H
+#define PYSPYD_DAEMON_H
+
+/* The service. Implemented by daemon/, which sees the engine by its public headers only, as the command line does. */
+
+struct pyspyd_daemon_options {
+	const char *config; /* file; NULL: /etc/pyspyd/pyspyd.conf with its drop-ins, which need not be there */
+	int check_config;   /* read it, say what is wrong, and end */
+	int foreground;     /* messages to stderr even where the journal listens */
+};
+
+/* Runs until SIGTERM or SIGINT. Return: an exit status as in the manual: 0; 1 failed; 2 the configuration is wrong
+ * (each fault was said on stderr: "FILE:LINE: …"). */
+int pyspyd_daemon_run(const struct pyspyd_daemon_options *options);
+
+#endif

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_REMOTE_H
+#define PYSPYD_REMOTE_H
+
+#include "pyspyd/err.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The service's socket: a stream of frames. A frame is its length (4 bytes, big-endian, of what follows the head), a
+ * letter (1 byte), and that many bytes: 'J' one JSON object in UTF-8, 'B' bytes that the J frame before it tells of.
+ *
+ * The service speaks first:  {"schema": "pyspyd.socket/1", "version": "0.1.0", "sees": "own"|"all"}
+ * then requests, one at a time:
+ *   {"request": "findings", "since_ns": N, "until_ns": N, "kind": K, "pid": P, "id": ID, "open": bool, "latest": bool,
+ *    "follow": bool, "most": N}      each event: {"event": {…pyspyd.finding/1…}}
+ *   {"request": "processes"}         each: {"process": {"pid", "start_ns", "uid", "name", "cmdline", "unit",
+ * "container", "seen_ns", "watched", "findings_open"}}
+ *   {"request": "profiles", "pid": P, "since_ns": N, "until_ns": N}
+ *                                    each: {"profile": {"start_ns", "end_ns"}} and a B frame (pyspyd/flight.h)
+ *   {"request": "status"}            {"status": {…counters of the service itself…}}
+ * Every answer ends with {"end": true}, or {"end": true, "error": "…", "code": N} (a positive code of pyspyd/err.h, or
+ * a negative errno). All but "request" may be missing. Times are nanoseconds of CLOCK_REALTIME. Of others' processes a
+ * user who may not see them learns nothing: they are as if they were not there. */
+
+#define PYSPYD_SOCKET "/run/pyspyd/pyspyd.sock"
+#define PYSPYD_FRAME_HEAD 5
+#define PYSPYD_REQUEST_MAX (64U << 10) /* bytes of a request */
+#define PYSPYD_ANSWER_MAX (16U << 20)  /* bytes of one frame of an answer */
+
+/* Pure. Return: whether there is a whole head; *ret_len may be beyond any limit, which is the caller's to check. */
+bool pyspyd_frame_parse(const uint8_t *bytes, size_t n, uint32_t *ret_len, char *ret_letter);
+void pyspyd_frame_head(uint32_t len, char letter, uint8_t out[PYSPYD_FRAME_HEAD]);
+
+struct pyspyd_remote;
+
+/* Connects and reads what the service says first. `path`: NULL: $PYSPYD_SOCKET, else the usual one. Return: 0; -ENOENT,
+ * -ECONNREFUSED: no service runs here; -EACCES; PYSPYD_E_UNSUPPORTED: it speaks another version; negative errno. */
+int pyspyd_remote_open(const char *path, struct pyspyd_remote **ret_remote, struct err *err);
+void pyspyd_remote_close(struct pyspyd_remote *remote);
+bool pyspyd_remote_sees_all(const struct pyspyd_remote *remote);
+
+/* One request, whose answers are handed to `each`: the JSON text of a J frame, with the bytes of the B frame behind it
+ * where it announces one (else NULL and 0). `each` ends the answer by returning non-zero, which is returned; the
+ * connection is then of no more use. *stop (may be NULL) ends it as well, with -EINTR. Return: 0; what the service says
+ * went wrong, with its text; -EPROTO; negative errno. */
+int pyspyd_remote_ask(struct pyspyd_remote *remote, const char *request, const volatile int *stop,
+	int (*each)(void *userdata, const char *json, const void *data, size_t len), void *userdata, struct err *err);
+
+#endif
