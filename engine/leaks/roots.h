@@ -14,6 +14,9 @@
  *   app.handler.<defaults>.cache                  default value of a parameter
  *   app.load.<cache>                              functools.lru_cache and functools.cache; what a bounded one keeps is
  *                                                 app.load.<cache>['key'].<result>
+ *   app.local.rows                                attribute of a threading.local, in any thread
+ *   app.error.__traceback__.tb_frame.<locals>.row variable of a frame that an exception keeps
+ *   app.task.<coroutine>.<locals>.row             … of the coroutine of an asyncio.Task
  *   app.rows.<locals>.row                         variable of a generator or coroutine that is suspended
  *   app.pool._workers                             attribute of an instance, by __dict__, inline values or slots
  *   app.CONFIG['hosts'][0]                        item of a small dict, list or tuple; a key that is no str or int: […]

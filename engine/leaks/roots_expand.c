@@ -149,7 +149,7 @@ static int add_other(struct root_work *work, uint32_t entry, uint32_t parent, en
 }
 
 static bool is_hidden(enum root_edge edge) {
-	return edge >= EDGE_NAMESPACE && edge <= EDGE_KWDEFAULTS;
+	return edge >= EDGE_NAMESPACE && edge <= EDGE_THREADS;
 }
 
 int root_add(struct root_work *work, raddr object, uint32_t parent, enum root_edge edge, uint64_t key) {
@@ -377,24 +377,24 @@ static int add_function(struct root_work *work, const struct node *node) {
 	return r;
 }
 
-/* The cache of functools.lru_cache: the dict in the object that is not its __dict__. */
-static int add_cache(struct root_work *work, const struct node *node) {
-	const struct type_head *head = &work->types.items.items[node->type].head;
-	uint32_t l = work->py->layout.object_type, end = (uint32_t)min_of((size_t)head->basicsize, node->len);
+/* The first dict in an object that is not its __dict__. */
+static int add_inner_dict(struct root_work *work, const struct node *node, enum root_edge edge, uint64_t key) {
+	const struct type_head head = work->types.items.items[node->type].head;
+	uint32_t end = (uint32_t)min_of((size_t)head.basicsize, node->len);
 
 	for (uint32_t at = work->py->layout.object_size; at + 8 <= end; at += 8) {
 		uint64_t word = word_of(node, at), type;
 		uint32_t number;
 		int r;
 
-		if ((int64_t)at == head->dictoffset || !is_object_address(word) ||
-			mem_read_u64(work->py->mem, word + l, &type))
+		if ((int64_t)at == head.dictoffset || !is_object_address(word) ||
+			mem_read_u64(work->py->mem, word + work->py->layout.object_type, &type))
 			continue;
 		r = root_types_find(&work->types, type, &number);
 		if (r)
 			return r;
 		if (number != ROOT_NONE && work->types.items.items[number].kind == KIND_DICT)
-			return root_add(work, word, node->entry, EDGE_TEXT, TEXT_CACHE);
+			return root_add(work, word, node->entry, edge, key);
 	}
 	return 0;
 }
@@ -432,6 +432,35 @@ static int add_generator(struct root_work *work, const struct node *node) {
 		return root_is_final(r) ? r : 0;
 	r = root_add_locals(work, &gen.frame, node->entry);
 	return r ? r : root_add(work, gen.awaits, node->entry, EDGE_TEXT, TEXT_AWAITS);
+}
+
+/* CPython Include/cpython/pyerrors.h: {head, dict, args, notes (3.11+), traceback, context, cause}. */
+static int add_exception(struct root_work *work, const struct node *node) {
+	static const enum root_text texts[] = { TEXT_TRACEBACK, TEXT_CONTEXT, TEXT_CAUSE };
+	uint32_t at = work->py->layout.object_size + sizeof(raddr);
+	int r = add_word(work, node, at, EDGE_TEXT, TEXT_ARGS);
+
+	at += work->py->version < V3_11 ? sizeof(raddr) : 2 * sizeof(raddr);
+	for (size_t i = 0; !r && i < ARRAY_SIZE(texts); i++)
+		r = add_word(work, node, at + i * sizeof(raddr), EDGE_TEXT, texts[i]);
+	return r;
+}
+
+/* To 3.10 the object is the frame, from 3.11 on it points to it. */
+static int add_frame_object(struct root_work *work, const struct node *node) {
+	const struct layout *l = &work->py->layout;
+	struct py_raw_frame frame = { .frame = object_of(work, node) };
+	uint64_t code = 0;
+	int r = 0;
+
+	if (layout_has(l->frameobj_frame))
+		r = read_word(work, node, l->frameobj_frame, &frame.frame);
+	if (!r)
+		r = mem_read_u64(work->py->mem, frame.frame + l->frame_code, &code);
+	if (r || !code)
+		return root_is_final(r) ? r : 0;
+	frame.code = py_untag(code);
+	return root_add_locals(work, &frame, node->entry);
 }
 
 static int add_class(struct root_work *work, const struct node *node) {
@@ -535,7 +564,11 @@ static int add_by_kind(struct root_work *work, const struct node *node, enum roo
 	case KIND_FUNCTION: return add_function(work, node);
 	case KIND_BUILTIN: return add_word(work, node, l->cfunction_self, EDGE_TEXT, TEXT_SELF);
 	case KIND_CELL: return add_word(work, node, l->object_size, EDGE_TEXT, TEXT_CONTENTS);
-	case KIND_CACHE: return add_cache(work, node);
+	case KIND_CACHE: return add_inner_dict(work, node, EDGE_TEXT, TEXT_CACHE);
+	case KIND_THREAD_LOCAL: return add_inner_dict(work, node, EDGE_THREADS, 0);
+	case KIND_EXCEPTION: return add_exception(work, node);
+	case KIND_TRACEBACK: return add_word(work, node, l->object_size, EDGE_TEXT, TEXT_NEXT);
+	case KIND_FRAME: return add_frame_object(work, node);
 	case KIND_CACHE_LINK: return add_cache_link(work, node);
 	case KIND_GENERATOR: return add_generator(work, node);
 	case KIND_TASK: return layout_has(l->task_coro) ? add_word(work, node, l->task_coro, EDGE_TEXT, TEXT_CORO) : 0;
@@ -550,6 +583,8 @@ static int add_hidden(struct root_work *work, const struct node *node, enum root
 		return add_dict(work, node, EDGE_ATTRIBUTE);
 	if (edge == EDGE_KWDEFAULTS && kind == KIND_DICT)
 		return add_dict(work, node, EDGE_KWDEFAULT);
+	if (edge == EDGE_THREADS && kind == KIND_DICT)
+		return add_dict(work, node, EDGE_NAMESPACE);
 	if (edge == EDGE_CLOSURE && kind == KIND_TUPLE)
 		return add_tuple(work, node, EDGE_CELL, CELLS_MAX);
 	if (edge == EDGE_DEFAULTS && kind == KIND_TUPLE)

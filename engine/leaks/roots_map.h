@@ -25,6 +25,7 @@ enum root_edge {
 	EDGE_CELL,       /* one of them: its index */
 	EDGE_DEFAULTS,   /* a function's tuple */
 	EDGE_KWDEFAULTS, /* … and dict */
+	EDGE_THREADS,    /* the dict of a threading.local, of which each value is a thread's attributes */
 	/* plain ones */
 	EDGE_ATTRIBUTE, /* key of a dict of attributes */
 	EDGE_KEY,       /* key of a dict */
@@ -48,6 +49,11 @@ enum root_text {
 	TEXT_CONTENTS,
 	TEXT_AWAITS,
 	TEXT_CORO,
+	TEXT_ARGS,
+	TEXT_TRACEBACK,
+	TEXT_CONTEXT,
+	TEXT_CAUSE,
+	TEXT_NEXT,
 };
 
 struct root_entry {
@@ -85,6 +91,10 @@ enum root_kind {
 	KIND_CACHE_LINK, /* what the cache's dict holds of each result, where the cache is bounded */
 	KIND_GENERATOR,  /* and coroutines */
 	KIND_TASK,
+	KIND_THREAD_LOCAL,
+	KIND_EXCEPTION,
+	KIND_TRACEBACK,
+	KIND_FRAME,
 };
 
 struct root_type {

@@ -50,7 +50,10 @@ static const struct {
 	{ "NotImplementedType", KIND_NOTHING },
 	{ "bytearray", KIND_NOTHING },
 	{ "code", KIND_NOTHING },
-	{ "frame", KIND_NOTHING },
+	{ "frame", KIND_FRAME },
+	{ "traceback", KIND_TRACEBACK },
+	{ "BaseException", KIND_EXCEPTION },
+	{ "_thread._local", KIND_THREAD_LOCAL },
 	{ "member_descriptor", KIND_NOTHING },
 	{ "getset_descriptor", KIND_NOTHING },
 	{ "method_descriptor", KIND_NOTHING },
@@ -79,7 +82,8 @@ static enum root_kind kind_of(const struct type_head *head, const char *name) {
 /* Members that say where an object comes from, and those that a function is gone into by another way. */
 static bool is_wanted(enum root_kind kind, const char *name) {
 	static const char *const unwanted[] = { "__doc__", "__module__", "__name__", "__qualname__", "__objclass__",
-		"__text_signature__", "__builtins__", "__dict__", "__closure__", "__globals__" };
+		"__text_signature__", "__builtins__", "__dict__", "__closure__", "__globals__", "f_code", "f_globals",
+		"f_builtins" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(unwanted); i++)
 		if (!strcmp(name, unwanted[i]))

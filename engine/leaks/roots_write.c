@@ -22,6 +22,11 @@ static const char *const texts[] = {
 	[TEXT_CONTENTS] = ".cell_contents",
 	[TEXT_AWAITS] = ".<awaited>",
 	[TEXT_CORO] = ".<coroutine>",
+	[TEXT_ARGS] = ".args",
+	[TEXT_TRACEBACK] = ".__traceback__",
+	[TEXT_CONTEXT] = ".__context__",
+	[TEXT_CAUSE] = ".__cause__",
+	[TEXT_NEXT] = ".tb_next",
 };
 
 /* What the program chose: cut, printable, and in quotes as a literal would need it. */
@@ -169,6 +174,7 @@ static int write_hidden(const struct root_map *map, const struct root_entry *ent
 		[EDGE_CLOSURE] = ".__closure__",
 		[EDGE_DEFAULTS] = ".__defaults__",
 		[EDGE_KWDEFAULTS] = ".__kwdefaults__",
+		[EDGE_THREADS] = ".<threads>",
 	};
 
 	if (entry->edge == EDGE_CELL) {

@@ -11,6 +11,7 @@ Runs on Python 3.6 and later, from its standard input. Writes one line for each 
 """
 
 import _thread
+import asyncio
 import collections
 import functools
 import os
@@ -373,6 +374,55 @@ next(suspended)
 step(suspended, suspended.gi_frame.f_locals["rows"], ".<locals>.rows")
 awaiting = awaits()
 awaiting.send(None)
+
+
+def start_task():
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(awaits_in_task())
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    return task
+
+
+async def awaits_in_task():
+    mine = Thing()
+    path(mine, "app.task.<coroutine>.<locals>.mine")
+    await Suspend()
+    return mine
+
+
+def fail(argument):
+    mine = Thing()
+    path(mine, "app.error.__traceback__.tb_next.tb_frame.<locals>.mine")
+    raise KeyError(argument)
+
+
+def make_error():
+    try:
+        fail(Thing())
+    except KeyError as error:
+        return error
+
+
+def start_thread_local():
+    def work():
+        local.rows = Thing()
+        path(local.rows, "app.local_storage.rows")
+        started.release()
+        gate.acquire()
+
+    local = threading.local()
+    local.mine = Thing()
+    threading.Thread(target=work, daemon=True).start()
+    started.acquire()
+    return local
+
+
+task = start_task()
+error = make_error()
+path(error.args[0], "app.error.args[0]")
+local_storage = start_thread_local()
+path(local_storage.mine, "app.local_storage.mine")
 
 
 class Server:
