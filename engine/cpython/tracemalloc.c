@@ -28,6 +28,7 @@
 #define LINES_MAX 100000
 #define FILES_MAX 65536
 #define TEXT_BYTES_MAX (64U << 20)   /* of file names */
+#define NEW_ENTRIES 65536            /* that come in while we read; more of them are a chain that leads into itself */
 #define BATCH (1U << 19)             /* entries that are looked at together */
 #define BLOCK_BUCKETS (64U << 10)    /* read at once */
 #define SPAN_BYTES (64U << 10)       /* at most, of one range */
@@ -239,7 +240,7 @@ static int take_entry(struct walk *walk, raddr addr, const uint8_t *bytes) {
 	raddr next = peek_u64(bytes, PIECE_BYTES, 0);
 	int r;
 
-	if (walk->seen >= TRACES_MAX || walk->seen > walk->table.entries + walk->table.entries / 4 + BATCH) {
+	if (walk->seen >= TRACES_MAX || walk->seen > walk->table.entries * 2 + NEW_ENTRIES) {
 		walk->incomplete = true;
 		return PY_E_TRUNCATED;
 	}
