@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define PERSIST 3
+#define HOLD 2       /* verdicts more, for which a fault waits for groups that name it */
 #define ASK_PARTS 60 /* of the window: as often groups are asked for, at most */
 #define MOST_PCT 70  /* of the growth: the group that is named alone */
 #define NAMED_MAX 2
@@ -120,6 +121,12 @@ static void wish(struct state *state, const double *settings, const struct detec
 	state->asked_ns = input->now_ns;
 }
 
+/* What grows and cannot be named yet may be so soon: the first finding is the one that is read. */
+static bool is_held(const struct state *state, const struct detect_input *input) {
+	return !state->fault.firing && input->wishes && !state->named_n &&
+		state->fds.trend.verdict.agreed < PERSIST + HOLD;
+}
+
 /* Words. */
 
 static void add_named(struct strbuf *sb, const struct state *state) {
@@ -190,6 +197,7 @@ static int decide(void *arg, const double *settings, const struct detect_input *
 	wish(state, settings, input);
 	if (input->fds_n)
 		name_groups(state, input, suspect);
+	suspect = suspect && !is_held(state, input);
 	r = leak_settle(&state->fault, suspect || state->limit.near,
 		suspect ? state->fds.trend.verdict.since_ns : input->now_ns, &words, "no-growth", verdicts);
 	return r || !state->fault.firing ? r : say(state, settings, input, verdicts);
