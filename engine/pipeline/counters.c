@@ -95,8 +95,7 @@ void counters_fill(struct counters *counters, const struct watched *watched, uin
 	process->tasks_limit = counters->cgroup.tasks_limit;
 	process->host_available_bytes = counters->host_available_bytes;
 	process->gc_share = gc_share(watched);
-	if (memory_private_read(proc, &process->private_bytes))
-		process->private_bytes = PROC_UNKNOWN;
+	process->private_bytes = watched->private_bytes;
 	for (size_t i = 0; i < PY_GENERATIONS; i++)
 		process->collector[i] = (struct detect_collector){
 			.collections = counters->collector.generations[i].collections,

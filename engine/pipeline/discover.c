@@ -35,8 +35,8 @@ static bool is_turn(const struct discover *discover, pid_t pid) {
 }
 
 /* Return: what is to be kept of the process; 0: nothing. */
-static uint64_t look_at(struct discover *discover, pid_t pid,
-	enum discover_answer (*ask)(void *userdata, pid_t pid), void *userdata) {
+static uint64_t look_at(
+	struct discover *discover, pid_t pid, enum discover_answer (*ask)(void *userdata, pid_t pid), void *userdata) {
 	uint64_t known = 0, now, start_ns = 0;
 
 	map_get(&discover->known, (uint64_t)pid, &known);

@@ -19,6 +19,8 @@ struct detection { /* of one process */
 	struct detect_set *set;
 	struct lifecycle *lifecycle;
 	struct counters counters;
+	struct detect_config config; /* everybody's, and what a rule adds */
+	bool expect_busy;
 };
 
 struct findings {
@@ -220,6 +222,7 @@ static int detection_of(struct findings *findings, struct watched *watched, stru
 	if (!detection)
 		return -ENOMEM;
 	watched->detection = detection; /* half-built it is freed like a whole one */
+	detection->config = findings->config;
 	r = detect_set_new(&detection->set);
 	if (!r)
 		r = lifecycle_new(&detection->lifecycle);
@@ -230,14 +233,50 @@ static int detection_of(struct findings *findings, struct watched *watched, stru
 	return r;
 }
 
+/* Those that are wrong were told of when they were read. */
+static void set_all(struct detect_config *config, const char *const *settings) {
+	for (const char *const *setting = settings; setting && *setting; setting++)
+		(void)!detect_config_set(config, *setting, NULL);
+}
+
+int findings_rule(struct findings *findings, struct watched *watched, const struct pyspyd_watch_rule *rule) {
+	struct detection *detection;
+	int r = detection_of(findings, watched, &detection);
+
+	if (r)
+		return r;
+	detection->config = findings->config;
+	set_all(&detection->config, rule->settings);
+	detection->expect_busy = rule->expect_busy;
+	return 0;
+}
+
+void findings_reload(struct findings *findings) {
+	detect_config_init(&findings->config);
+	set_all(&findings->config, findings->options->settings);
+}
+
+unsigned findings_open(const struct watched *watched) {
+	const struct detection *detection = watched->detection;
+
+	return detection ? (unsigned)lifecycle_open(detection->lifecycle) : 0;
+}
+
+int pyspyd_watch_check_setting(const char *setting, struct err *err) {
+	struct detect_config config;
+
+	detect_config_init(&config);
+	return detect_config_set(&config, setting, err);
+}
+
 void findings_watch(struct findings *findings, const pid_t *pids, size_t n, const struct waiting *waiting) {
 	findings->waiting = waiting;
 	findings->watched = pids;
 	findings->watched_n = n;
 }
 
-static int decide(struct findings *findings, struct watched *watched, const struct input *input, struct detect_set *set,
-	uint64_t now_ns) {
+static int decide(struct findings *findings, struct watched *watched, const struct input *input, uint64_t now_ns) {
+	const struct detection *detection = watched->detection;
 	struct detect_wishes wishes = { 0 };
 	struct detect_input detect = {
 		.now_ns = now_ns,
@@ -251,7 +290,7 @@ static int decide(struct findings *findings, struct watched *watched, const stru
 
 	leaking_fill(findings->leaking, watched, &detect);
 	detect.waits = findings->waiting ? waiting_graph(findings->waiting, &detect.alive) : NULL;
-	r = detect_set_decide(set, &findings->config, &detect, &findings->verdicts);
+	r = detect_set_decide(detection->set, &detection->config, &detect, &findings->verdicts);
 	return r ? r : leaking_wish(findings->leaking, watched, &wishes);
 }
 
@@ -267,10 +306,11 @@ int findings_feed(struct findings *findings, struct watched *watched, uint64_t n
 	r = build_input(findings, watched, &input);
 	recorder_unlock(*findings->recorder);
 	counters_fill(&detection->counters, watched,
-		(uint64_t)(detect_config_get(&findings->config, "process-leak.window") / SLOW_LOOKS), now_ns,
+		(uint64_t)(detect_config_get(&detection->config, "process-leak.window") / SLOW_LOOKS), now_ns,
 		&input.process);
+	input.process.expect_busy = detection->expect_busy;
 	if (!r)
-		r = decide(findings, watched, &input, detection->set, now_ns);
+		r = decide(findings, watched, &input, now_ns);
 	if (!r) {
 		context = context_of(findings, watched, now_ns);
 		r = lifecycle_apply(detection->lifecycle, &context, &findings->verdicts, on_event,

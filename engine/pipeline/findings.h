@@ -15,6 +15,16 @@ int findings_new(const struct pyspyd_watch_options *options, struct recorder *co
 	struct findings **ret_findings, struct err *err);
 void findings_free(struct findings *findings);
 
+/* What a rule says of a process, from now on. What was decided stands. A setting that there is not is passed over: see
+ * pyspyd_watch_check_setting. Return: 0; -ENOMEM. */
+int findings_rule(struct findings *findings, struct watched *watched, const struct pyspyd_watch_rule *rule);
+
+/* The options' settings may be others: findings_rule is to follow for each process. */
+void findings_reload(struct findings *findings);
+
+/* How many findings are open about a process. */
+unsigned findings_open(const struct watched *watched);
+
 /* The processes of the watch in this interval, and the waiting side of it; good until the next call. */
 struct waiting;
 void findings_watch(struct findings *findings, const pid_t *pids, size_t n, const struct waiting *waiting);

@@ -5,14 +5,15 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/strbuf.h"
-#include "engine/pipeline/budget.h"
 #include "engine/pipeline/describe.h"
 #include "engine/pipeline/discover.h"
 #include "engine/pipeline/findings.h"
+#include "engine/pipeline/upkeep.h"
 #include "engine/pipeline/values.h"
 #include "engine/pipeline/waiting.h"
 #include "engine/pipeline/watched.h"
 #include <errno.h>
+#include <malloc.h>
 #include <regex.h>
 #include <time.h>
 
@@ -34,25 +35,51 @@ struct watch {
 	regex_t regex;
 	struct discover discover;
 	uint64_t searched_ns;
-	int callback_result;
+	struct upkeep upkeep;
+	uint64_t bucket_ns; /* when the profiles were handed out last */
+	int reloads;
 };
 
 static void on_tap(void *userdata, const struct sample *sample, uint32_t node) {
 	struct watched *watched = sample->target->owner;
+	struct watch *watch = userdata;
 
-	(void)userdata;
-	if (watched)
-		window_add(&watched->window, sample, node);
+	if (!watched)
+		return;
+	window_add(&watched->window, sample, node);
+	if (watch->options->on_profile)
+		bucket_add(&watched->bucket,
+			&(struct profile_count){
+				.thread = recorder_thread_id(sample->thread),
+				.node = node,
+				.samples = sample->ticks,
+				.ns = sample->ticks * sampler_period_ns(recorder_sampler(watch->recorder)),
+			});
 }
 
+/* What the rules say of a process. */
+static struct pyspyd_watch_rule rule_of(const struct watch *watch, const struct pyspyd_process *process) {
+	struct pyspyd_watch_rule rule = { 0 };
+
+	if (watch->options->on_process)
+		watch->options->on_process(watch->options->userdata, process, &rule);
+	return rule;
+}
+
+/* Return: 0; PYSPYD_E_GONE: it has ended, or a rule excludes it; negative errno. */
 static int adopt(struct watch *watch, struct sample_target *target) {
+	struct pyspyd_watch_rule rule;
 	struct watched *watched;
 	int r = watched_new(target, &watched);
 
 	if (r)
 		return r;
-	r = vec_push(&watch->watched, watched);
+	rule = rule_of(watch, &watched->process);
+	r = rule.exclude ? PYSPYD_E_GONE : findings_rule(watch->findings, watched, &rule);
+	if (!r)
+		r = vec_push(&watch->watched, watched);
 	if (r) {
+		findings_forget(watch->findings, watched);
 		watched_free(watched);
 		return r;
 	}
@@ -101,15 +128,6 @@ static bool matches(const struct watch *watch, const struct proc *proc) {
 	proc_identity_free(&id);
 	match = !regexec(&watch->regex, strbuf_str(&line), 0, NULL, 0);
 	return match;
-}
-
-/* What the rules say of a process. */
-static struct pyspyd_watch_rule rule_of(const struct watch *watch, const struct pyspyd_process *process) {
-	struct pyspyd_watch_rule rule = { 0 };
-
-	if (watch->options->on_process)
-		watch->options->on_process(watch->options->userdata, process, &rule);
-	return rule;
 }
 
 static bool is_excluded(const struct watch *watch, const struct proc *proc) {
@@ -198,9 +216,25 @@ static int report(struct watch *watch) {
 	return r;
 }
 
+/* Hands out what was recorded of a process. Return: 0; the callback's value; -ENOMEM. */
+static int hand_out(struct watch *watch, struct watched *watched) {
+	struct pyspyd_packed packed;
+	int r;
+
+	recorder_lock(watch->recorder);
+	r = bucket_pack(&watched->bucket, recorder_profile(watch->recorder), &packed);
+	recorder_unlock(watch->recorder);
+	if (r)
+		return r == -ENOMEM ? r : 0;
+	r = watch->options->on_profile(watch->options->userdata, &watched->process, &packed);
+	free((void *)(uintptr_t)packed.data);
+	return r;
+}
+
 /* An ended process was reported once as such. */
-static void drop_ended(struct watch *watch) {
+static int drop_ended(struct watch *watch) {
 	size_t kept = 0;
+	int r = 0;
 
 	for (size_t i = 0; i < watch->watched.n; i++) {
 		struct watched *watched = watch->watched.items[i];
@@ -209,12 +243,15 @@ static void drop_ended(struct watch *watch) {
 			watch->watched.items[kept++] = watched;
 			continue;
 		}
+		if (!r && watch->options->on_profile)
+			r = hand_out(watch, watched);
 		waiting_forget(watch->waiting, watched);
 		recorder_drop(watch->recorder, watched->target);
 		findings_forget(watch->findings, watched);
 		watched_free(watched);
 	}
 	watch->watched.n = kept;
+	return r;
 }
 
 static size_t count_alive(const struct watch *watch) {
@@ -225,10 +262,27 @@ static size_t count_alive(const struct watch *watch) {
 	return alive;
 }
 
+static int hand_out_all(struct watch *watch) {
+	int r = 0;
+
+	for (size_t i = 0; !r && watch->options->on_profile && i < watch->watched.n; i++)
+		r = hand_out(watch, watch->watched.items[i]);
+	return r;
+}
+
+static int turn_buckets(struct watch *watch, uint64_t now_ns) {
+	if (!watch->options->on_profile || now_ns - watch->bucket_ns < watch->options->bucket_ns)
+		return 0;
+	watch->bucket_ns = now_ns;
+	return hand_out_all(watch);
+}
+
 /* A long watch of a program that makes code all the time would grow without end. */
 static int start_anew(struct watch *watch) {
-	int r;
+	int r = hand_out_all(watch);
 
+	if (r)
+		return r;
 	vec_foreach (watched, &watch->watched)
 		waiting_forget(watch->waiting, *watched);
 	r = recorder_forget(watch->recorder);
@@ -243,9 +297,56 @@ static int start_anew(struct watch *watch) {
 	return 0;
 }
 
-static int interval(struct watch *watch, uint64_t now_ns) {
-	int r = adopt_new(watch);
+static int keep_up(struct watch *watch, uint64_t now_ns) {
+	const struct pyspyd_watch_options *options = watch->options;
+	struct pyspyd_watch_health health = { .processes = watch->watched.n,
+		.processes_denied = watch->discover.denied };
+	unsigned todo = upkeep_interval(&watch->upkeep, now_ns, &health);
+	int r = 0;
 
+	if (todo & UPKEEP_RATE)
+		r = recorder_set_rate(watch->recorder, watch->upkeep.budget.rate_hz);
+	if (!r && todo & UPKEEP_FORGET) {
+		r = start_anew(watch);
+		malloc_trim(0);
+	}
+	if (r || !options->on_health)
+		return r;
+	vec_foreach (watched, &watch->watched)
+		health.threads += (*watched)->threads.n;
+	sampler_accuracy(recorder_sampler(watch->recorder), &health.accuracy);
+	return options->on_health(options->userdata, &health);
+}
+
+/* Rules and settings may be others now. Who is excluded by them is let go. */
+static int reload(struct watch *watch, uint64_t now_ns) {
+	int r = 0;
+
+	if (!watch->options->reload || *watch->options->reload == watch->reloads)
+		return 0;
+	watch->reloads = *watch->options->reload;
+	discover_forget(&watch->discover);
+	watch->searched_ns = 0;
+	findings_reload(watch->findings);
+	for (size_t i = 0; !r && i < watch->watched.n; i++) {
+		struct watched *watched = watch->watched.items[i];
+		struct pyspyd_watch_rule rule = rule_of(watch, &watched->process);
+
+		if (!rule.exclude) {
+			r = findings_rule(watch->findings, watched, &rule);
+		} else if (!watched->ended) {
+			watched->ended = true;
+			r = findings_end(watch->findings, watched, now_ns);
+		}
+	}
+	return r;
+}
+
+static int interval(struct watch *watch, uint64_t now_ns) {
+	int r = reload(watch, now_ns);
+
+	if (!r)
+		r = adopt_new(watch);
 	watch->pids.n = 0;
 	for (size_t i = 0; !r && i < watch->watched.n; i++)
 		r = update(watch, watch->watched.items[i], now_ns);
@@ -254,9 +355,13 @@ static int interval(struct watch *watch, uint64_t now_ns) {
 	if (!r)
 		r = values_interval(watch->values, watch->watched.items, watch->watched.n);
 	if (!r)
+		r = keep_up(watch, now_ns);
+	if (!r)
 		r = report(watch);
 	if (!r)
-		drop_ended(watch);
+		r = turn_buckets(watch, now_ns);
+	if (!r)
+		r = drop_ended(watch);
 	if (!r && profile_bytes(recorder_profile(watch->recorder)) > PROFILE_BYTES_MAX)
 		r = start_anew(watch);
 	return r;
@@ -315,6 +420,9 @@ static int start(struct watch *watch, struct err *err) {
 	};
 	int r = 0;
 
+	upkeep_init(&watch->upkeep, options, recorder.sampler.rate_hz);
+	watch->bucket_ns = clock_boot_ns();
+	watch->reloads = options->reload ? *options->reload : 0;
 	if (options->name_regex && regcomp(&watch->regex, options->name_regex, REG_EXTENDED | REG_NOSUB))
 		return err_set(err, PYSPYD_E_USAGE, "'%s' is not a regular expression", options->name_regex);
 	r = findings_new(options, &watch->recorder, &watch->findings, err);

@@ -6,6 +6,8 @@
 #include "engine/base/clock.h"
 #include "engine/base/limits.h"
 #include "engine/pipeline/describe.h"
+#include "engine/pipeline/findings.h"
+#include "engine/proc/memory.h"
 #include <errno.h>
 
 #define SMAPS_EVERY_NS (5 * NS_PER_SEC) /* at least; … */
@@ -43,6 +45,7 @@ void watched_free(struct watched *watched) {
 	vec_free(&watched->threads);
 	map_deinit(&watched->thread_index);
 	window_deinit(&watched->window);
+	bucket_deinit(&watched->bucket);
 	pyspyd_process_deinit(&watched->process);
 	free(watched);
 }
@@ -239,6 +242,8 @@ static int update_counters(struct watched *watched, uint64_t now_ns) {
 		counters.swap_bytes = watched->counters.swap_bytes;
 	}
 	watched->counters = counters;
+	if (memory_private_read(&watched->target->proc, &watched->private_bytes))
+		watched->private_bytes = PROC_UNKNOWN;
 	return 0;
 }
 
@@ -318,6 +323,9 @@ int watched_report(const struct watched *watched, struct recorder *recorder, str
 		.rss_bytes = counters->rss_bytes,
 		.pss_bytes = counters->pss_bytes,
 		.uss_bytes = counters->uss_bytes,
+		.private_bytes = watched->private_bytes,
+		.cpu_ns = watched->cpu_ns,
+		.findings_open = findings_open(watched),
 		.fds = counters->fds,
 		.threads_total = counters->threads,
 		.voluntary_switches = counters->voluntary_switches,

@@ -2,6 +2,7 @@
 #ifndef PYSPYD_PIPELINE_WATCHED_H
 #define PYSPYD_PIPELINE_WATCHED_H
 
+#include "engine/pipeline/bucket.h"
 #include "engine/pipeline/recorder.h"
 #include "engine/pipeline/window.h"
 #include "pyspyd/watch.h"
@@ -33,9 +34,11 @@ struct watched {
 	struct sample_target *target;
 	struct pyspyd_process process;
 	struct window window;
+	struct bucket bucket; /* under the recorder's lock */
 	VEC(struct watched_thread) threads;
 	struct map thread_index; /* by thread id */
 	struct proc_counters counters;
+	uint64_t private_bytes; /* anonymous memory, in RAM or swap */
 	double cpu_percent;
 	uint64_t cpu_ns;       /* as of the last report; 0: none yet */
 	uint64_t last_ns;      /* time of the last report */

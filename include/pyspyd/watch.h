@@ -90,4 +90,8 @@ struct pyspyd_watch_options {
  * _UNSUPPORTED, _USAGE (a setting, a park site, a name in vars, the regular expression); negative errno. */
 int pyspyd_watch(const struct pyspyd_watch_options *options, struct err *err);
 
+/* Whether there is such a setting, and its value makes sense. Return: 0; PYSPYD_E_USAGE, the text says what is wrong.
+ */
+int pyspyd_watch_check_setting(const char *setting, struct err *err);
+
 #endif
