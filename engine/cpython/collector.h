@@ -9,15 +9,16 @@
 #define PY_GENERATIONS 3
 
 struct py_collector {
+	/* since the start, the young generation first; UINT64_MAX where the owner of this struct could not read it */
 	struct {
-		uint64_t collections, collected, uncollectable; /* since the start */
-	} generations[PY_GENERATIONS];                          /* the young one first */
-	bool collecting;                                        /* right now */
+		uint64_t collections, collected, uncollectable;
+	} generations[PY_GENERATIONS];
+	bool collecting; /* right now */
 	bool enabled;
 };
 
-/* Of the main interpreter. Return: 0; PY_E_TYPE: not known for this version; MEM_E_FAULT; MEM_E_GONE; negative errno.
- */
+/* Of the main interpreter. Return: 0; PY_E_TYPE: not known for this build (3.6 without symbols); MEM_E_FAULT;
+ * MEM_E_GONE; negative errno. */
 int py_collector_read(const struct py_runtime *rt, struct py_collector *ret_collector);
 
 #endif

@@ -345,24 +345,6 @@ struct words {
 	raddr tracing, memory, peak, traces;
 };
 
-static int find_words(const struct py_runtime *rt, struct words *ret) {
-	const struct layout *l = &rt->reader.layout;
-	const struct py_statics *s = &rt->statics;
-
-	if (layout_has(l->runtime_traces) && rt->runtime)
-		*ret = (struct words){
-			.tracing = rt->runtime + l->runtime_traced_tracing,
-			.memory = rt->runtime + l->runtime_traced_memory,
-			.peak = rt->runtime + l->runtime_traced_peak,
-			.traces = rt->runtime + l->runtime_traces,
-		};
-	else if (s->traced_config && s->traced_memory && s->traced_peak && s->traces)
-		*ret = (struct words){ s->traced_config + CONFIG_TRACING, s->traced_memory, s->traced_peak, s->traces };
-	else
-		return PY_E_TYPE;
-	return 0;
-}
-
 static int read_words(const struct py_runtime *rt, const struct words *words, struct py_traced *traced) {
 	int32_t tracing = 0;
 	const struct mem_range ranges[] = {
@@ -372,7 +354,54 @@ static int read_words(const struct py_runtime *rt, const struct words *words, st
 	};
 	int r = mem_read_many(rt->reader.mem, ranges, ARRAY_SIZE(ranges), NULL);
 
-	return r ? r : tracing == 1 ? 0 : PY_E_TYPE;
+	if (!r && tracing != 1)
+		r = PY_E_TYPE;
+	return r;
+}
+
+static struct words words_in_runtime(const struct py_runtime *rt, const struct layout *l) {
+	return (struct words){
+		.tracing = rt->runtime + l->runtime_traced_tracing,
+		.memory = rt->runtime + l->runtime_traced_memory,
+		.peak = rt->runtime + l->runtime_traced_peak,
+		.traces = rt->runtime + l->runtime_traces,
+	};
+}
+
+/* A patch release that was not measured (its _PyRuntime has another size): the place that another one of the same minor
+ * version has, where a running tracemalloc and its table are there. */
+static int find_words_as_neighbours(const struct py_runtime *rt, struct words *ret) {
+	for (size_t i = 0; i < layout_rows_n; i++) {
+		const struct layout_row *row = &layout_rows[i];
+		struct py_traced traced;
+		struct words words;
+		struct table table;
+
+		if (PY_MINOR(row->first_version) != PY_MINOR(rt->reader.version) ||
+			row->flavour != rt->reader.flavour || !layout_has(row->layout.runtime_traces))
+			continue;
+		words = words_in_runtime(rt, &row->layout);
+		if (read_words(rt, &words, &traced) || read_table(rt, words.traces, &table))
+			continue;
+		*ret = words;
+		return 0;
+	}
+	return PY_E_TYPE;
+}
+
+static int find_words(const struct py_runtime *rt, struct words *ret) {
+	const struct py_statics *s = &rt->statics;
+
+	if (s->traced_config && s->traced_memory && s->traced_peak && s->traces) {
+		*ret = (struct words){ s->traced_config + CONFIG_TRACING, s->traced_memory, s->traced_peak, s->traces };
+		return 0;
+	}
+	if (!rt->runtime)
+		return PY_E_TYPE;
+	if (!layout_has(rt->reader.layout.runtime_traces))
+		return find_words_as_neighbours(rt, ret);
+	*ret = words_in_runtime(rt, &rt->reader.layout);
+	return 0;
 }
 
 static void forget(struct walk *walk) {

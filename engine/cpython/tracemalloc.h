@@ -6,7 +6,8 @@
 #include "engine/cpython/runtime.h"
 
 /* What the target's own tracemalloc has recorded, summed up by the line that allocated (the innermost frame of each
- * trace), read out of its tables while it runs. */
+ * trace), read out of its tables while it runs. Blocks that extension modules report under a domain of their own are
+ * counted in traced_bytes and peak_bytes, but in no line. */
 
 struct py_traced_line {
 	char *file;
@@ -21,8 +22,9 @@ struct py_traced {
 	bool incomplete;                   /* a limit was met, or tables changed while they were read */
 };
 
-/* Return: 0; PY_E_TYPE: tracemalloc does not run in the target, or its tables cannot be found (a build without symbols,
- * to 3.11); MEM_E_GONE; negative errno. */
+/* `rt` reads the process itself, not a cache: what moves meanwhile has to show. Return: 0; PY_E_TYPE: tracemalloc does
+ * not run in the target, or its tables cannot be found (to 3.11, a file without a symbol table); MEM_E_GONE; negative
+ * errno. */
 int py_traced_read(const struct py_runtime *rt, struct py_traced *ret_traced);
 void py_traced_deinit(struct py_traced *traced);
 

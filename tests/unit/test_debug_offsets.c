@@ -246,7 +246,7 @@ Test(debug_offsets, what_was_not_measured_is_dropped) {
 	build_table(&builds[0], &t);
 	for (size_t i = 0; i < t.build->n; i++)
 		if (t.build->order[i] == L(interp_size) || t.build->order[i] == L(tstate_size) ||
-			t.build->order[i] == L(gc_size))
+			t.build->order[i] == L(gc_size) || t.build->order[i] == L(runtime_size))
 			t.words[3 + i] += 64;
 		else if (t.build->order[i] == L(tstate_datastack_chunk))
 			t.words[3 + i] += 16;
@@ -255,6 +255,9 @@ Test(debug_offsets, what_was_not_measured_is_dropped) {
 	cr_assert_eq(layout.interp_next_code_version, LAYOUT_NONE);
 	cr_assert_eq(layout.tstate_exc_info, LAYOUT_NONE);
 	cr_assert_eq(layout.gc_generations, LAYOUT_NONE);
+	cr_assert_eq(layout.gc_enabled, LAYOUT_NONE);
+	cr_assert(layout_has(t.layout.runtime_traces));
+	cr_assert_eq(layout.runtime_traces, LAYOUT_NONE);
 	cr_assert_eq(layout.tstate_datastack_top, t.layout.tstate_datastack_top + 16);
 	cr_assert_eq(layout.interp_threads_head, t.layout.interp_threads_head);
 	/* asyncio's members stand behind the thread state, whose size moves them */

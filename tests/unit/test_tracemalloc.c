@@ -241,13 +241,37 @@ static void check_not_running(struct image *img) {
 	image_put_u64(img, heap.traces, IMAGE_NOWHERE);
 	expect_type(&heap);
 	image_put_u64(img, heap.traces, heap.table);
-	img->rt.reader.layout.runtime_traces = LAYOUT_NONE;
 	img->rt.statics.traces = 0;
+	img->rt.runtime = 0;
 	expect_type(&heap);
 }
 
 Test(tracemalloc, not_running_or_not_found) {
 	image_each(check_not_running);
+}
+
+/* A patch release of which it is not known where its words are. */
+static void check_neighbour(struct image *img) {
+	struct heap heap;
+	struct py_traced traced;
+	bool own = layout_has(img->l->runtime_traces);
+
+	open_heap(img, &heap);
+	add(&heap, 5, new_traceback(&heap, new_file(&heap, "/a.py"), 3, 0));
+	img->rt.reader.layout.runtime_traces = LAYOUT_NONE;
+	img->rt.reader.layout.runtime_traced_tracing = LAYOUT_NONE;
+	img->rt.statics.traces = 0;
+	if (own) {
+		traced = expect_read(&heap, false);
+		expect_line(&traced, 0, "/a.py", 3, 1, 5);
+		py_traced_deinit(&traced);
+	}
+	image_put_u64(img, heap.table + img->l->hashtable_nbuckets, BUCKETS - 1);
+	expect_type(&heap);
+}
+
+Test(tracemalloc, a_patch_release_that_was_not_measured) {
+	image_each(check_neighbour);
 }
 
 static void expect_lie(const struct heap *heap, uint32_t offset, uint64_t value) {
