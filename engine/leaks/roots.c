@@ -4,7 +4,7 @@
  * Modules come in the order in which people would look for a thing: those of the program, installed ones, the standard
  * library, private ones. Where a class or function stands in several modules, the one that defines it names it: a
  * function has that module's dict, and a class's __module__ is the very object that is the module's __name__. What a
- * frame has is preferred to no global that is as near.
+ * frame has comes behind the globals, the program's frames first.
  *
  * Threads run meanwhile: what a frame's variables hold is of the moment in which they were read. */
 #include "engine/leaks/roots.h"
@@ -62,6 +62,14 @@ void root_map_free(struct root_map *map) {
 	map_deinit(&map->index);
 	intern_deinit(&map->strings);
 	free(map);
+}
+
+/* Whether there is no time left, which the map remembers. */
+static bool is_late(struct build *b) {
+	bool late = b->until_ns && clock_mono_ns() >= b->until_ns;
+
+	b->map->incomplete |= late;
+	return late;
 }
 
 /* Modules */
@@ -129,7 +137,7 @@ static int add_module(void *userdata, raddr key, raddr value) {
 		r = root_types_find(root_work_types(b->work), at, &type);
 	if (r || type == ROOT_NONE)
 		return root_is_final(r) ? r : 0;
-	if (b->modules.n >= MODULES_MAX || (b->until_ns && clock_mono_ns() >= b->until_ns)) {
+	if (b->modules.n >= MODULES_MAX || is_late(b)) {
 		b->map->incomplete = true;
 		return PY_E_TRUNCATED;
 	}
@@ -245,49 +253,47 @@ static int prefer_origins(struct build *b, struct root_other *others, size_t n) 
 
 /* Frames */
 
+struct frame {
+	struct py_raw_frame raw;
+	uint32_t name, thread; /* interned */
+	uint8_t rank;
+	uint32_t order;
+};
+
 struct threads {
 	struct py_thread_names names;
 	struct py_stack_scratch scratch;
 	struct py_raw_stack stack;
+	VEC(struct frame) frames;
 };
 
-static int function_of(struct build *b, raddr code, uint32_t *ret_name) {
-	const struct layout *l = &b->py->layout;
-	_cleanup_(strbuf_deinit) struct strbuf name = { 0 }, shown = { 0 };
+/* Appends a text that a code object has; nothing where it cannot be read. */
+static int read_code_text(const struct build *b, raddr code, uint32_t offset, struct strbuf *out) {
 	raddr text;
-	int r = mem_read_u64(
-		b->py->mem, code + (layout_has(l->code_qualname) ? l->code_qualname : l->code_name), &text);
+	int r = mem_read_u64(b->py->mem, code + offset, &text);
 
 	if (!r)
-		r = py_text_read(b->py, text, NAME_BYTES, &name);
-	if (root_is_final(r))
+		r = py_text_read(b->py, text, LIMIT_PATH_CHARS, out);
+	return root_is_final(r) ? r : 0;
+}
+
+static int collect_frame(struct build *b, struct threads *threads, const struct py_raw_frame *raw, uint32_t thread) {
+	const struct layout *l = &b->py->layout;
+	_cleanup_(strbuf_deinit) struct strbuf name = { 0 }, shown = { 0 }, file = { 0 };
+	struct frame frame = { .raw = *raw, .thread = thread, .order = (uint32_t)threads->frames.n };
+	int r = read_code_text(b, raw->code, layout_has(l->code_qualname) ? l->code_qualname : l->code_name, &name);
+
+	if (!r)
+		r = read_code_text(b, raw->code, l->code_filename, &file);
+	if (r)
 		return r;
-	strbuf_add_printable(&shown, r ? "?" : strbuf_str(&name), r ? 1 : name.len);
-	*ret_name = intern_add(&b->map->strings, strbuf_str(&shown), shown.len);
-	return 0;
+	strbuf_add_printable(&shown, name.len ? strbuf_str(&name) : "?", name.len ? name.len : 1);
+	frame.name = intern_add(&b->map->strings, strbuf_str(&shown), shown.len);
+	frame.rank = rank_of("", strbuf_str(&file));
+	return vec_push(&threads->frames, frame);
 }
 
-/* The entry of a frame stands for no object: nobody finds it by its address. */
-static int add_frame(struct build *b, const struct py_raw_frame *frame, uint32_t thread) {
-	struct root_map *map = b->map;
-	uint32_t name = 0, number = (uint32_t)map->entries.n;
-	int r;
-
-	if (map->entries.n >= map->limit)
-		return 0;
-	r = function_of(b, frame->code, &name);
-	if (!r)
-		r = vec_push(&map->entries,
-			(struct root_entry){
-				.key = name | (uint64_t)thread << 32,
-				.parent = ROOT_NONE,
-				.edge = EDGE_FRAME,
-				.hidden = false,
-			});
-	return r ? r : root_add_locals(b->work, frame, number);
-}
-
-static int add_stack(struct build *b, struct threads *threads, const struct py_thread *thread) {
+static int collect_stack(struct build *b, struct threads *threads, const struct py_thread *thread) {
 	struct py_stack_plan plan;
 	const char *name = py_thread_name(&threads->names, thread->ident);
 	char number[32];
@@ -299,31 +305,50 @@ static int add_stack(struct build *b, struct threads *threads, const struct py_t
 	text = intern_add(&b->map->strings, name, strlen(name));
 	py_stack_plan_init(&plan, thread);
 	r = py_stack_capture(b->rt, &plan, &threads->scratch, &threads->stack);
-	for (size_t i = 0; !r && i < threads->stack.frames.n; i++)
-		r = add_frame(b, &threads->stack.frames.items[i], text);
+	for (size_t i = 0; !r && i < threads->stack.frames.n && threads->frames.n < b->map->limit; i++)
+		r = collect_frame(b, threads, &threads->stack.frames.items[i], text);
 	py_stack_plan_deinit(&plan);
 	return root_is_final(r) ? r : 0;
 }
 
-static int add_interp_stacks(struct build *b, struct threads *threads, const struct py_interp *interp) {
+static int collect_interp(struct build *b, struct threads *threads, const struct py_interp *interp) {
 	const struct layout *l = &b->py->layout;
 	struct py_thread thread = { .interp = interp->addr, .interp_id = interp->id };
 	int r = mem_read_u64(b->py->mem, interp->addr + l->interp_threads_head, &thread.tstate);
 
-	for (unsigned i = 0; !r && thread.tstate && i < LIMIT_THREADS; i++) {
-		if (b->until_ns && clock_mono_ns() >= b->until_ns) {
-			b->map->incomplete = true;
-			return 0;
-		}
+	for (unsigned i = 0; !r && thread.tstate && i < LIMIT_THREADS && !is_late(b); i++) {
 		r = mem_read_u64(b->py->mem, thread.tstate + l->tstate_thread_id, &thread.ident);
 		if (!r)
-			r = add_stack(b, threads, &thread);
+			r = collect_stack(b, threads, &thread);
 		if (!r)
 			r = mem_read_u64(b->py->mem, thread.tstate + l->tstate_next, &thread.tstate);
 	}
 	return root_is_final(r) ? r : 0;
 }
 
+static int compare_frames(const void *a, const void *b) {
+	const struct frame *x = a, *y = b;
+
+	if (x->rank != y->rank)
+		return x->rank < y->rank ? -1 : 1;
+	return x->order < y->order ? -1 : x->order > y->order;
+}
+
+/* The entry of a frame stands for no object: nobody finds it by its address. */
+static int add_frame(struct build *b, const struct frame *frame) {
+	struct root_map *map = b->map;
+	uint32_t number = (uint32_t)map->entries.n;
+	int r;
+
+	if (map->entries.n >= map->limit)
+		return 0;
+	r = vec_push(&map->entries,
+		(struct root_entry){
+			.key = frame->name | (uint64_t)frame->thread << 32, .parent = ROOT_NONE, .edge = EDGE_FRAME });
+	return r ? r : root_add_locals(b->work, &frame->raw, number);
+}
+
+/* The program's own frames first, of each thread the innermost. */
 static int add_frames(struct build *b) {
 	struct threads threads = { 0 };
 	py_interp_vec interps = { 0 };
@@ -334,8 +359,13 @@ static int add_frames(struct build *b) {
 	if (!root_is_final(r))
 		r = py_interps_read(b->rt, &interps);
 	for (size_t i = 0; !r && i < interps.n; i++)
-		r = add_interp_stacks(b, &threads, &interps.items[i]);
+		r = collect_interp(b, &threads, &interps.items[i]);
+	if (threads.frames.n)
+		qsort(threads.frames.items, threads.frames.n, sizeof(threads.frames.items[0]), compare_frames);
+	for (size_t i = 0; !r && i < threads.frames.n && !is_late(b); i++)
+		r = add_frame(b, &threads.frames.items[i]);
 	vec_free(&interps);
+	vec_free(&threads.frames);
 	py_raw_stack_deinit(&threads.stack);
 	py_stack_scratch_deinit(&threads.scratch);
 	py_thread_names_deinit(&threads.names);
@@ -365,10 +395,8 @@ static int expand_to(struct build *b, size_t *at, size_t end) {
 	while (!r && *at < min_of(end, b->map->entries.n)) {
 		size_t n;
 
-		if (b->until_ns && clock_mono_ns() >= b->until_ns) {
-			b->map->incomplete = true;
+		if (is_late(b))
 			return 0;
-		}
 		n = next_batch(b, at, min_of(end, b->map->entries.n), batch);
 		r = n ? root_expand(b->work, batch, n) : 0;
 	}

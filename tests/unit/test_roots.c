@@ -337,3 +337,98 @@ static void check_cut(struct image *img) {
 Test(roots, stands_memory_that_is_not_there) {
 	image_each(check_cut);
 }
+
+/* A thread in one call of "serve", which has a variable "rows"; its code also is that of a function. */
+static raddr code_with_names(struct image *img, const raddr *names, size_t n, uint8_t kind) {
+	const struct layout *l = img->l;
+	raddr code = image_code(img, "serve", "/srv/app.py", 1), tuple = image_tuple(img, names, n);
+	uint8_t kinds[] = { kind, kind };
+
+	if (layout_has(l->code_localsplusnames)) {
+		image_put_u64(img, code + l->code_localsplusnames, tuple);
+		image_put_u64(img, code + l->code_localspluskinds, image_bytes(img, kinds, n));
+		return code;
+	}
+	image_put_u64(img, code + l->code_varnames, kind & 0x80 ? image_tuple(img, NULL, 0) : tuple);
+	image_put_u64(img, code + l->code_freevars, kind & 0x80 ? tuple : image_tuple(img, NULL, 0));
+	image_put_u64(img, code + l->code_cellvars, image_tuple(img, NULL, 0));
+	return code;
+}
+
+static void put_thread(struct image *img, raddr code, raddr value) {
+	const struct layout *l = img->l;
+	raddr tstate = image_thread(img, img->interp, 0xabc000, 100), chunk = image_take(img, 16384), cframe;
+	raddr frame = chunk + (layout_has(l->chunk_data) ? l->chunk_data : 0);
+
+	if (layout_has(l->tstate_datastack_chunk)) {
+		image_put_u64(img, chunk + l->chunk_size, 16384);
+		image_put_u64(img, tstate + l->tstate_datastack_chunk, chunk);
+	}
+	if (layout_has(l->tstate_frame)) {
+		image_put_u64(img, tstate + l->tstate_frame, frame);
+	} else {
+		cframe = image_take(img, 64);
+		image_put_u64(img, tstate + l->tstate_cframe, cframe);
+		image_put_u64(img, cframe + l->cframe_current_frame, frame);
+	}
+	image_frame(img, frame, 0, code, code + 256, 0);
+	image_put_u64(img, frame + l->frame_localsplus, value);
+}
+
+static void check_frames(struct image *img) {
+	_cleanup_(strbuf_deinit) struct strbuf out = { 0 };
+	struct app app;
+	raddr rows, item, both;
+
+	open_app(&app, img);
+	item = thing(&app);
+	both = list(&app, &item, 1);
+	rows = list(&app, (raddr[]){ both }, 1);
+	add_module(&app, "app", (const char *[]){ "both" }, &both, 1);
+	put_thread(img, code_with_names(img, (raddr[]){ image_text(img, "rows") }, 1, 0x20), rows);
+	build(&app, NULL);
+	expect(&app, rows, "serve.<locals>.rows (in thread 0xabc000)");
+	expect(&app, item, "app.both[0]");
+	cr_assert_eq(root_map_path_to(app.map, rows, "[0].x", &out), 0);
+	cr_assert_str_eq(strbuf_str(&out), "serve.<locals>.rows[0].x (in thread 0xabc000)");
+	close_app(&app);
+}
+
+Test(roots, knows_variables_of_frames) {
+	image_each(check_frames);
+}
+
+static void check_function(struct image *img) {
+	const struct layout *l = img->l;
+	raddr names[2], function, cell, held, kept, cells;
+	struct app app;
+	uint32_t closure = l->function_code + (l->function_code < l->func_name ? 32 : 24);
+
+	open_app(&app, img);
+	names[0] = image_text(img, "held");
+	held = thing(&app);
+	kept = thing(&app);
+	cell = image_object(img, T_CELL, 64);
+	image_put_u64(img, cell + l->object_size, held);
+	cells = image_tuple(img, &cell, 1);
+	function = object_of(&app, make_type(img, "function", 0), 256);
+	image_put_u64(img, function + l->function_code, code_with_names(img, names, 1, 0x80));
+	image_put_u64(img, function + closure, cells);
+	image_put_u64(img, function + closure - 8, image_dict(img, names, &kept, 1)); /* of keywords */
+	add_module(&app, "app", (const char *[]){ "handler" }, &function, 1);
+	build(&app, NULL);
+	expect(&app, held, "app.handler.<closure>.held");
+	expect(&app, cell, "app.handler.<closure>.held");
+	expect(&app, cells, "app.handler.__closure__");
+	expect(&app, kept, "app.handler.<defaults>.held");
+	expect_step(&app, function, held, ".<closure>.held");
+	image_put_u64(img, function + closure, held); /* no tuple */
+	build(&app, NULL);
+	expect(&app, held, "app.handler.__closure__");
+	expect(&app, cell, NULL);
+	close_app(&app);
+}
+
+Test(roots, knows_what_functions_hold) {
+	image_each(check_function);
+}
