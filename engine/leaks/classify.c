@@ -60,7 +60,7 @@ uint64_t object_bytes(const struct py_reader *py, const struct heap_type *type, 
 	return type->head.flags & (TYPE_TUPLE | TYPE_BYTES | TYPE_LONG) ? UINT64_MAX : least;
 }
 
-static uint32_t hook_bytes(const uint8_t *bytes, size_t len) {
+uint32_t block_hook_bytes(const uint8_t *bytes, size_t len) {
 	uint64_t word = peek_u64(bytes, len, 8);
 	uint64_t fence = word >> 8;
 	uint8_t letter = (uint8_t)word;
@@ -72,7 +72,7 @@ static uint32_t hook_bytes(const uint8_t *bytes, size_t len) {
 int object_recognise(
 	struct census_run *run, const uint8_t *bytes, size_t len, uint32_t *ret_type, uint32_t *ret_offset) {
 	const struct py_reader *py = run->py;
-	uint32_t hooks = hook_bytes(bytes, len);
+	uint32_t hooks = block_hook_bytes(bytes, len);
 	static const uint32_t ways[] = { 0, 16, 32, 48 };
 
 	*ret_type = TYPE_NONE;

@@ -44,6 +44,10 @@ void census_count(struct heap_type *type, raddr addr, uint64_t bytes, bool fresh
 int object_recognise(
 	struct census_run *run, const uint8_t *bytes, size_t len, uint32_t *ret_type, uint32_t *ret_offset);
 
+/* What the debug hooks of the allocators keep at the beginning of a block, `len` bytes of it; 0: they are not in use.
+ */
+uint32_t block_hook_bytes(const uint8_t *bytes, size_t len);
+
 /* Whether an object's head, `len` bytes of it, has a count of references as a live object has. */
 bool object_counts(struct census_run *run, const uint8_t *object, size_t len);
 

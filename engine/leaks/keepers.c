@@ -185,14 +185,35 @@ static bool belongs(const struct search *search, raddr owner, raddr object) {
 	return false;
 }
 
+/* A dict's or list's table is where its head says; tuples have none. */
+static bool owns(const struct search *search, raddr owner, const struct node *block) {
+	const struct py_reader *py = &search->rt->reader;
+	const struct layout *l = &py->layout;
+	uint64_t flags = TYPE_DICT | TYPE_LIST | TYPE_TUPLE;
+	struct object_head head;
+	raddr table, values = 0;
+
+	if (object_head_read_as(py, owner, flags, l->object_size, &head))
+		return true;
+	if (!object_head_read_as(py, owner, TYPE_TUPLE, l->object_size, &head))
+		return false;
+	if (!object_head_read_as(py, owner, TYPE_LIST, l->list_items + sizeof(table), &head)) {
+		table = object_u64(&head, l->list_items);
+	} else {
+		table = object_u64(&head, l->dict_keys);
+		values = object_u64(&head, l->dict_values);
+	}
+	return table - block->addr < block->len || values - block->addr < block->len;
+}
+
 /* Whether an edge is one: where it is not, it is made to lead nowhere. */
 static bool leads(struct search *search, uint32_t from, struct edge *edge) {
-	const struct node *block = &search->nodes.items[from];
+	const struct node *node = &search->nodes.items[from];
 	struct node *to = &search->nodes.items[edge->to];
 
-	if (!block->len || block->up == NONE || to->len)
+	if (!node->len == !to->len || (node->len && (node->up == NONE || search->nodes.items[node->up].len)))
 		return true;
-	if (belongs(search, search->nodes.items[block->up].addr, to->addr))
+	if (node->len ? belongs(search, search->nodes.items[node->up].addr, to->addr) : owns(search, node->addr, to))
 		return true;
 	edge->to = from;
 	to->ups--;
@@ -276,15 +297,26 @@ static int spread_roots(struct search *search) {
 	return r;
 }
 
-/* A word that no object owns may be of no meaning any more. It counts where the references that were found to an object
- * are not all that it has; of a block, where it has no owner. (Tables of dicts that are kept for reuse have none
- * either: they begin with a count that is 0.) */
+/* Whether it has more referrers than were found: by its count of references; of a block, where it has no owner. (Tables
+ * of dicts that are kept for reuse have none either: they begin with a count that is 0.) */
 static bool is_lacking(struct search *search, const struct node *node) {
 	uint64_t first;
 
 	if (!node->len)
 		return !node->ups || referrers_lack(&search->referrers, node->addr, node->refs);
 	return !node->ups && !mem_read_u64(search->rt->reader.mem, node->addr, &first) && first;
+}
+
+/* A word that no object owns may be of no meaning any more: it counts where something is lacking. What an interpreter
+ * holds of blocks is current. */
+static bool is_held(struct search *search, const struct node *node, enum referrer_kind kind) {
+	struct node alone = *node;
+
+	if (!(node->held & 1U << kind))
+		return false;
+	if (node->len && kind == REFERRER_INTERP)
+		alone.ups = 0;
+	return is_lacking(search, &alone);
 }
 
 /* From what is held by this, and by nothing better. */
@@ -295,7 +327,7 @@ static int spread_held(struct search *search, enum referrer_kind kind) {
 	for (size_t i = 0; !r && i < search->nodes.n; i++) {
 		const struct node *node = &search->nodes.items[i];
 
-		if (!node->found && node->held & 1U << kind && is_lacking(search, node))
+		if (!node->found && is_held(search, node, kind))
 			r = vec_push(&sources, (uint32_t)i);
 	}
 	if (!r)

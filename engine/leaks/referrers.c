@@ -16,11 +16,12 @@
 #define FLAGS 7
 #define FILTER_BITS (1U << 18)
 #define STACK_BYTES (256U << 10) /* of a thread's stack, from where it began; what lies deeper is rarely in use */
+#define HOT_MAX 32               /* pieces of memory that are gone over again after a pass … */
+#define HOT_TURNS_MAX 48         /* … as long as that leads to more */
 #define TURNS_MAX 32             /* over one piece of memory, as long as it leads to more */
 #define RETRY_BYTES (64U << 10)
 #define INTERP_BYTES_MAX (4U << 20)
-#define BEFORE_MAX 64 /* bytes: the debug hooks' before those that a type asks for */
-#define HOOK_BYTES 16
+#define BEFORE_MAX 48 /* bytes that a type asks for before an object's head */
 #define BASES_MAX 32
 #define WORD sizeof(uint64_t)
 #define IMMORTAL (UINT64_C(1) << 30)
@@ -73,6 +74,7 @@ void referrers_deinit(struct referrers *referrers) {
 	free(take_ptr(referrers->filter));
 	vec_free(&referrers->weak);
 	vec_free(&referrers->interps);
+	vec_free(&referrers->hot);
 }
 
 static inline uint32_t filter_bit(raddr addr) {
@@ -206,12 +208,23 @@ static bool is_of_one_size(const struct referrers *referrers, const struct heap_
 	return !type->head.itemsize && !(referrers->run.py->version >= V3_13 && type->head.flags & TYPE_INLINE_VALUES);
 }
 
+static bool is_behind_items(const struct referrers *referrers, const struct heap_type *type, raddr object, raddr at) {
+	const struct layout *l = &referrers->run.py->layout;
+	uint64_t n;
+
+	return type->head.basicsize == (int64_t)l->tuple_items && at >= object + l->tuple_items &&
+		!mem_read_u64(referrers->run.py->mem, object + l->var_size, &n) &&
+		(at - object - l->tuple_items) / WORD >= n;
+}
+
 /* Behind an object's end a block may have words of no meaning. */
 static int in_object(
 	struct referrers *referrers, uint32_t type, raddr object, raddr at, raddr to, struct referrer *ret) {
 	const struct heap_type *t = &referrers->run.types.items.items[type];
 
 	if (is_of_one_size(referrers, t) && at >= object + (uint64_t)t->head.basicsize)
+		return PY_E_TYPE;
+	if (t->kind == HEAP_TUPLE && is_behind_items(referrers, t, object, at))
 		return PY_E_TYPE;
 	if (!keeps(referrers, type, object, at, to))
 		return PY_E_TYPE;
@@ -222,18 +235,20 @@ static int in_object(
 /* An object that was freed, and is kept for reuse, has a type and no references. */
 static int was_object(struct referrers *referrers, const uint8_t *block, size_t len, bool *ret_was) {
 	uint32_t at = referrers->run.py->layout.object_type;
+	uint32_t hooks = block_hook_bytes(block, len);
+	const struct heap_type *found;
 	uint32_t type;
 
 	*ret_was = false;
-	for (size_t before = 0; before <= BEFORE_MAX && before + at + WORD <= len; before += 16) {
+	for (size_t before = hooks; before <= hooks + BEFORE_MAX && before + at + WORD <= len; before += 16) {
 		int r = heap_types_find(&referrers->run.types, peek_u64(block, len, before + at), &type);
 
 		if (r)
 			return r;
 		if (type == TYPE_NONE || peek_u64(block, len, before + at - WORD))
 			continue;
-		r = (int)(before - referrers->run.types.items.items[type].before);
-		*ret_was |= !r || r == HOOK_BYTES;
+		found = &referrers->run.types.items.items[type];
+		*ret_was |= before == hooks + found->before && before + (uint64_t)found->head.basicsize <= len;
 	}
 	return 0;
 }
@@ -343,6 +358,7 @@ static int hit(struct referrers *referrers, raddr at, raddr to) {
 	r = locate(referrers, at, to, &referrer);
 	if (r)
 		return r == PY_E_TYPE || r == MEM_E_FAULT ? 0 : r;
+	referrers->is_hot |= referrer.kind == REFERRER_OBJECT || referrer.kind == REFERRER_BLOCK;
 	return referrers->each(referrers->userdata, (uint32_t)number, &referrer);
 }
 
@@ -374,7 +390,7 @@ static int search_bytes(struct referrers *referrers, const uint8_t *bytes, raddr
 	referrers->addr = addr;
 	referrers->len = len;
 	referrers->pool.addr = 0;
-	referrers->least = 0;
+	referrers->least = referrers->base;
 	for (unsigned i = 0; !r && i < TURNS_MAX; i++) {
 		uint32_t last = referrers->last;
 
@@ -394,12 +410,33 @@ static int search_range(struct referrers *referrers, raddr start, raddr end, siz
 		raddr next = min_of(end, start / piece * piece + piece);
 
 		r = mem_read(referrers->run.py->mem, start, referrers->run.buf, next - start);
+		referrers->is_hot = false;
 		if (!r)
 			r = search_bytes(referrers, referrers->run.buf, start, next - start);
 		else if (r == MEM_E_FAULT)
 			r = piece > RETRY_BYTES ? search_range(referrers, start, next, RETRY_BYTES) : 0;
+		if (!r && referrers->is_hot && !referrers->base && referrers->hot.n < HOT_MAX)
+			r = vec_push(&referrers->hot, (struct span){ start, next - start });
 		start = next;
 	}
+	return r;
+}
+
+/* Goes to and fro between the pieces where something was found, for what was found last: objects of one kind lie
+ * together, and their tables do. */
+static int search_hot(struct referrers *referrers, uint32_t last) {
+	int r = 0;
+
+	for (unsigned turn = 0; !r && turn < HOT_TURNS_MAX; turn++) {
+		referrers->base = last + 1;
+		last = referrers->last;
+		for (size_t i = 0; !r && i < referrers->hot.n; i++)
+			r = search_range(referrers, referrers->hot.items[i].addr,
+				referrers->hot.items[i].addr + referrers->hot.items[i].len, CENSUS_READ_BYTES);
+		if (last == referrers->last)
+			break;
+	}
+	referrers->base = 0;
 	return r;
 }
 
@@ -413,10 +450,12 @@ static int search_region(struct referrers *referrers, const struct region *regio
 }
 
 int referrers_pass(struct referrers *referrers, referrer_each each, void *userdata) {
+	uint32_t last = referrers->last;
 	int r = 0;
 
 	referrers->each = each;
 	referrers->userdata = userdata;
+	referrers->hot.n = 0;
 	for (size_t i = 0; !r && i < referrers->run.regions.items.n; i++)
 		if (referrers->run.regions.items.items[i].heap)
 			r = search_region(referrers, &referrers->run.regions.items.items[i]);
@@ -426,7 +465,7 @@ int referrers_pass(struct referrers *referrers, referrer_each each, void *userda
 		if (!root->heap)
 			r = search_range(referrers, root->start, root->end, CENSUS_READ_BYTES);
 	}
-	return r;
+	return r ? r : search_hot(referrers, last);
 }
 
 bool referrers_lack(struct referrers *referrers, raddr object, uint64_t found) {

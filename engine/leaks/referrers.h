@@ -37,11 +37,14 @@ struct referrer_pool {
 struct referrers {
 	const struct census_places *places;
 	struct census_run run;
-	struct map wanted; /* address → number */
-	uint64_t *filter;  /* a bit for each of the hashes of what is wanted */
-	raddr low, high;   /* all of it lies between these */
-	uint32_t last;     /* the last number */
-	uint32_t least;    /* that are looked for now */
+	struct map wanted;    /* address → number */
+	uint64_t *filter;     /* a bit for each of the hashes of what is wanted */
+	raddr low, high;      /* all of it lies between these */
+	uint32_t last;        /* the last number */
+	uint32_t least;       /* that are looked for now … */
+	uint32_t base;        /* … and were at the beginning of a piece of memory */
+	VEC(struct span) hot; /* pieces in which referrers were found in this pass */
+	bool is_hot;
 	VEC(uint8_t) weak; /* by type: 0 not known yet, 1 no, 2 its objects are weak references */
 	VEC(struct span) interps;
 	struct referrer_pool pool; /* the last one that was looked at */
