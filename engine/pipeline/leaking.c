@@ -15,7 +15,8 @@
 #define GROUPS 12 /* of descriptors */
 #define WHY_MAX 160
 
-enum job { JOB_NONE, JOB_HEAP_FIRST, JOB_HEAP_GROWTH, JOB_FDS_FIRST, JOB_FDS_GROWTH, JOBS };
+/* The cheap ones come first: they need not wait for the others. */
+enum job { JOB_NONE, JOB_FDS_FIRST, JOB_FDS_GROWTH, JOB_HEAP_FIRST, JOB_HEAP_GROWTH, JOBS };
 
 struct groups {
 	struct pyspyd_handle_group *all;

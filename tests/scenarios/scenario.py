@@ -8,6 +8,7 @@ A program prints "ready" when it is where it should be; it is killed with its pr
   expect     the finding's kind, several with `|` where any of them is right; `none`: healthy
   also       kinds that may be found besides
   says       words that stand in the summary or the evidence (`a|b`: one of them); may be repeated
+  certainty  proven or inferred
   versions   3.9-, -3.11, 3.8-3.12; several: one of them
   needs      gil (not on free-threaded builds), pty, semaphores (of processes: before 2.34 the C library has them only
              where /dev/shm is mounted), program:NAME (in PATH), or a module's name"""
@@ -70,8 +71,13 @@ class Scenario:
 
     def unsaid(self, finding):
         """What the finding should say and does not."""
-        said = finding.get("summary", "") + "\n" + json.dumps(finding.get("evidence") or {}, ensure_ascii=False)
-        return ["does not say " + " or ".join(texts) for texts in self.says if not any(text in said for text in texts)]
+        evidence = finding.get("evidence") or {}
+        said = finding.get("summary", "") + "\n" + json.dumps(evidence, ensure_ascii=False)
+        unsaid = ["does not say " + " or ".join(texts) for texts in self.says
+                  if not any(text in said for text in texts)]
+        if self.certainty and evidence.get("certainty") != self.certainty:
+            unsaid.append("certainty: %s, not %s" % (evidence.get("certainty"), self.certainty))
+        return unsaid
 
     def runs_on(self, version):
         return not self.versions or any(lies_in(span, version) for span in words(self.versions))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: chunks
+# says: upload.chunks: list
 """Big chunks of bytes, which malloc keeps, in a list."""
 import time
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: Registry.handlers
+# says: Registry.handlers: list
 """Instances register with their class, which keeps them."""
 import time
 

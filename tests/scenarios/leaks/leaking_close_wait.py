@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: handle-leak
+# certainty: inferred
 # says: CLOSE_WAIT|CLOSE-WAIT
 """Clients hang up, and the server does not close its ends."""
 import socket

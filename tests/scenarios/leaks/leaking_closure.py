@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: rows
+# certainty: proven
+# says: record.<closure>.rows: list
 """A recorder's closure holds a list that only grows."""
 import time
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: handle-leak
+# certainty: inferred
 # says: socket
 """A pool that hands out a new connection each time, and forgets none."""
 import socket

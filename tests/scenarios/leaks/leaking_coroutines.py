@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: pending
+# says: pending: list
 """Coroutines that nobody awaits wait in a list."""
 import time
 

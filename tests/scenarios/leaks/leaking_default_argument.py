@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: history
+# says: handle.<defaults>.history: list
 """A default value that is a list, and the same one in every call."""
 import time
 

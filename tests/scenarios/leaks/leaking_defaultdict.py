@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: by_customer
+# says: by_customer: collections.defaultdict
 """A look-up in a defaultdict makes an entry, whoever asks."""
 import collections
 import time

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: errors
+# says: errors: list
 """Errors are kept for a report, with their tracebacks: frames, and all that these frames had."""
 import time
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: thread-leak
+# certainty: inferred
 # says: ThreadPoolExecutor
 """An executor for every request, kept in a list, none of them shut down."""
 import concurrent.futures

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
 # expect: handle-leak
+# certainty: inferred
+# says: /dev/null
 """Every request opens a file that nobody closes."""
 import os
 import resource

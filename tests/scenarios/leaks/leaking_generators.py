@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: cursors
+# says: cursors: list
 """Cursors that were read once and never to their end: suspended generators."""
 import time
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: backlog
+# certainty: proven
+# says: work.<locals>.backlog
 """A worker thread that puts off more than it does: its backlog is a local variable of a frame that runs for ever."""
 import collections
 import threading

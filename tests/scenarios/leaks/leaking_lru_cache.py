@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: Order|total
+# says: Order.total.<cache>: dict
 """A cache without a bound on a method keeps every instance that it was called on."""
 import functools
 import time

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: native|mmap|buffers
+# says: native|buffers: list
 """Maps memory for each picture and keeps all of them."""
 import mmap
 import time

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: _seen
+# certainty: proven
+# says: _seen: dict
 """Remembers every request in a global, so as not to answer it twice."""
 import time
 

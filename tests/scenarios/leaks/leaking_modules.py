@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: modules
+# says: sys.modules: dict
 """Each template is compiled into a module of its own, which sys.modules keeps."""
 import sys
 import time

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: handle-leak
+# certainty: inferred
 # says: pipe
 # versions: 3.8-
 """Process objects of jobs that are done are kept for their results: each holds two pipe ends."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
+# certainty: inferred
 # says: native
 """A C library's memory that is never freed: no Python object grows."""
 import ctypes

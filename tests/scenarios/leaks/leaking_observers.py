@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: observers
+# says: changed.observers: list
 """Every view subscribes to a signal, none unsubscribes."""
 import time
 

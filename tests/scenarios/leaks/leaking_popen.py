@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: handle-leak
+# certainty: inferred
 # says: pipe
 # also: process-leak
 """Children whose output nobody reads to its end: their pipes stay open."""

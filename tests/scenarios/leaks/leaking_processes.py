@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: process-leak
+# certainty: inferred
 # says: children
 """Starts helpers that never end, one for every job."""
 import subprocess

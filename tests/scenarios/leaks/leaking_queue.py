@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: jobs
+# says: jobs.queue: collections.deque
 """A queue without a bound, whose consumer takes less than what is put in."""
 import queue
 import threading

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: Packet
+# says: Packet +
 """An extension takes a reference to each packet and never gives it back: nothing in Python holds them."""
 import ctypes
 import time

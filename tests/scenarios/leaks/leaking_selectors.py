@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: handle-leak
+# certainty: inferred
 # says: epoll
 """A selector for every request, none of them closed."""
 import selectors

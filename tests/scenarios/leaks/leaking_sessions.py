@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: history
+# says: server.sessions['
+# says: .history: dict
 """Eight sessions that stay, each with a history that is never cut."""
 import time
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: entries
+# says: journal.entries: list
 """The list grows in a slot of an object that a module holds."""
 import time
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: names
+# certainty: proven
+# says: names: dict
 """Interns names that come from outside in a dictionary of strings: no type of its own tells what grows."""
 import time
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: background|Task
+# says: background
 """Every request starts a task that waits for an answer that never comes; a set keeps them alive."""
 import asyncio
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: thread-leak
+# certainty: inferred
 # says: keep_watch
 """Every job starts a thread that waits for something that never comes."""
 import threading

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: _scheduled|TimerHandle
+# says: _scheduled
 """A time-out of an hour for every request, and none is cancelled when the answer is there."""
 import asyncio
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: visited
+# says: crawler.visited: set
 """A crawler's set of what it has visited, as tuples."""
 import time
 

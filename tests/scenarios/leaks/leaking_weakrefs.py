@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: memory-leak
-# says: watchers
+# says: watchers: list
 """Weak references with callbacks pile up in a list, although what they refer to is one object that stays."""
 import time
 import weakref

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # expect: process-leak
+# certainty: inferred
 # says: zombies
 """Starts a child for every job and never asks how it ended."""
 import os
