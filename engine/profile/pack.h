@@ -15,17 +15,19 @@ struct pack_head {
 	struct pyspyd_accuracy accuracy;
 };
 
-/* Packs these counts (indices into the profile's threads and nodes), with the frames and strings that they need.
- * *ret_data is the caller's to free(). Return: 0; -E2BIG; -ENOMEM. */
+/* Packs these counts (indices into the profile's threads and nodes), with the frames and strings that they need, and
+ * the profile's kind. *ret_data is the caller's to free(). Return: 0; -E2BIG (of anything: strings, frames, stacks,
+ * counts, bytes); -ENOMEM. */
 int profile_pack(const struct profile *profile, const struct profile_count *counts, size_t n,
 	const struct pack_head *head, void **ret_data, size_t *ret_len);
 
-/* Adds what was packed to a profile: equal stacks of equal threads (name and tid) add up, as do durations and accuracy.
- * Return: 0; -EBADMSG: damaged, and nothing of it was added; -EPROTO: of a newer version; -E2BIG; -ENOMEM (something
- * may have been added). */
+/* Adds what was packed to a profile: equal stacks of equal threads (pid, tid and names) add up, as do durations and
+ * accuracy. The start becomes the earliest, the period the shortest, and the kind that of the first that was added.
+ * Return: 0; with nothing added: -EBADMSG: damaged; -EPROTO: of a newer version; -EINVAL: of another kind; -E2BIG: the
+ * profile might grow beyond its limits; -ENOMEM: something may have been added. */
 int profile_unpack(struct profile *profile, const void *data, size_t len);
 
-/* The head alone. Return: as above. */
+/* The head alone; the checksum is that of everything. Return: 0; -EBADMSG, -EPROTO as above. */
 int pack_head_read(const void *data, size_t len, struct pack_head *ret_head);
 
 #endif
