@@ -78,6 +78,12 @@ static void refer(struct heap *heap, raddr from, raddr to) {
 	image_put_u64(heap->img, from + heap->img->l->object_size, to);
 }
 
+/* Refers to it from native memory. */
+static raddr hold(struct heap *heap, raddr object) {
+	image_put_u64(heap->img, image_take(heap->img, 64), object);
+	return object;
+}
+
 static void find(struct heap *heap, raddr object, struct keeper *ret) {
 	const struct keeper_limits limits = { .until_ns = clock_mono_ns() + 60 * NS_PER_SEC };
 	struct proc_map map = {
@@ -152,7 +158,7 @@ static void check_native(struct image *img) {
 		return;
 	object = add_object(&heap, heap.plain, 1, false);
 	holder = add_object(&heap, heap.plain, 1, false);
-	image_put_u64(img, image_take(img, 64), holder);
+	hold(&heap, holder);
 	refer(&heap, holder, object);
 	expect(&heap, holder, KEEPER_NATIVE, "native memory");
 	expect(&heap, object, KEEPER_NATIVE, "native memory: Plain[…]");
@@ -171,15 +177,19 @@ static void check_words(struct image *img) {
 	if (!open_heap(img, &heap))
 		return;
 	object = add_object(&heap, heap.plain, 1, false);
-	at = add_object(&heap, heap.tracked, 1, true);
+	at = hold(&heap, add_object(&heap, heap.tracked, 1, true));
 	image_put_u64(img, at - heap.gc_head, object);
 	image_put_u64(img, at + img->l->object_size + WORD, object);
-	at = add_object(&heap, heap.weak, 1, false);
+	at = hold(&heap, add_object(&heap, heap.weak, 1, false));
 	image_put_u64(img, at + img->l->object_size, object);
-	at = add_object(&heap, heap.plain, 0, false);
+	at = hold(&heap, add_object(&heap, heap.plain, 0, false));
 	refer(&heap, at, object);
-	image_put_u64(img, take_block(&heap) + BLOCK + 8, object); /* of the next block, never in use */
+	at = hold(&heap, take_block(&heap) + BLOCK); /* the next block, never in use */
+	image_put_u64(img, at + WORD, object);
 	expect(&heap, object, KEEPER_UNKNOWN, NULL);
+	at = hold(&heap, add_object(&heap, heap.plain, 1, false));
+	refer(&heap, at, object);
+	expect(&heap, object, KEEPER_NATIVE, "native memory: Plain[…]");
 }
 
 Test(keepers, leaves_out_words_that_keep_nothing) {
@@ -202,7 +212,7 @@ static void check_container(struct image *img) {
 	image_put_u64(img, tuple + img->l->var_size, LARGE);
 	image_put_u64(img, tuple + img->l->tuple_items + 600 * WORD, object);
 	refer(&heap, holder, tuple);
-	image_put_u64(img, image_take(img, 64), holder);
+	hold(&heap, holder);
 	find(&heap, object, &keeper);
 	cr_assert_eq(keeper.root, KEEPER_NATIVE);
 	cr_assert_eq(keeper.container, tuple);
