@@ -40,6 +40,10 @@ struct watch {
 	int reloads;
 };
 
+static double rate_of(const struct pyspyd_watch_options *options) {
+	return options->rate_hz > 0 ? options->rate_hz : DEFAULT_RATE_HZ;
+}
+
 static void on_tap(void *userdata, const struct sample *sample, uint32_t node) {
 	struct watched *watched = sample->target->owner;
 	struct watch *watch = userdata;
@@ -318,16 +322,36 @@ static int keep_up(struct watch *watch, uint64_t now_ns) {
 	return options->on_health(options->userdata, &health);
 }
 
+static int reload_park(struct watch *watch) {
+	struct waiting *fresh;
+	int r = waiting_new(watch->options->park, &fresh, NULL);
+
+	if (r)
+		return r == -ENOMEM ? r : 0; /* told of when it was read; the old ones stand */
+	vec_foreach (watched, &watch->watched)
+		waiting_forget(watch->waiting, *watched);
+	waiting_free(watch->waiting);
+	watch->waiting = fresh;
+	return 0;
+}
+
 /* Rules and settings may be others now. Who is excluded by them is let go. */
 static int reload(struct watch *watch, uint64_t now_ns) {
-	int r = 0;
+	const struct pyspyd_watch_options *options = watch->options;
+	int r;
 
-	if (!watch->options->reload || *watch->options->reload == watch->reloads)
+	if (!options->reload || *options->reload == watch->reloads)
 		return 0;
-	watch->reloads = *watch->options->reload;
+	watch->reloads = *options->reload;
+	if (options->on_reload)
+		options->on_reload(options->userdata);
 	discover_forget(&watch->discover);
 	watch->searched_ns = 0;
+	upkeep_init(&watch->upkeep, options, rate_of(options));
 	findings_reload(watch->findings);
+	r = reload_park(watch);
+	if (!r)
+		r = recorder_set_rate(watch->recorder, rate_of(options));
 	for (size_t i = 0; !r && i < watch->watched.n; i++) {
 		struct watched *watched = watch->watched.items[i];
 		struct pyspyd_watch_rule rule = rule_of(watch, &watched->process);
@@ -410,7 +434,7 @@ static int run(struct watch *watch) {
 static int start(struct watch *watch, struct err *err) {
 	const struct pyspyd_watch_options *options = watch->options;
 	struct recorder_options recorder = {
-		.sampler = { .rate_hz = options->rate_hz > 0 ? options->rate_hz : DEFAULT_RATE_HZ,
+		.sampler = { .rate_hz = rate_of(options),
 			.mode = PYSPYD_MODE_WALL,
 			.want_gil = true,
 			.want_gc = true,

@@ -69,8 +69,10 @@ struct pyspyd_watch_options {
 	uint64_t memory_budget_bytes; /* resident; beyond it what can be read again is forgotten; 0: no budget */
 	uint64_t bucket_ns;           /* with on_profile: how much time one profile is of */
 	const volatile int *stop;
-	const volatile int *reload; /* counts up: settings, park and on_process are asked again for all that is watched;
-				       may be NULL */
+	/* Counts up: on_reload is called, which may change rate, budgets, settings, park and bucket_ns, and on_process
+	 * is asked again for all that is watched. May be NULL. */
+	const volatile int *reload;
+	void (*on_reload)(void *userdata); /* from the watch's thread; may be NULL */
 	/* Asked for each process that was found, before it is watched. ret_rule is zeroed; what it points to must stand
 	 * until the next call or reload. NULL: there are no rules. */
 	void (*on_process)(void *userdata, const struct pyspyd_process *process, struct pyspyd_watch_rule *ret_rule);
