@@ -20,6 +20,8 @@
 #define GENERATORS_MAX 4096 /* looked at in one process */
 #define ACQUIRED_MAX 32     /* calls in one frame */
 #define GLOBALS_MAX 64      /* modules whose globals are searched */
+#define NAMES_MAX 256       /* of one function */
+#define RELEASE_FRAMES 16   /* innermost ones of a thread that may release a lock */
 
 struct search {
 	struct wait_view *view;
@@ -243,14 +245,41 @@ static bool waits_at(const struct wait_view *view, const struct view_thread *thr
 	return parking.kind == PY_PARKED_MUTEX ? parking.address == lock.word : thread->sleep.address == lock.word;
 }
 
-/* A lock of its own that a thread takes twice, with nothing but a variable of its frame for a name, is how conditions
- * are made: the second time it waits until somebody whom it has shown the lock releases it. */
+static bool names_release(const struct wait_view *view, const struct view_frame *frame) {
+	const struct py_reader *py = &view->python->rt.reader;
+	raddr names, items[NAMES_MAX];
+	size_t n = 0;
+
+	if (mem_read_u64(py->mem, py_untag(frame->raw.code) + py->layout.code_names, &names) ||
+		py_sequence_read(py, names, items, NAMES_MAX, &n))
+		return true; /* not known */
+	for (size_t i = 0; i < min_of(n, (size_t)NAMES_MAX); i++) {
+		struct strbuf _cleanup_(strbuf_deinit) name = { 0 };
+
+		if (!py_text_read(py, items[i], 16, &name) && !strcmp(strbuf_str(&name), "release"))
+			return true;
+	}
+	return n > NAMES_MAX;
+}
+
+bool scan_may_be_released(const struct wait_view *view, raddr lock, const struct view_thread *except) {
+	vec_foreach (thread, &view->threads)
+		for (size_t i = 0; thread != except && i < min_of(thread->frames_n, (size_t)RELEASE_FRAMES); i++)
+			if (names_release(view, &thread->frames[i]) && scan_expression(view, thread, i, lock))
+				return true;
+	return false;
+}
+
+/* A lock that a thread takes twice is a signal where somebody else may release it: who is in a function that does, or,
+ * where nothing but a variable of its frame names it, whoever it has shown the lock (so conditions are made). */
 static bool is_signal(const struct search *search, const struct view_frame *frame, const struct py_acquired *acquired) {
 	const struct wait_view *view = search->view;
+	const struct view_thread *thread = &view->threads.items[search->thread];
 	uint64_t unused;
 
-	return !py_local_get(&view->python->rt, &frame->raw, acquired->expression, &unused) &&
-		waits_at(view, &view->threads.items[search->thread], acquired->object);
+	return waits_at(view, thread, acquired->object) &&
+		(!py_local_get(&view->python->rt, &frame->raw, acquired->expression, &unused) ||
+			scan_may_be_released(view, acquired->object, thread));
 }
 
 static void add_acquired(struct search *search, const struct view_frame *frame) {

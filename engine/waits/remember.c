@@ -6,13 +6,10 @@
  * several waiters one of the others may have got it: so it is inferred. */
 #include "engine/waits/remember.h"
 
-#include "engine/cpython/objects.h"
 #include <stdio.h>
 #include <string.h>
 
 #define REMEMBERED_MAX 4096
-#define NAMES_MAX 256
-#define FRAMES_MAX 16 /* innermost ones of a thread that are asked */
 
 static const struct remembered *find(const struct wait_memory *memory, uint64_t lock, uint64_t waiter, uint64_t stamp) {
 	vec_foreach (one, &memory->before)
@@ -31,32 +28,6 @@ static uint32_t holder_of(const struct pyspyd_waits *waits, uint32_t lock) {
 static void keep(struct wait_scan *scan, struct wait_memory *memory, const struct remembered *one) {
 	if (memory->now.n < REMEMBERED_MAX && vec_push(&memory->now, *one))
 		scan->failed = true;
-}
-
-static bool names_release(const struct wait_view *view, const struct view_frame *frame) {
-	const struct py_reader *py = &view->python->rt.reader;
-	raddr names, items[NAMES_MAX];
-	size_t n = 0;
-
-	if (mem_read_u64(py->mem, py_untag(frame->raw.code) + py->layout.code_names, &names) ||
-		py_sequence_read(py, names, items, NAMES_MAX, &n))
-		return true; /* not known */
-	for (size_t i = 0; i < min_of(n, (size_t)NAMES_MAX); i++) {
-		struct strbuf _cleanup_(strbuf_deinit) name = { 0 };
-
-		if (!py_text_read(py, items[i], 16, &name) && !strcmp(strbuf_str(&name), "release"))
-			return true;
-	}
-	return n > NAMES_MAX;
-}
-
-/* Whether some thread is in a function that releases the lock: a lock may be handed on from one thread to another. */
-static bool may_be_released(const struct wait_view *view, raddr lock) {
-	vec_foreach (thread, &view->threads)
-		for (size_t i = 0; i < min_of(thread->frames_n, (size_t)FRAMES_MAX); i++)
-			if (names_release(view, &thread->frames[i]) && scan_expression(view, thread, i, lock))
-				return true;
-	return false;
 }
 
 /* Return: whether the remembered holder is no more. */
@@ -82,7 +53,7 @@ const char *scan_remember(struct wait_scan *scan, struct wait_memory *memory, co
 	if (!before)
 		return NULL;
 	keep(scan, memory, before);
-	if (!node->fault || !has_ended(view, before) || may_be_released(view, node->address))
+	if (!node->fault || !has_ended(view, before) || scan_may_be_released(view, node->address, NULL))
 		return NULL;
 	if (node->rule != PYSPYD_WAIT_NEVER) {
 		snprintf(fault, sizeof(fault), "%s (tid %d) held it when it ended", before->holder,

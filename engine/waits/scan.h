@@ -134,6 +134,10 @@ uint32_t scan_loop(struct wait_scan *scan, struct wait_view *view, const struct 
 size_t scan_holders(struct wait_scan *scan, struct wait_view *view, raddr object,
 	void (*each)(void *userdata, const struct wait_holder *holder), void *userdata);
 
+/* Whether some thread, but for `except` (NULL: none), is in a function that releases the lock: one may be handed on
+ * from one thread to another. */
+bool scan_may_be_released(const struct wait_view *view, raddr lock, const struct view_thread *except);
+
 /* frames and objects */
 
 /* The type's name is one of these ("threading.Event"). */
