@@ -3,6 +3,8 @@
  *
  *     MainThread (4711);<module> (app.py:40);serve (app.py:31);handle (app.py:12) 371
  *
+ * With a comparison two counts stand there, as difffolded.pl writes and flamegraph.pl reads them: before and after.
+ *
  * The process is the first element where there are several. A stack without frames and branches has no element to name
  * it and is called `<no frames>`. The format has no place for a comment: how well the sampling went is for the caller
  * to say elsewhere. Stacks whose names become equal keep lines of their own, which readers add up. */
@@ -19,6 +21,7 @@
 struct line {
 	const struct tree *tree;
 	struct writer out;
+	bool diff;
 	VEC(uint32_t) path;
 };
 
@@ -47,20 +50,37 @@ static int add_line(struct line *line, uint32_t node) {
 		add_element(line, line->path.items[--line->path.n]);
 		strbuf_adds(text, line->path.n ? ";" : "");
 	}
+	if (line->diff)
+		strbuf_addf(text, " %" PRIu64, nodes[node].self_before);
 	strbuf_addf(text, " %" PRIu64 "\n", nodes[node].self);
 	return writer_pass(&line->out);
 }
 
-int export_collapsed(const struct profile *profile, const struct export_options *options, int fd) {
-	struct tree tree;
-	struct line line = { .tree = &tree, .out = { .fd = fd } };
-	int r = tree_init(&tree, profile, options && options->threads), finished;
+/* Return: `r`, or the first error of writing. Ends the tree. */
+static int write_tree(struct tree *tree, int r, bool diff, int fd) {
+	struct line line = { .tree = tree, .out = { .fd = fd }, .diff = diff };
+	int finished;
 
-	for (uint32_t i = 0; !r && i < tree.nodes.n; i++)
-		if (tree.nodes.items[i].self)
+	for (uint32_t i = 0; !r && i < tree->nodes.n; i++)
+		if (tree->nodes.items[i].self || tree->nodes.items[i].self_before)
 			r = add_line(&line, i);
 	finished = writer_finish(&line.out);
 	vec_free(&line.path);
-	tree_deinit(&tree);
+	tree_deinit(tree);
 	return r ? r : finished;
+}
+
+int export_collapsed(const struct profile *profile, const struct export_options *options, int fd) {
+	struct tree tree;
+	int r = tree_init(&tree, profile, options && options->threads);
+
+	return write_tree(&tree, r, false, fd);
+}
+
+int export_collapsed_diff(const struct profile *profile, const struct profile_count *before, size_t before_n,
+	const struct export_options *options, int fd) {
+	struct tree tree;
+	int r = tree_init_diff(&tree, profile, before, before_n, options && options->threads);
+
+	return write_tree(&tree, r, true, fd);
 }

@@ -15,10 +15,10 @@ static const char *const speedscope_suffixes[] = { ".speedscope.json", ".json", 
 static const char *const pprof_suffixes[] = { ".pb.gz", ".pprof", NULL };
 
 static const struct exporter exporters[] = {
-	{ "collapsed", collapsed_suffixes, export_collapsed },
-	{ "pprof", pprof_suffixes, export_pprof },
-	{ "speedscope", speedscope_suffixes, export_speedscope },
-	{ "svg", svg_suffixes, export_svg },
+	{ "collapsed", collapsed_suffixes, export_collapsed, export_collapsed_diff },
+	{ "pprof", pprof_suffixes, export_pprof, NULL },
+	{ "speedscope", speedscope_suffixes, export_speedscope, NULL },
+	{ "svg", svg_suffixes, export_svg, export_svg_diff },
 };
 
 const struct exporter *export_find(const char *name) {

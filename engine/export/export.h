@@ -17,6 +17,10 @@ struct exporter {
 	const char *const *suffixes; /* file name endings, NULL-terminated, longest first */
 	/* Writes the whole profile to fd. Return: 0, negative errno. */
 	int (*write)(const struct profile *profile, const struct export_options *options, int fd);
+	/* Writes what changed since `before` was counted, whose threads and nodes are the profile's; neither is without
+	 * samples. NULL: the format has no way to say that. */
+	int (*diff)(const struct profile *profile, const struct profile_count *before, size_t before_n,
+		const struct export_options *options, int fd);
 };
 
 /* Return: the exporter of that name or file name, or NULL. */
@@ -29,7 +33,15 @@ int export_write_all(int fd, const void *data, size_t len);
 /* Collapsed stacks, one a line: `thread;outer (file:line);inner (file:line) COUNT`; what would break a line or an
  * element in a name (';', newline, control characters) is replaced. */
 int export_collapsed(const struct profile *profile, const struct export_options *options, int fd);
+/* The same with two counts, before and after, scaled to the same sum: `…;inner (file:line) BEFORE AFTER`. */
+int export_collapsed_diff(const struct profile *profile, const struct profile_count *before, size_t before_n,
+	const struct export_options *options, int fd);
+
 int export_svg(const struct profile *profile, const struct export_options *options, int fd);
+/* Boxes are as wide as both shares together; red is what grew, blue what shrank. */
+int export_svg_diff(const struct profile *profile, const struct profile_count *before, size_t before_n,
+	const struct export_options *options, int fd);
+
 int export_speedscope(const struct profile *profile, const struct export_options *options, int fd);
 int export_pprof(const struct profile *profile, const struct export_options *options, int fd);
 

@@ -5,6 +5,9 @@
  *     <g class="f" data-s="0" data-n="371" data-d="2"><title>serve (app.py:31)
  *     371 samples, 92.75 %</title><rect …/><text …>serve (app.py:31)</text></g>
  *
+ * Of two profiles that are compared a box is as wide as both shares together, so that what is gone is seen too; its
+ * colour says how much of it grew (red) or shrank (blue).
+ *
  * Boxes narrower than 0.1 pixel are left out, with what stands on them, and the head says how many. Names come out of a
  * target: they are escaped, what XML cannot hold is replaced, and none of them ever becomes part of the script. */
 #include "engine/export/export.h"
@@ -26,13 +29,15 @@
 #define HEAD 74
 #define FOOT 26
 #define NARROWEST 0.1
+#define PALE 200 /* a box of this part of the whole is half as red or blue: few samples say little */
 
 struct graph {
 	struct tree tree;
+	bool diff;
 	struct writer out;
 	uint32_t *order;  /* the nodes, callers first */
 	uint64_t *starts; /* of each node: its first sample */
-	double scale;     /* pixels for a sample */
+	double scale;     /* pixels for a sample, of either side */
 	uint32_t depth;   /* of the deepest box drawn */
 	size_t narrow;    /* boxes left out */
 };
@@ -100,6 +105,24 @@ static void add_clipped(struct graph *g, const struct strbuf *label, double widt
 	}
 }
 
+/* What a box is as wide as. */
+static uint64_t weight_of(const struct tree_node *node) {
+	return node->total + node->total_before;
+}
+
+/* From grey to red, or to blue. */
+static uint32_t change_of(const struct graph *g, const struct tree_node *node) {
+	static const int same[] = { 236, 236, 236 }, grown[] = { 222, 40, 30 }, shrunk[] = { 40, 90, 222 };
+	double all = (double)weight_of(node) + (double)weight_of(&g->tree.nodes.items[0]) / PALE;
+	double change = ((double)node->total - (double)node->total_before) / all;
+	const int *to = change > 0 ? grown : shrunk;
+	uint32_t colour = 0;
+
+	for (unsigned int i = 0; i < 3; i++)
+		colour = colour << 8 | (uint32_t)(same[i] + (to[i] - same[i]) * (change > 0 ? change : -change));
+	return colour;
+}
+
 /* Colours: the hue says the language, the shade the module (or file), so that a library looks the same everywhere. */
 static uint32_t colour_of(const struct graph *g, const struct tree_node *node) {
 	static const uint8_t base[][3] = {
@@ -125,7 +148,7 @@ static uint32_t colour_of(const struct graph *g, const struct tree_node *node) {
 }
 
 static bool is_drawn(const struct graph *g, const struct tree_node *node) {
-	return node->total && (double)node->total * g->scale >= NARROWEST;
+	return weight_of(node) && (double)weight_of(node) * g->scale >= NARROWEST;
 }
 
 /* Lays the boxes side by side: every node begins where its elder sibling ends, the first where its caller begins. Also
@@ -138,16 +161,16 @@ static int lay_out(struct graph *g) {
 	g->starts = calloc(n, sizeof(*g->starts));
 	if (!next || !g->starts || tree_sorted(&g->tree, &g->order))
 		return -ENOMEM;
-	g->scale = nodes[0].total ? (WIDTH - 2 * PAD) / (double)nodes[0].total : 0;
+	g->scale = weight_of(nodes) ? (WIDTH - 2 * PAD) / (double)weight_of(nodes) : 0;
 	for (size_t i = 0; i + 1 < n; i++) {
 		uint32_t id = g->order[i];
 
 		g->starts[id] = next[id] = next[nodes[id].parent];
-		next[nodes[id].parent] += nodes[id].total;
+		next[nodes[id].parent] += weight_of(&nodes[id]);
 		if (is_drawn(g, &nodes[id]))
 			g->depth = max_of(g->depth, nodes[id].depth);
 		else
-			g->narrow += nodes[id].total != 0;
+			g->narrow += weight_of(&nodes[id]) != 0;
 	}
 	return 0;
 }
@@ -156,21 +179,38 @@ static unsigned int graph_height(const struct graph *g) {
 	return HEAD + (g->depth + 1) * ROW + FOOT;
 }
 
+static double share_of(uint64_t samples, uint64_t all) {
+	return all ? 100.0 * (double)samples / (double)all : 0;
+}
+
+/* The line below the name, for whoever points at a box. */
+static void add_numbers(struct graph *g, const struct tree_node *node) {
+	const struct tree_node *root = &g->tree.nodes.items[0];
+	double after = share_of(node->total, root->total), before = share_of(node->total_before, root->total_before);
+
+	if (g->diff)
+		strbuf_addf(&g->out.text, "%.2f %%, before %.2f %% (%+.2f)", after, before, after - before);
+	else
+		strbuf_addf(
+			&g->out.text, "%" PRIu64 " sample%s, %.2f %%", node->total, node->total == 1 ? "" : "s", after);
+}
+
 static void add_box(struct graph *g, uint32_t id) {
 	_cleanup_(strbuf_deinit) struct strbuf label = { 0 };
 	const struct tree_node *node = &g->tree.nodes.items[id];
 	struct strbuf *out = &g->out.text;
-	double x = PAD + (double)g->starts[id] * g->scale, width = (double)node->total * g->scale;
+	double x = PAD + (double)g->starts[id] * g->scale, width = (double)weight_of(node) * g->scale;
 	unsigned int y = HEAD + (g->depth - node->depth) * ROW;
 
 	tree_label(&label, &g->tree, id);
 	strbuf_addf(out, "<g class=\"f\" data-s=\"%" PRIu64 "\" data-n=\"%" PRIu64 "\" data-d=\"%" PRIu32 "\"><title>",
-		g->starts[id], node->total, node->depth);
+		g->starts[id], weight_of(node), node->depth);
 	add_label(g, &label);
-	strbuf_addf(out, "\n%" PRIu64 " sample%s, %.2f %%</title>", node->total, node->total == 1 ? "" : "s",
-		100.0 * (double)node->total / (double)g->tree.nodes.items[0].total);
+	strbuf_adds(out, "\n");
+	add_numbers(g, node);
+	strbuf_adds(out, "</title>");
 	strbuf_addf(out, "<rect x=\"%.2f\" y=\"%u\" width=\"%.2f\" height=\"%d\" fill=\"#%06x\"/>", x, y, width,
-		ROW - 1, colour_of(g, node));
+		ROW - 1, g->diff ? change_of(g, node) : colour_of(g, node));
 	strbuf_addf(out, "<text x=\"%.2f\" y=\"%u\">", x + 3, y + 12);
 	add_clipped(g, &label, width);
 	strbuf_adds(out, "</text></g>\n");
@@ -188,6 +228,8 @@ static void add_head(struct graph *g, const char *title) {
 	strbuf_adds(out, "</text>\n<text class=\"sub\" x=\"10\" y=\"42\">");
 	text.len = 0;
 	label_summary(&text, p);
+	if (g->diff)
+		strbuf_adds(&text, "; red: more than before, blue: less");
 	if (g->narrow)
 		strbuf_addf(
 			&text, "; %zu frame%s narrower than 0.1 px not drawn", g->narrow, g->narrow == 1 ? "" : "s");
@@ -216,7 +258,7 @@ static void add_end(struct graph *g) {
 	struct strbuf *out = &g->out.text;
 	unsigned int y = graph_height(g) - 9;
 
-	if (!g->tree.nodes.items[0].total)
+	if (!weight_of(g->tree.nodes.items))
 		strbuf_addf(out, "<text x=\"10\" y=\"%u\">no samples</text>\n", HEAD + 12);
 	strbuf_addf(out, "<text id=\"details\" x=\"10\" y=\"%u\"></text>\n", y);
 	strbuf_addf(out, "<text id=\"matched\" x=\"%d\" y=\"24\" text-anchor=\"end\"></text>\n", WIDTH - 230);
@@ -237,7 +279,7 @@ static int add_graph(struct graph *g, const char *title) {
 		return r;
 	add_start(g);
 	add_head(g, title);
-	if (g->tree.nodes.items[0].total)
+	if (weight_of(g->tree.nodes.items))
 		add_box(g, 0);
 	for (size_t i = 0; !r && i + 1 < g->tree.nodes.n; i++) {
 		if (is_drawn(g, &g->tree.nodes.items[g->order[i]]))
@@ -248,15 +290,30 @@ static int add_graph(struct graph *g, const char *title) {
 	return r;
 }
 
-int export_svg(const struct profile *profile, const struct export_options *options, int fd) {
-	struct graph g = { .out = { .fd = fd } };
-	int r = tree_init(&g.tree, profile, options && options->threads), finished;
+/* Return: `r`, or the first error of drawing and writing. Ends the graph. */
+static int write_graph(struct graph *g, int r, const struct export_options *options) {
+	int finished;
 
 	if (!r)
-		r = add_graph(&g, options ? options->title : NULL);
-	finished = writer_finish(&g.out);
-	tree_deinit(&g.tree);
-	free(g.order);
-	free(g.starts);
+		r = add_graph(g, options ? options->title : NULL);
+	finished = writer_finish(&g->out);
+	tree_deinit(&g->tree);
+	free(g->order);
+	free(g->starts);
 	return r ? r : finished;
+}
+
+int export_svg(const struct profile *profile, const struct export_options *options, int fd) {
+	struct graph g = { .out = { .fd = fd } };
+	int r = tree_init(&g.tree, profile, options && options->threads);
+
+	return write_graph(&g, r, options);
+}
+
+int export_svg_diff(const struct profile *profile, const struct profile_count *before, size_t before_n,
+	const struct export_options *options, int fd) {
+	struct graph g = { .out = { .fd = fd }, .diff = true };
+	int r = tree_init_diff(&g.tree, profile, before, before_n, options && options->threads);
+
+	return write_graph(&g, r, options);
 }

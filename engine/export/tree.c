@@ -3,7 +3,9 @@
  *
  * Every count belongs to a branch (all, its process, or its thread), and the path of its stack is copied below that
  * branch as far as it is not there yet. (branch, profile node) names a tree node exactly, so that the work is one
- * lookup for each node that is made and one for each count. Parents are made before their children. */
+ * lookup for each node that is made and one for each count. Parents are made before their children.
+ *
+ * Two sums are compared as shares: what has fewer samples is scaled up to the other, so that no count gets lost. */
 #include "engine/export/tree.h"
 
 #include "engine/base/util.h"
@@ -92,15 +94,36 @@ static int add_stack(struct builder *b, uint32_t branch, uint32_t node, uint32_t
 	return 0;
 }
 
-static int add_counts(struct builder *b, const uint32_t *branches) {
-	vec_foreach (count, &b->tree->profile->counts) {
+static int add_counts(
+	struct builder *b, const uint32_t *branches, const struct profile_count *counts, size_t n, bool before) {
+	for (size_t i = 0; i < n; i++) {
+		struct tree_node *at;
 		uint32_t node;
 
-		if (add_stack(b, branches[count->thread], count->node, &node))
+		if (add_stack(b, branches[counts[i].thread], counts[i].node, &node))
 			return -ENOMEM;
-		b->tree->nodes.items[node].self += count->samples;
+		at = &b->tree->nodes.items[node];
+		*(before ? &at->self_before : &at->self) += counts[i].samples;
 	}
 	return 0;
+}
+
+static uint64_t scaled(uint64_t samples, uint64_t of, uint64_t to) {
+	return of ? (uint64_t)((unsigned __int128)samples * to / of) : 0;
+}
+
+static void scale(struct tree *tree) {
+	uint64_t after = 0, before = 0, larger;
+
+	vec_foreach (node, &tree->nodes) {
+		after += node->self;
+		before += node->self_before;
+	}
+	larger = max_of(after, before);
+	vec_foreach (node, &tree->nodes) {
+		node->self = scaled(node->self, after, larger);
+		node->self_before = scaled(node->self_before, before, larger);
+	}
 }
 
 static void sum_up(struct tree *tree) {
@@ -108,12 +131,16 @@ static void sum_up(struct tree *tree) {
 		struct tree_node *node = &tree->nodes.items[i];
 
 		node->total += node->self;
-		if (i)
+		node->total_before += node->self_before;
+		if (i) {
 			tree->nodes.items[node->parent].total += node->total;
+			tree->nodes.items[node->parent].total_before += node->total_before;
+		}
 	}
 }
 
-int tree_init(struct tree *tree, const struct profile *profile, bool threads) {
+int tree_init_diff(struct tree *tree, const struct profile *profile, const struct profile_count *before,
+	size_t before_n, bool threads) {
 	struct builder b = { .tree = tree };
 	_free_ uint32_t *branches = NULL;
 	uint32_t root;
@@ -124,13 +151,21 @@ int tree_init(struct tree *tree, const struct profile *profile, bool threads) {
 	if (!r)
 		r = add_branches(&b, threads, &branches);
 	if (!r)
-		r = add_counts(&b, branches);
+		r = add_counts(&b, branches, profile->counts.items, profile->counts.n, false);
+	if (!r)
+		r = add_counts(&b, branches, before, before_n, true);
+	if (!r && before_n)
+		scale(tree);
 	if (!r)
 		sum_up(tree);
 	map_deinit(&b.index);
 	map_deinit(&b.processes);
 	vec_free(&b.path);
 	return r;
+}
+
+int tree_init(struct tree *tree, const struct profile *profile, bool threads) {
+	return tree_init_diff(tree, profile, NULL, 0, threads);
 }
 
 void tree_deinit(struct tree *tree) {

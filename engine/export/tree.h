@@ -5,7 +5,7 @@
 #include "engine/base/strbuf.h"
 #include "engine/profile/profile.h"
 
-/* A profile as one call tree: what a flame graph draws. */
+/* A profile as one call tree: what a flame graph draws. Or two, laid over each other. */
 
 enum tree_kind { TREE_ROOT, TREE_PROCESS, TREE_THREAD, TREE_FRAME };
 
@@ -14,7 +14,8 @@ struct tree_node {
 	enum tree_kind kind;
 	uint32_t ref; /* frame, or thread (of a process: any one of its threads) */
 	uint32_t depth;
-	uint64_t self, total; /* samples */
+	uint64_t self, total;               /* samples */
+	uint64_t self_before, total_before; /* 0 but for tree_init_diff */
 };
 
 struct tree {
@@ -25,6 +26,11 @@ struct tree {
 /* Sums the counts of all threads; with several processes each has a branch of its own, and with `threads` each thread
  * has. Nodes without samples may occur. Return: 0, -ENOMEM; the tree is to be deinitialised in either case. */
 int tree_init(struct tree *tree, const struct profile *profile, bool threads);
+/* The same with what was counted before (threads and nodes of the same profile) beside it. Both sides are scaled to the
+ * samples of the larger one. */
+int tree_init_diff(struct tree *tree, const struct profile *profile, const struct profile_count *before,
+	size_t before_n, bool threads);
+
 void tree_deinit(struct tree *tree);
 
 /* The node's name, printable; "all" for the root. */
