@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A census goes over the heap twice: the heads of all pieces that may be pools, which tells where the pools are; then
- * the pools, a mebibyte at a time. Third comes what lies outside them (follow.c). */
+ * the pools, a mebibyte at a time. Third comes what lies outside them (follow.c). Heaps of mimalloc have a way of their
+ * own (census_mimalloc.c). */
 #include "engine/leaks/census.h"
 
 #include "engine/leaks/follow.h"
@@ -116,7 +117,7 @@ static int count_block(struct census_run *run, raddr addr, const uint8_t *bytes,
 	uint32_t number, offset;
 	uint64_t taken = size;
 	struct heap_type *type;
-	int r = object_recognise(run, bytes, size, &number, &offset);
+	int r = object_recognise(run, bytes, size, size, &number, &offset);
 
 	if (r)
 		return r;
@@ -218,7 +219,9 @@ static int count_all(struct census_run *run) {
 static void finish(struct census_run *run) {
 	struct census *census = run->census;
 
-	census->pool_bytes = census->pools * run->pool_bytes;
+	if (!run->heap)
+		census->pool_bytes = census->pools * run->pool_bytes;
+	census->other_bytes -= min_of(census->other_bytes, run->table_bytes);
 	census->incomplete |= run->types.incomplete;
 	vec_foreach (type, &run->types.items) {
 		census->objects += type->count;
@@ -235,18 +238,37 @@ static void finish(struct census_run *run) {
 	}
 }
 
-static int run_census(struct census_run *run, const proc_map_vec *maps) {
+/* Return: as census_mimalloc. */
+static int count_heap(struct census_run *run, const struct py_runtime *rt) {
+	struct mimalloc heap = { 0 };
+	int r;
+
+	if (run->py->flavour & LAYOUT_FREE_THREADED) {
+		r = census_mimalloc(run, rt, &heap);
+		if (!r)
+			finish(run);
+		if (!r && run->census->places)
+			run->census->places->heap = heap;
+		else
+			mimalloc_deinit(&heap);
+		return r;
+	}
+	r = find_pools(run);
+	if (!r)
+		r = count_all(run);
+	if (!r)
+		finish(run);
+	return r;
+}
+
+static int run_census(struct census_run *run, const struct py_runtime *rt, const proc_map_vec *maps) {
 	int r = regions_init(&run->regions, maps, run->pool_bytes);
 
 	if (r)
 		return r;
 	heap_types_init(&run->types, run->py, &run->regions);
 	run->buf = malloc(CENSUS_READ_BYTES);
-	r = run->buf ? find_pools(run) : -ENOMEM;
-	if (!r)
-		r = count_all(run);
-	if (!r)
-		finish(run);
+	r = run->buf ? count_heap(run, rt) : -ENOMEM;
 	free(run->buf);
 	heap_types_deinit(&run->types);
 	map_deinit(&run->seen);
@@ -262,20 +284,21 @@ int census_take(const struct py_runtime *rt, const proc_map_vec *maps, const str
 	struct census_run run = {
 		.py = &rt->reader,
 		.census = &census,
-		.pool_bytes = pool_bytes_of(rt->reader.version),
-		.gc_head = gc_head_bytes(rt->reader.version),
+		.pool_bytes = rt->reader.flavour & LAYOUT_FREE_THREADED ? (uint32_t)MIMALLOC_SLICE_BYTES
+									: pool_bytes_of(rt->reader.version),
+		.gc_head = gc_head_bytes(&rt->reader),
 		.options = options,
 	};
 	int r;
 
-	if (rt->reader.flavour & LAYOUT_FREE_THREADED)
-		return err_set(err, PYSPYD_E_UNSUPPORTED,
-			"Python %s is free-threaded: its heap is one of mimalloc, which is not read yet", rt->version);
 	if (options->before && places_fit(options->before->places, run.pool_bytes))
 		run.before = options->before->places;
 	if (options->flags & CENSUS_KEEP_PLACES)
-		census.places = places_new(maps, rt->reader.version);
-	r = options->flags & CENSUS_KEEP_PLACES && !census.places ? -ENOMEM : run_census(&run, maps);
+		census.places = places_new(maps, rt->reader.version, run.pool_bytes);
+	r = options->flags & CENSUS_KEEP_PLACES && !census.places ? -ENOMEM : run_census(&run, rt, maps);
+	if (r == PY_E_TYPE)
+		r = err_set(
+			err, PYSPYD_E_UNSUPPORTED, "no heap of mimalloc was found, which Python %s has", rt->version);
 	if (!r && !census.pools)
 		r = err_set(err, PYSPYD_E_UNSUPPORTED,
 			"no pools of Python's small-object allocator were found: is PYTHONMALLOC=malloc set?");

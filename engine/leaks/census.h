@@ -8,8 +8,8 @@
 /* All objects of a heap, counted by type, out of the target's memory while it runs.
  *
  * Small objects (up to 512 bytes) are found block by block in the pools of pymalloc; larger ones by the references to
- * them, and by the links of the garbage collector. The target goes on meanwhile: what moves is counted once, twice or
- * not at all. */
+ * them, and by the links of the garbage collector. In free-threaded builds all are blocks of mimalloc's pages, which
+ * count as pools here. The target goes on meanwhile: what moves is counted once, twice or not at all. */
 
 struct census_container {
 	raddr addr;
@@ -27,7 +27,7 @@ struct census {
 	VEC(struct census_container) containers; /* those of CENSUS_CONTAINER_MIN items or more */
 	uint64_t objects;                        /* of all types */
 	uint64_t bytes;                          /* … with the tables of containers */
-	uint64_t large;                          /* those among them outside pools */
+	uint64_t large;                          /* those among them of more than 512 bytes */
 	uint64_t pools, pool_bytes;
 	uint64_t blocks;              /* in use; CPython's sys.getallocatedblocks() */
 	uint64_t other_bytes;         /* of blocks in use that are no object: tables, buffers, objects kept for reuse */

@@ -19,6 +19,17 @@
 #define FENCE 0xfdfdfdfdfdfdfdULL
 #define FENCE_OLD 0xfbfbfbfbfbfbfbULL /* to 3.7 */
 
+/* Free-threaded builds count those of the object's own thread (all bits set: immortal) and those of others, above two
+ * flags; only the sum of both is never negative. From 3.14 on the word's upper half has flags. */
+int64_t object_references(const struct py_reader *py, const uint8_t *object, size_t len) {
+	uint64_t count = peek_u64(object, len, py->layout.object_type - sizeof(uint64_t));
+
+	if (py->flavour & LAYOUT_FREE_THREADED)
+		return ((int64_t)count >> 2) +
+			peek_u32(object, len, py->layout.object_type - sizeof(uint64_t) - sizeof(uint32_t));
+	return (int64_t)(py->version >= V3_14 ? (uint32_t)count : count);
+}
+
 /* An object kept for reuse, and a freed one, has none, or a link in this place. From 3.14 on the word's upper half
  * has flags. In an array of addresses stands one, which is as small as a count where a program is not loaded at
  * random: what leads to mapped memory is no count. (Of objects with millions of references a few are missed so.) */
@@ -26,6 +37,9 @@ bool object_counts(struct census_run *run, const uint8_t *object, size_t len) {
 	const struct py_reader *py = run->py;
 	uint64_t count = peek_u64(object, len, py->layout.object_type - sizeof(uint64_t));
 
+	if (py->flavour & LAYOUT_FREE_THREADED)
+		return object_references(py, object, len) > 0 &&
+			(count < ADDRESS_MIN || !regions_find(&run->regions, count));
 	if (py->version >= V3_14 ? !(uint32_t)count || count & 0xffff00000000ULL : !count || count >= REFERENCES_MAX)
 		return false;
 	return count < ADDRESS_MIN || !regions_find(&run->regions, count);
@@ -69,8 +83,8 @@ uint32_t block_hook_bytes(const uint8_t *bytes, size_t len) {
 													   : 0;
 }
 
-int object_recognise(
-	struct census_run *run, const uint8_t *bytes, size_t len, uint32_t *ret_type, uint32_t *ret_offset) {
+int object_recognise(struct census_run *run, const uint8_t *bytes, size_t len, uint64_t size, uint32_t *ret_type,
+	uint32_t *ret_offset) {
 	const struct py_reader *py = run->py;
 	uint32_t hooks = block_hook_bytes(bytes, len);
 	static const uint32_t ways[] = { 0, 16, 32, 48 };
@@ -88,7 +102,7 @@ int object_recognise(
 			return r;
 		if (type == TYPE_NONE || run->types.items.items[type].before != ways[i] ||
 			!object_counts(run, bytes + at, len - at) ||
-			object_bytes(py, &run->types.items.items[type], bytes + at, len - at) > len)
+			object_bytes(py, &run->types.items.items[type], bytes + at, len - at) > size)
 			continue;
 		*ret_type = type;
 		*ret_offset = (uint32_t)at;

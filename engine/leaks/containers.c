@@ -8,6 +8,7 @@
 #define WORD sizeof(uint64_t)
 #define KEYS_HEAD_BYTES 64
 #define LOG2_SIZE_MAX 40
+#define BLOCK_BYTES_MAX 512 /* of pymalloc */
 #define LENGTH_MAX (UINT64_C(1) << 40)
 #define DEQUE_BLOCKS_MAX (1U << 20)
 #define CONTAINERS_MAX (1U << 20)
@@ -70,14 +71,27 @@ static int deque_tables(struct census_run *run, raddr owner, raddr block, uint64
 	return r;
 }
 
-/* One table that lies in one piece. Tables in pools are counted as blocks. */
+/* Tables of up to 512 bytes are counted as blocks. */
+static bool is_block(const struct census_run *run, const struct region *region, raddr addr) {
+	const struct mimalloc_page *page;
+
+	if (!run->heap)
+		return region_is_pool(region, addr, run->pool_bytes);
+	page = mimalloc_page_of(run->heap, addr);
+	return !page || page->size <= BLOCK_BYTES_MAX;
+}
+
+/* One table that lies in one piece. */
 static int table(struct census_run *run, raddr owner, raddr addr, uint64_t len, uint64_t *bytes) {
 	const struct region *region = regions_find(&run->regions, addr);
+	int r;
 
-	if (!region || !region->heap || region_is_pool(region, addr, run->pool_bytes) || len > region->end - addr)
+	if (!region || !region->heap || is_block(run, region, addr) || len > region->end - addr)
 		return 0;
-	*bytes += len;
-	return follow_table(run, addr, len, owner);
+	r = follow_table(run, addr, len, owner);
+	if (!r || !run->heap)
+		*bytes += len;
+	return r;
 }
 
 static int dict_add(struct census_run *run, raddr addr, const uint8_t *object, size_t len, uint64_t *bytes) {
@@ -88,8 +102,7 @@ static int dict_add(struct census_run *run, raddr addr, const uint8_t *object, s
 	int r;
 
 	/* Split ones share their keys; those of empty ones are static. */
-	if (peek_u64(object, len, l->dict_values) || !region || !region->heap ||
-		region_is_pool(region, keys, run->pool_bytes))
+	if (peek_u64(object, len, l->dict_values) || !region || !region->heap || is_block(run, region, keys))
 		return 0;
 	r = dict_table(run, keys, &size);
 	return r ? r : table(run, addr, keys, size, bytes);

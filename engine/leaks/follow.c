@@ -32,6 +32,8 @@ static const struct region *outside_pools(struct census_run *run, raddr addr) {
 }
 
 int follow_words(struct census_run *run, const uint8_t *bytes, size_t len) {
+	if (run->heap) /* nothing lies outside */
+		return 0;
 	for (size_t i = 0; i + sizeof(uint64_t) <= len; i += sizeof(uint64_t)) {
 		raddr addr;
 		int r;
@@ -61,8 +63,20 @@ static int keep_place(struct census_run *run, struct place_span span) {
 	return run->census->places ? places_add_span(run->census->places, span) : 0;
 }
 
+/* A table that is a block of its own: it is counted already, and searched there. */
+static int keep_table(struct census_run *run, raddr addr, uint64_t len, raddr owner) {
+	const struct mimalloc_page *page = mimalloc_page_of(run->heap, addr);
+	int r;
+
+	if (!page || len > page->size)
+		return PY_E_TYPE;
+	r = map_put(&run->seen, addr, 1);
+	run->table_bytes += len;
+	return r ? r : keep_place(run, (struct place_span){ .addr = addr, .owner = owner, .len = len, .is_table = 1 });
+}
+
 int follow_table(struct census_run *run, raddr addr, uint64_t len, raddr owner) {
-	const struct region *region = outside_pools(run, addr);
+	const struct region *region = run->heap ? regions_find(&run->regions, addr) : outside_pools(run, addr);
 	uint64_t seen;
 	int r;
 
@@ -73,6 +87,8 @@ int follow_table(struct census_run *run, raddr addr, uint64_t len, raddr owner) 
 		run->census->incomplete = true;
 		return PY_E_TYPE;
 	}
+	if (run->heap)
+		return keep_table(run, addr, len, owner);
 	len = min_of(len, region->end - addr);
 	r = map_put(&run->seen, addr, 1);
 	if (!r)

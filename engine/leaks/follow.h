@@ -3,6 +3,7 @@
 #define PYSPYD_LEAKS_FOLLOW_H
 
 #include "engine/leaks/census.h"
+#include "engine/leaks/mimalloc.h"
 #include "engine/leaks/places.h"
 
 /* What the parts of a census share. */
@@ -32,7 +33,14 @@ struct census_run {
 	const struct census_places *before; /* NULL none */
 	size_t before_pool;                 /* in `before`, the pool that is counted; PLACES_NONE it was none */
 	uint64_t done_bytes, all_bytes;     /* of the heap */
+
+	const struct mimalloc *heap; /* its slices are the pools then; NULL: pymalloc's */
+	uint64_t table_bytes;        /* of containers' tables among its blocks */
 };
+
+/* The census of a heap of mimalloc: adds to types, containers, counts and places, as census_take does with pools.
+ * Return: 0; PY_E_TYPE: it is none; MEM_E_GONE; -ECANCELED; negative errno. */
+int census_mimalloc(struct census_run *run, const struct py_runtime *rt, struct mimalloc *heap);
 
 /* Asks whether to go on. Return: 0; -ECANCELED. */
 int census_progress(const struct census_run *run);
@@ -40,9 +48,13 @@ int census_progress(const struct census_run *run);
 /* Counts an object: one that is fresh may become a sample of its type. */
 void census_count(struct heap_type *type, raddr addr, uint64_t bytes, bool fresh);
 
-/* Which object some bytes begin with, and where in them. Return: as heap_types_find, TYPE_NONE: none. */
-int object_recognise(
-	struct census_run *run, const uint8_t *bytes, size_t len, uint32_t *ret_type, uint32_t *ret_offset);
+/* Which object a block of `size` bytes holds, and where in it, by its first `len` bytes. Return: as heap_types_find,
+ * TYPE_NONE: none. */
+int object_recognise(struct census_run *run, const uint8_t *bytes, size_t len, uint64_t size, uint32_t *ret_type,
+	uint32_t *ret_offset);
+
+/* How many references an object's head, `len` bytes of it, counts. */
+int64_t object_references(const struct py_reader *py, const uint8_t *object, size_t len);
 
 /* What the debug hooks of the allocators keep at the beginning of a block, `len` bytes of it; 0: they are not in use.
  */

@@ -5,7 +5,6 @@
  * from glibc 2.42 on, a thread's stack passes for native memory.) */
 #include "engine/leaks/places.h"
 
-#include "engine/leaks/pools.h"
 #include <string.h>
 
 #define V3_8 0x03080000
@@ -71,13 +70,13 @@ static int add_roots(struct census_places *places, const proc_map_vec *maps) {
 	return 0;
 }
 
-struct census_places *places_new(const proc_map_vec *maps, uint32_t version) {
+struct census_places *places_new(const proc_map_vec *maps, uint32_t version, uint32_t pool_bytes) {
 	struct census_places *places = calloc(1, sizeof(*places));
 
 	if (!places)
 		return NULL;
 	places->grain = version < V3_8 ? 8 : 16;
-	places->pool_used_bytes = pool_bytes_of(version) / places->grain / 8;
+	places->pool_used_bytes = pool_bytes / places->grain / 8;
 	if (add_roots(places, maps)) {
 		places_free(places);
 		return NULL;
@@ -89,6 +88,7 @@ void places_free(struct census_places *places) {
 	if (!places)
 		return;
 	regions_deinit(&places->regions);
+	mimalloc_deinit(&places->heap);
 	vec_foreach (root, &places->roots)
 		free(root->name);
 	vec_free(&places->roots);

@@ -2,7 +2,7 @@
 #ifndef PYSPYD_LEAKS_PLACES_H
 #define PYSPYD_LEAKS_PLACES_H
 
-#include "engine/leaks/regions.h"
+#include "engine/leaks/mimalloc.h"
 
 /* What a census keeps of where things were: a bit for each place of pool memory where a block in use may begin, and the
  * objects and tables outside pools. */
@@ -30,7 +30,8 @@ struct place_root {
 
 struct census_places {
 	struct regions regions;
-	uint32_t grain; /* blocks begin at multiples of it, from a pool's first block on */
+	struct mimalloc heap; /* its slices are the pools then; without a format: none */
+	uint32_t grain;       /* blocks begin at multiples of it, from a pool's first block on */
 	uint32_t pool_used_bytes;
 	VEC(raddr) pools;             /* ascending */
 	VEC(uint8_t) used;            /* pool_used_bytes for each pool */
@@ -41,7 +42,7 @@ struct census_places {
 #define PLACES_NONE SIZE_MAX
 
 /* Return: NULL when out of memory. */
-struct census_places *places_new(const proc_map_vec *maps, uint32_t version);
+struct census_places *places_new(const proc_map_vec *maps, uint32_t version, uint32_t pool_bytes);
 void places_free(struct census_places *places);
 
 /* Whether they are of a target with pools of this size; not of NULL. */

@@ -12,7 +12,6 @@
 
 #define V3_12 0x030c0000
 #define V3_13 0x030d0000
-#define V3_14 0x030e0000
 #define FLAGS 7
 #define FILTER_BITS (1U << 18)
 #define STACK_BYTES (256U << 10) /* of a thread's stack, from where it began; what lies deeper is rarely in use */
@@ -23,6 +22,8 @@
 #define INTERP_BYTES_MAX (4U << 20)
 #define BEFORE_MAX 48 /* bytes that a type asks for before an object's head */
 #define BASES_MAX 32
+#define BLOCK_HEAD_BYTES 256       /* of a page's block: the head of what it may hold */
+#define BLOCK_WANTED UINT64_C(512) /* of a block that is no object: those that refer to it refer to its beginning */
 #define WORD sizeof(uint64_t)
 #define IMMORTAL (UINT64_C(1) << 30)
 
@@ -55,10 +56,12 @@ int referrers_init(struct referrers *referrers, const struct py_runtime *rt, con
 		.run = { .py = &rt->reader,
 			.regions = census->places->regions,
 			.pool_bytes = census->places->regions.pool_bytes,
-			.gc_head = gc_head_bytes(rt->reader.version) },
+			.gc_head = gc_head_bytes(&rt->reader),
+			.heap = census->places->heap.format ? &census->places->heap : NULL },
 		.low = UINT64_MAX,
 	};
 	heap_types_init(&referrers->run.types, &rt->reader, &referrers->run.regions);
+	referrers->run.types.in_pools = referrers->run.heap != NULL;
 	referrers->run.buf = malloc(CENSUS_READ_BYTES);
 	referrers->filter = calloc(FILTER_BITS / 64, sizeof(*referrers->filter));
 	r = referrers->run.buf && referrers->filter ? add_interps(referrers, rt) : -ENOMEM;
@@ -233,7 +236,7 @@ static int in_object(
 }
 
 /* An object that was freed, and is kept for reuse, has a type and no references. */
-static int was_object(struct referrers *referrers, const uint8_t *block, size_t len, bool *ret_was) {
+static int was_object(struct referrers *referrers, const uint8_t *block, size_t len, uint64_t size, bool *ret_was) {
 	uint32_t at = referrers->run.py->layout.object_type;
 	uint32_t hooks = block_hook_bytes(block, len);
 	const struct heap_type *found;
@@ -245,12 +248,51 @@ static int was_object(struct referrers *referrers, const uint8_t *block, size_t 
 
 		if (r)
 			return r;
-		if (type == TYPE_NONE || peek_u64(block, len, before + at - WORD))
+		if (type == TYPE_NONE || object_references(referrers->run.py, block + before, len - before))
 			continue;
 		found = &referrers->run.types.items.items[type];
-		*ret_was |= before == hooks + found->before && before + (uint64_t)found->head.basicsize <= len;
+		*ret_was |= before == hooks + found->before && before + (uint64_t)found->head.basicsize <= size;
 	}
 	return 0;
+}
+
+static int in_block(
+	struct referrers *referrers, const struct mimalloc_block *block, raddr at, raddr to, struct referrer *ret) {
+	uint32_t type = TYPE_NONE, offset;
+	bool was = false;
+	int r = 0;
+
+	if (block->tag != MIMALLOC_MEM || !(referrers->run.py->flavour & LAYOUT_FREE_THREADED))
+		r = object_recognise(&referrers->run, block->bytes, block->len, block->size, &type, &offset);
+	if (r)
+		return r;
+	if (type != TYPE_NONE)
+		return in_object(referrers, type, block->addr + offset, at, to, ret);
+	r = was_object(referrers, block->bytes, block->len, block->size, &was);
+	if (r || was)
+		return r ? r : PY_E_TYPE;
+	*ret = (struct referrer){
+		.kind = REFERRER_BLOCK,
+		.addr = block->addr,
+		.len = (uint32_t)min_of(block->size, BLOCK_WANTED),
+	};
+	return 0;
+}
+
+/* mimalloc reserves much more than it has in use. Return: whether there are slices in use from *start on, and the first
+ * of them in a row, that are read at once. */
+static bool next_slices(const struct referrers *referrers, const struct region *region, raddr *start, raddr *ret_end) {
+	uint32_t slice = referrers->run.pool_bytes;
+	raddr end;
+
+	while (*start < region->end && !region_is_pool(region, *start, slice))
+		*start = *start / slice * slice + slice;
+	if (*start >= region->end)
+		return false;
+	for (end = *start; end < region->end && end - *start < CENSUS_READ_BYTES && region_is_pool(region, end, slice);)
+		end = min_of(end / slice * slice + slice, region->end);
+	*ret_end = end;
+	return true;
 }
 
 static const struct referrer_pool *pool_at(struct referrers *referrers, raddr addr) {
@@ -271,9 +313,7 @@ static int in_pool(struct referrers *referrers, raddr at, raddr to, struct refer
 	raddr start = at / referrers->run.pool_bytes * referrers->run.pool_bytes, block;
 	const struct referrer_pool *pool;
 	const uint8_t *bytes;
-	uint32_t index, type, offset, size;
-	bool was;
-	int r;
+	uint32_t index, size;
 
 	if (start < referrers->addr || start + referrers->run.pool_bytes > referrers->addr + referrers->len)
 		return PY_E_TYPE;
@@ -286,16 +326,26 @@ static int in_pool(struct referrers *referrers, raddr at, raddr to, struct refer
 		return PY_E_TYPE;
 	block = start + POOL_HEAD_BYTES + (raddr)index * size;
 	bytes = referrers->bytes + (block - referrers->addr);
-	r = object_recognise(&referrers->run, bytes, size, &type, &offset);
+	return in_block(referrers, &(struct mimalloc_block){ block, size, MIMALLOC_OBJECT, bytes, size }, at, to, ret);
+}
+
+/* Whether the block is in use the census knows. */
+static int in_page(struct referrers *referrers, raddr at, raddr to, struct referrer *ret) {
+	const struct mimalloc_page *page = mimalloc_page_of(referrers->run.heap, at);
+	raddr block = page ? mimalloc_block_of(page, at) : 0;
+	size_t pool =
+		places_find_pool(referrers->places, block / referrers->run.pool_bytes * referrers->run.pool_bytes);
+	uint8_t bytes[BLOCK_HEAD_BYTES];
+	size_t len;
+	int r;
+
+	if (!page || pool == PLACES_NONE || !places_was_used(referrers->places, pool, block))
+		return PY_E_TYPE;
+	len = min_of(page->size, (uint64_t)sizeof(bytes));
+	r = mem_read(referrers->run.py->mem, block, bytes, len);
 	if (r)
 		return r;
-	if (type != TYPE_NONE)
-		return in_object(referrers, type, block + offset, at, to, ret);
-	r = was_object(referrers, bytes, size, &was);
-	if (r || was)
-		return r ? r : PY_E_TYPE;
-	*ret = (struct referrer){ .kind = REFERRER_BLOCK, .addr = block, .len = size };
-	return 0;
+	return in_block(referrers, &(struct mimalloc_block){ block, page->size, page->tag, bytes, len }, at, to, ret);
 }
 
 /* The object that owns the span may have gone since the census. */
@@ -342,9 +392,11 @@ static int locate(struct referrers *referrers, raddr at, raddr to, struct referr
 	const struct region *region = regions_find(&referrers->run.regions, at);
 	const struct place_span *span;
 
-	if (region && region_is_pool(region, at, referrers->run.pool_bytes))
+	if (!referrers->run.heap && region && region_is_pool(region, at, referrers->run.pool_bytes))
 		return in_pool(referrers, at, to, ret);
 	span = places_find_span(referrers->places, at);
+	if (!span && region && region_is_pool(region, at, referrers->run.pool_bytes))
+		return in_page(referrers, at, to, ret);
 	return span ? in_span(referrers, span, at, to, ret) : elsewhere(referrers, at, ret);
 }
 
@@ -442,8 +494,14 @@ static int search_hot(struct referrers *referrers, uint32_t last) {
 
 static int search_region(struct referrers *referrers, const struct region *region) {
 	const struct place_root *root = region->bits ? NULL : places_find_root(referrers->places, region->start);
-	raddr start = region->start;
+	raddr start = region->start, end;
+	int r = 0;
 
+	if (referrers->run.heap && region->bits) {
+		for (; !r && next_slices(referrers, region, &start, &end); start = end)
+			r = search_range(referrers, start, end, CENSUS_READ_BYTES);
+		return r;
+	}
 	if (root && root->kind == PLACE_STACK && region->end - start > STACK_BYTES)
 		start = region->end - STACK_BYTES;
 	return search_range(referrers, start, region->end, CENSUS_READ_BYTES);
@@ -470,11 +528,11 @@ int referrers_pass(struct referrers *referrers, referrer_each each, void *userda
 
 bool referrers_lack(struct referrers *referrers, raddr object, uint64_t found) {
 	const struct py_reader *py = referrers->run.py;
-	uint64_t count;
+	uint8_t head[CENSUS_HEAD_BYTES];
+	int64_t count;
 
-	if (mem_read_u64(py->mem, object + py->layout.object_type - WORD, &count))
+	if (mem_read(py->mem, object, head, py->layout.object_type))
 		return false;
-	if (py->version >= V3_14)
-		count = (uint32_t)count;
-	return count < IMMORTAL && count > found;
+	count = object_references(py, head, py->layout.object_type);
+	return count >= 0 && (uint64_t)count < IMMORTAL && (uint64_t)count > found;
 }

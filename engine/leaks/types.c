@@ -20,8 +20,10 @@
 #define TYPES_MAX (1U << 18)
 #define REFUSED_MAX (1U << 20)
 
-uint32_t gc_head_bytes(uint32_t version) {
-	return version < V3_8 ? GC_HEAD_OLD : GC_HEAD;
+uint32_t gc_head_bytes(const struct py_reader *py) {
+	if (py->flavour & LAYOUT_FREE_THREADED)
+		return 0;
+	return py->version < V3_8 ? GC_HEAD_OLD : GC_HEAD;
 }
 
 void heap_types_init(struct heap_types *types, const struct py_reader *py, struct regions *regions) {
@@ -64,14 +66,15 @@ static int check_meta(const struct py_reader *py, raddr type) {
 	return PY_E_TYPE;
 }
 
-static uint32_t bytes_before(uint32_t version, uint64_t flags) {
+static uint32_t bytes_before(const struct py_reader *py, uint64_t flags) {
+	uint32_t version = py->version;
 	uint64_t managed = version < V3_11 ? 0
 		: version < V3_12          ? TYPE_MANAGED_DICT
 					   : TYPE_MANAGED_DICT | TYPE_MANAGED_WEAKREF;
 	uint32_t before = flags & managed ? MANAGED_HEAD : 0;
 
 	if (flags & TYPE_GC)
-		before += gc_head_bytes(version);
+		before += gc_head_bytes(py);
 	return before;
 }
 
@@ -112,7 +115,7 @@ static int check(const struct py_reader *py, raddr addr, struct heap_type *ret) 
 	*ret = (struct heap_type){
 		.head = head,
 		.kind = kind_of(&head, name),
-		.before = bytes_before(py->version, head.flags),
+		.before = bytes_before(py, head.flags),
 	};
 	return 0;
 }
@@ -143,7 +146,7 @@ int heap_types_find(struct heap_types *types, raddr addr, uint32_t *ret_number) 
 		return 0;
 	}
 	region = addr % 8 ? NULL : regions_find(types->regions, addr);
-	if (!region || region_is_pool(region, addr, types->regions->pool_bytes)) {
+	if (!region || (!types->in_pools && region_is_pool(region, addr, types->regions->pool_bytes))) {
 		*ret_number = TYPE_NONE;
 		return 0;
 	}

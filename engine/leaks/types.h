@@ -38,7 +38,8 @@ struct heap_type {
 
 struct heap_types {
 	const struct py_reader *py;
-	struct regions *regions; /* types lie in these, and in no pool: none is that small */
+	struct regions *regions; /* types lie in these, and in no pool: none is that small … */
+	bool in_pools;           /* … but where pools are pages of mimalloc, of blocks of any size */
 	VEC(struct heap_type) items;
 	struct map index; /* address → number + 1; 0: it is none */
 	raddr last;       /* the last answer */
@@ -48,8 +49,8 @@ struct heap_types {
 
 #define TYPE_NONE UINT32_MAX
 
-/* Of the links that the collector keeps before an object. */
-uint32_t gc_head_bytes(uint32_t version);
+/* Of the links that the collector keeps before an object; free-threaded builds have none. */
+uint32_t gc_head_bytes(const struct py_reader *py);
 
 void heap_types_init(struct heap_types *types, const struct py_reader *py, struct regions *regions);
 void heap_types_deinit(struct heap_types *types);

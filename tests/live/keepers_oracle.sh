@@ -15,12 +15,6 @@ set -u
 one() {
 	name=$1
 	shift
-	case $name in
-	*t-*) # a heap of mimalloc is not kept with its places
-		echo "$name: free-threaded, left out"
-		return 0
-		;;
-	esac
 	result=$("$build/tests/live/keepers_driver" "$here/keepers_oracle.py" "$@" - </dev/null 2>&1)
 	result_status=$?
 	echo "$name: $result"

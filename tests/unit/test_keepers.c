@@ -41,7 +41,7 @@ static bool open_heap(struct image *img, struct heap *heap) {
 	*heap = (struct heap){
 		.img = img,
 		.pool_bytes = img->rt.reader.version < V3_10 ? 4096 : 16384,
-		.gc_head = gc_head_bytes(img->rt.reader.version),
+		.gc_head = gc_head_bytes(&img->rt.reader),
 	};
 	heap->meta = new_type(heap, "type", TYPE_SUBCLASS, 400, 0);
 	heap->plain = new_type(heap, "Plain", 0, l->object_size + WORD, 0);
