@@ -40,7 +40,7 @@ void metrics_free(struct metrics *metrics);
 /* Makes the text anew. Return: 0; -ENOMEM (the old one stays). */
 int metrics_update(struct metrics *metrics, const struct metrics_input *input);
 
-/* The text alone, pure; the caller's to free(). */
-char *metrics_text(const struct metrics_input *input, unsigned processes_max);
+/* The text alone, pure; the caller's to free(); NULL when out of memory. */
+char *metrics_text(const struct metrics_input *input, unsigned processes_max, bool openmetrics);
 
 #endif
