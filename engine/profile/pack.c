@@ -32,6 +32,7 @@ struct numbers {
 struct packer {
 	const struct profile *profile;
 	struct numbers strings, frames, nodes, threads;
+	VEC(struct profile_count) counts; /* with numbers in place of ids */
 	struct strbuf out;
 };
 
@@ -42,6 +43,7 @@ static void packer_deinit(struct packer *p) {
 		map_deinit(&all[i]->of);
 		vec_free(&all[i]->ids);
 	}
+	vec_free(&p->counts);
 	strbuf_deinit(&p->out);
 }
 
@@ -122,6 +124,28 @@ static int number_nodes(struct packer *p) {
 	return r;
 }
 
+static int compare_counts(const void *left, const void *right) {
+	const struct profile_count *a = left, *b = right;
+
+	if (a->thread != b->thread)
+		return a->thread < b->thread ? -1 : 1;
+	return (a->node > b->node) - (a->node < b->node);
+}
+
+static int sort_counts(struct packer *p, const struct profile_count *counts, size_t n) {
+	if (vec_reserve(&p->counts, n))
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		p->counts.items[i] = counts[i];
+		p->counts.items[i].thread = (uint32_t)number_of(&p->threads, counts[i].thread);
+		p->counts.items[i].node = (uint32_t)number_of(&p->nodes, counts[i].node);
+	}
+	p->counts.n = n;
+	if (n)
+		qsort(p->counts.items, n, sizeof(*p->counts.items), compare_counts);
+	return 0;
+}
+
 static int collect(struct packer *p, const struct profile_count *counts, size_t n) {
 	int r = 0;
 
@@ -132,7 +156,9 @@ static int collect(struct packer *p, const struct profile_count *counts, size_t 
 			node = p->profile->nodes.items[node].parent)
 			r = add_number(&p->nodes, node);
 	}
-	return r ? r : number_nodes(p);
+	if (!r)
+		r = number_nodes(p);
+	return r ? r : sort_counts(p, counts, n);
 }
 
 static void put(struct strbuf *out, uint64_t value) {
@@ -190,34 +216,37 @@ static void put_nodes(struct packer *p) {
 
 static void put_threads(struct packer *p) {
 	const struct profile_thread *threads = p->profile->threads.items;
+	uint32_t tid = 0;
 
 	put(&p->out, p->threads.ids.n);
 	vec_foreach (id, &p->threads.ids)
 		put(&p->out, (uint32_t)threads[*id].pid);
-	vec_foreach (id, &p->threads.ids)
-		put(&p->out, (uint32_t)threads[*id].tid);
+	vec_foreach (id, &p->threads.ids) {
+		put_signed(&p->out, (uint64_t)threads[*id].tid - tid);
+		tid = (uint32_t)threads[*id].tid;
+	}
 	vec_foreach (id, &p->threads.ids)
 		put(&p->out, number_of(&p->strings, threads[*id].name));
 	vec_foreach (id, &p->threads.ids)
 		put(&p->out, number_of(&p->strings, threads[*id].process_name));
 }
 
-static void put_counts(struct packer *p, const struct profile_count *counts, size_t n, uint64_t period_ns) {
-	uint64_t before = 0;
+static void put_counts(struct packer *p, uint64_t period_ns) {
+	struct profile_count before = { 0 };
 
-	put(&p->out, n);
-	for (size_t i = 0; i < n; i++)
-		put(&p->out, number_of(&p->threads, counts[i].thread));
-	for (size_t i = 0; i < n; i++) {
-		uint64_t node = number_of(&p->nodes, counts[i].node);
-
-		put_signed(&p->out, node - before);
-		before = node;
+	put(&p->out, p->counts.n);
+	vec_foreach (count, &p->counts) {
+		put_signed(&p->out, (uint64_t)count->thread - before.thread);
+		before.thread = count->thread;
 	}
-	for (size_t i = 0; i < n; i++)
-		put(&p->out, counts[i].samples);
-	for (size_t i = 0; i < n; i++)
-		put_signed(&p->out, counts[i].ns - counts[i].samples * period_ns);
+	vec_foreach (count, &p->counts) {
+		put_signed(&p->out, (uint64_t)count->node - before.node);
+		before.node = count->node;
+	}
+	vec_foreach (count, &p->counts)
+		put(&p->out, count->samples);
+	vec_foreach (count, &p->counts)
+		put_signed(&p->out, count->ns - count->samples * period_ns);
 }
 
 static size_t index_of(const char *const *names, size_t n, const char *name) {
@@ -273,7 +302,7 @@ static int pack(struct packer *p, const struct profile_count *counts, size_t n, 
 	put_frames(p);
 	put_nodes(p);
 	put_threads(p);
-	put_counts(p, counts, n, head->period_ns);
+	put_counts(p, head->period_ns);
 	if (p->out.failed)
 		return -ENOMEM;
 	if (p->out.len > PACK_BYTES_MAX)

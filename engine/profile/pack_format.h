@@ -23,11 +23,13 @@
  *     strings   how many; the length of each; the bytes of all. The first one is number 1; 0 is "".
  *     frames    how many; function, file and module of each (strings); lines (signed); languages
  *     nodes     how many; how far before it its parent stands; its frame. The first one is number 1; 0 is the root.
- *     threads   how many; pid; tid; name and process name of each (strings)
- *     counts    how many; thread; node (signed: from that of the one before); samples; ns (signed: from
- *               samples × period)
+ *     threads   how many; pid; tid (signed: from that of the row before); name and process name of each (strings)
+ *     counts    how many; thread, node (both signed: from those of the row before); samples; ns (signed: from
+ *               samples × period). Ascending by thread, then node.
  *
- * Tables stand column by column, which compresses best: equal things are neighbours. */
+ * Tables stand column by column, and counts by thread, which compresses best: equal things are neighbours. Measured, a
+ * minute at 20 Hz: one busy thread, 2,165 stacks: 5.3 kB; a server that started 731 threads, 22,450 samples: 13.9 kB;
+ * 11 sleeping threads: 0.3 kB. */
 
 #define PACK_MAGIC "pspF"
 #define PACK_MAGIC_LEN 4

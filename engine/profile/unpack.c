@@ -161,12 +161,17 @@ static int read_nodes(struct reader *r, struct unpacked *u) {
 }
 
 static int read_threads(struct reader *r, struct unpacked *u) {
+	uint64_t tid = 0;
+
 	if (get_rows(r, PACK_THREADS_MAX, &u->threads))
 		return -ENOMEM;
 	vec_foreach (thread, &u->threads)
 		thread->pid = (pid_t)get(r, INT_MAX);
-	vec_foreach (thread, &u->threads)
-		thread->tid = (pid_t)get(r, INT_MAX);
+	vec_foreach (thread, &u->threads) {
+		tid += get_signed(r);
+		r->bad |= tid > INT_MAX;
+		thread->tid = r->bad ? 0 : (pid_t)tid;
+	}
 	vec_foreach (thread, &u->threads)
 		thread->name = get_u32(r, u->strings.n);
 	vec_foreach (thread, &u->threads)
@@ -175,13 +180,14 @@ static int read_threads(struct reader *r, struct unpacked *u) {
 }
 
 static int read_counts(struct reader *r, struct unpacked *u) {
-	uint64_t node = 0;
+	uint64_t thread = 0, node = 0;
 
 	if (get_rows(r, PACK_ITEMS_MAX, &u->counts))
 		return -ENOMEM;
 	vec_foreach (count, &u->counts) {
-		count->thread = get_u32(r, UINT32_MAX);
-		r->bad |= count->thread >= u->threads.n;
+		thread += get_signed(r);
+		r->bad |= thread >= u->threads.n;
+		count->thread = (uint32_t)thread;
 	}
 	vec_foreach (count, &u->counts) {
 		node += get_signed(r);

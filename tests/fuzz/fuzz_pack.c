@@ -23,60 +23,48 @@ static void set_checksum(uint8_t *bytes, size_t len) {
 	memcpy(bytes + PACK_CHECKED - sizeof(checksum), &checksum, sizeof(checksum));
 }
 
-static void same_string(const struct profile *a, uint32_t in_a, const struct profile *b, uint32_t in_b) {
-	if (strcmp(intern_str(&a->strings, in_a), intern_str(&b->strings, in_b)) != 0)
-		abort();
+static int compare_counts(const void *left, const void *right) {
+	const struct profile_count *a = left, *b = right;
+
+	if (a->thread != b->thread)
+		return a->thread < b->thread ? -1 : 1;
+	return (a->node > b->node) - (a->node < b->node);
 }
 
-static void same_frame(const struct profile *a, uint32_t in_a, const struct profile *b, uint32_t in_b) {
-	const struct profile_frame *f = &a->frames.items[in_a], *g = &b->frames.items[in_b];
+static struct profile_count *sorted_counts(const struct profile *p) {
+	struct profile_count *counts = calloc(p->counts.n + 1, sizeof(*counts));
 
-	same_string(a, f->function, b, g->function);
-	same_string(a, f->file, b, g->file);
-	same_string(a, f->module, b, g->module);
-	if (f->line != g->line || f->lang != g->lang)
+	if (!counts)
 		abort();
+	memcpy(counts, p->counts.items ? p->counts.items : counts, p->counts.n * sizeof(*counts));
+	qsort(counts, p->counts.n, sizeof(*counts), compare_counts);
+	return counts;
 }
 
-static void same_thread(const struct profile *a, uint32_t in_a, const struct profile *b, uint32_t in_b) {
-	const struct profile_thread *t = &a->threads.items[in_a], *u = &b->threads.items[in_b];
-
-	same_string(a, t->name, b, u->name);
-	same_string(a, t->process_name, b, u->process_name);
-	if (t->pid != u->pid || t->tid != u->tid)
-		abort();
-}
-
-static void same_count(const struct profile *a, const struct profile *b, size_t i) {
-	const struct profile_count *c = &a->counts.items[i], *d = &b->counts.items[i];
-	uint32_t m = c->node, n = d->node;
-
-	same_thread(a, c->thread, b, d->thread);
-	if (c->samples != d->samples || c->ns != d->ns)
-		abort();
-	for (; m && n; m = a->nodes.items[m].parent, n = b->nodes.items[n].parent)
-		same_frame(a, a->nodes.items[m].frame, b, b->nodes.items[n].frame);
-	if (m || n)
-		abort();
-}
-
-/* Packs all counts of a profile, unpacks them, and compares. */
-static void check_round_trip(const struct profile *p) {
+/* Packs all counts of a profile and unpacks them into it again: the same must be counted, under the same ids. */
+static void check_round_trip(struct profile *p) {
 	struct pack_head head = { p->start_real_ns, p->start_real_ns + p->duration_ns, p->period_ns, p->accuracy };
-	struct profile *back = NULL;
+	size_t counts = p->counts.n, nodes = p->nodes.n, frames = p->frames.n, threads = p->threads.n, len;
+	_free_ struct profile_count *before = sorted_counts(p);
+	struct profile_count *after;
 	void *packed;
-	size_t len;
 
 	if (profile_pack(p, p->counts.items, p->counts.n, &head, &packed, &len))
 		return;
-	if (profile_new(&back) || profile_unpack(back, packed, len) || back->counts.n != p->counts.n)
+	profile_reset_counts(p);
+	p->start_real_ns = p->duration_ns = 0;
+	p->accuracy = (struct pyspyd_accuracy){ 0 };
+	if (profile_unpack(p, packed, len))
 		abort();
-	if (back->kind != p->kind || back->duration_ns != p->duration_ns || back->period_ns != p->period_ns ||
-		memcmp(&back->accuracy, &p->accuracy, sizeof(p->accuracy)) != 0)
+	after = sorted_counts(p);
+	if (p->counts.n != counts || memcmp(before, after, counts * sizeof(*before)) != 0)
 		abort();
-	for (size_t i = 0; i < p->counts.n; i++)
-		same_count(p, back, i);
-	profile_free(back);
+	if (p->nodes.n != nodes || p->frames.n != frames || p->threads.n != threads)
+		abort();
+	if (p->start_real_ns != head.start_real_ns || p->duration_ns != head.end_real_ns - head.start_real_ns ||
+		p->period_ns != head.period_ns || memcmp(&p->accuracy, &head.accuracy, sizeof(head.accuracy)) != 0)
+		abort();
+	free(after);
 	free(packed);
 }
 

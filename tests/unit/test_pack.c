@@ -366,7 +366,7 @@ static void check_tables(const char *tables, size_t len, int expected) {
 
 /* strings "a"; frame a/a/""/line 0; node 1 under the root; thread 1/1 a; count. */
 Test(pack, made_up_tables_are_refused) {
-	TABLES("\1\1a\1\1\1\0\0\0\1\1\0\1\1\1\1\1\1\0\2\1\0", 0);
+	TABLES("\1\1a\1\1\1\0\0\0\1\1\0\1\1\2\1\1\1\0\2\1\0", 0);
 	TABLES("\0\0\0\0\0", 0);
 	TABLES("\0\0\0\0", -EBADMSG);                                     /* a table is missing */
 	TABLES("\0\0\0\0\0\0", -EBADMSG);                                 /* one too many */
@@ -383,11 +383,12 @@ Test(pack, made_up_tables_are_refused) {
 	TABLES("\0\1\0\0\0\0\0\1\2\0\0\0", -EBADMSG);                     /* a parent before the root */
 	TABLES("\0\1\0\0\0\0\0\1\1\1\0\0", -EBADMSG);                     /* a frame that is not there */
 	TABLES("\0\0\0\1\xff\xff\xff\xff\x0f\0\0\0\0", -EBADMSG);         /* a pid that is none */
-	TABLES("\0\0\0\1\1\1\1\0\0", -EBADMSG);                           /* a name that is not there */
-	TABLES("\0\0\0\1\1\1\0\0\1\1\0\1\0", -EBADMSG);                   /* a thread … */
-	TABLES("\0\0\0\1\1\1\0\0\1\0\2\1\0", -EBADMSG);                   /* … and a stack that are not there */
-	TABLES("\0\0\0\1\1\1\0\0\1\0\1\1\0", -EBADMSG);                   /* one before the first */
-	TABLES("\0\0\0\1\1\1\0\0\1\0\0\xff\xff\xff\xff\x7f\0", -EBADMSG); /* more samples than there can be */
+	TABLES("\0\0\0\1\1\1\0\0\0", -EBADMSG);                           /* a tid below zero */
+	TABLES("\0\0\0\1\1\2\1\0\0", -EBADMSG);                           /* a name that is not there */
+	TABLES("\0\0\0\1\1\2\0\0\1\2\0\1\0", -EBADMSG);                   /* a thread … */
+	TABLES("\0\0\0\1\1\2\0\0\1\0\2\1\0", -EBADMSG);                   /* … and a stack that are not there */
+	TABLES("\0\0\0\1\1\2\0\0\1\0\1\1\0", -EBADMSG);                   /* one before the first */
+	TABLES("\0\0\0\1\1\2\0\0\1\0\0\xff\xff\xff\xff\x7f\0", -EBADMSG); /* more samples than there can be */
 }
 
 /* One frame, `depth` times one below the other. */
