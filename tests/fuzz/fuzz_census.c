@@ -16,7 +16,7 @@
 #define TYPES_AT (64U << 10) /* before that lie the pools */
 #define LARGE_AT (80U << 10)
 #define WORD sizeof(uint64_t)
-#define BLOCK 64U
+#define BLOCK 96U
 #define READY (1UL << 12)
 #define CHANGE_BYTES 12
 #define OBJECTS_MAX (BYTES / 16)
