@@ -112,7 +112,7 @@ static uint64_t weight_of(const struct tree_node *node) {
 
 /* From grey to red, or to blue. */
 static uint32_t change_of(const struct graph *g, const struct tree_node *node) {
-	static const int same[] = { 236, 236, 236 }, grown[] = { 222, 40, 30 }, shrunk[] = { 40, 90, 222 };
+	static const int same[] = { 236, 236, 236 }, grown[] = { 238, 92, 80 }, shrunk[] = { 92, 140, 240 };
 	double all = (double)weight_of(node) + (double)weight_of(&g->tree.nodes.items[0]) / PALE;
 	double change = ((double)node->total - (double)node->total_before) / all;
 	const int *to = change > 0 ? grown : shrunk;
