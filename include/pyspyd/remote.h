@@ -17,7 +17,8 @@
  *   {"request": "processes"}         each: {"process": {"pid", "start_ns", "uid", "name", "cmdline", "unit",
  * "container", "seen_ns", "watched", "findings_open"}}
  *   {"request": "profiles", "pid": P, "since_ns": N, "until_ns": N}
- *                                    each: {"profile": {"start_ns", "end_ns"}} and a B frame (pyspyd/flight.h)
+ *                                    of every process that had the pid, overlapping the time; each: {"profile":
+ *                                    {"start_ns", "end_ns"}} and a B frame (pyspyd/flight.h)
  *   {"request": "status"}            {"status": {…counters of the service itself…}}
  * Every answer ends with {"end": true}, or {"end": true, "error": "…", "code": N} (a positive code of pyspyd/err.h, or
  * a negative errno). All but "request" may be missing. Times are nanoseconds of CLOCK_REALTIME. Of others' processes a
