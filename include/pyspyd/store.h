@@ -9,31 +9,38 @@
 #include <sys/types.h>
 
 /* What the service remembers, in one SQLite file (WAL): events of findings, counters, profiles of past minutes, and how
- * far each sink has come. What was put is on disk when the call returns 0, and survives the end of the process at any
- * moment. One store is used by one thread at a time. */
+ * far each sink has come. What was put survives the end of the process at any moment when the call has returned 0;
+ * events are then on the disk itself, and survive a power cut too. One store is used by one thread at a time, and one
+ * file by one store: SQLite's own tools can look into it while no service runs. */
 
 struct pyspyd_store;
 
 struct pyspyd_store_options {
-	const char *path;        /* the file; its folder must be there */
-	uint64_t max_bytes;      /* of the file with its log; 0: no limit. The oldest profiles go first, then counters,
-				    then events */
+	const char *path;        /* the file; its folder must be there. No symbolic link */
+	uint64_t max_bytes;      /* of the file with its log, at least 1 MiB; 0: no limit. The oldest profiles go first,
+				    then counters, then events */
 	uint64_t finding_age_ns; /* how long events, … */
 	uint64_t counter_age_ns; /* … counters … */
 	uint64_t profile_age_ns; /* … and profiles are kept; 0: for ever */
 };
 
 /* Opens, or makes, a store. A damaged file, or one of a newer version, is set aside ("PATH.damaged-TIME") and a new one
- * made: *ret_note then says so in one line, the caller's to free(), else NULL. Return: 0; negative errno with a text.
- */
+ * made, with the events that can still be read: *ret_note then says so in one line, the caller's to free(), else NULL.
+ * Return: 0; -EBUSY: another process has it; -ELOOP: a symbolic link; other negative errno; with a text. */
 int pyspyd_store_open(
 	const struct pyspyd_store_options *options, struct pyspyd_store **ret_store, char **ret_note, struct err *err);
 void pyspyd_store_close(struct pyspyd_store *store);
 
-/* All that follow return 0; -ENOSPC: the disk is full, or the file at its limit and nothing more may go; -EIO and other
- * negative errno. After -EIO of a damaged file the store sets it aside by itself, and goes on with a new one. */
+/* What has happened to the file since this was asked last, in one line; NULL: nothing. The caller's to free(). */
+char *pyspyd_store_take_note(struct pyspyd_store *store);
 
-/* Events of findings: numbered in the order in which they were put, from 1, never used again. */
+/* All that follow return 0; -ENOSPC: the disk is full, or the file at its limit and nothing more may go; -EIO and other
+ * negative errno. The store can be used further after each of them. A file whose damage shows meanwhile is set aside as
+ * above: what is put then goes into the new one, what is read ends with -EIO. Inside of `each`, other functions of the
+ * same store may be called. */
+
+/* Events of findings: numbered in the order in which they were put, from 1, never used again; also not where the file
+ * is set aside, unless nothing at all could be read of it when it was opened. */
 struct pyspyd_event {
 	uint64_t seq;
 	uint64_t time_real_ns;
@@ -49,13 +56,13 @@ int pyspyd_store_put_event(struct pyspyd_store *store, const struct pyspyd_event
 
 struct pyspyd_event_filter {
 	uint64_t after_seq;                    /* those behind it */
-	uint64_t since_real_ns, until_real_ns; /* 0: no bound */
+	uint64_t since_real_ns, until_real_ns; /* since <= time < until; 0: no bound */
 	const char *kind, *id;                 /* NULL: any */
 	pid_t pid;                             /* 0: any */
 	uid_t uid;                             /* (uid_t)-1: any */
 	bool latest;                           /* of each finding only its last event */
 	bool open;                             /* only findings that are open; implies latest */
-	size_t most;                           /* events at most; 0: all */
+	size_t most;                           /* events at most, the first ones; 0: all */
 };
 
 /* Calls `each` in the order of their numbers until it returns non-zero, which is returned. The event stands during the
@@ -80,7 +87,8 @@ struct pyspyd_store_process {
 	uint64_t seen_real_ns;                         /* last */
 };
 
-/* *ret_process: its number in the store. Known ones are brought up to date. */
+/* *ret_process: its number in the store, never used again. Known ones are brought up to date; one of which nothing is
+ * left and nothing was put for hours is forgotten. */
 int pyspyd_store_put_process(
 	struct pyspyd_store *store, const struct pyspyd_store_process *process, int64_t *ret_process);
 int pyspyd_store_processes(struct pyspyd_store *store, pid_t pid, uid_t uid,
@@ -94,6 +102,8 @@ struct pyspyd_store_counters {
 	uint64_t rss_bytes, private_bytes, fds, threads;
 };
 
+/* One transaction. Return, here and for profiles: as all, and -ENOENT: some are of a process that is not known (any
+ * more): put it again. The others were put. Bounds of time are as above. */
 int pyspyd_store_put_counters(struct pyspyd_store *store, const struct pyspyd_store_counters *counters, size_t n);
 int pyspyd_store_counters(struct pyspyd_store *store, int64_t process, uint64_t since_real_ns, uint64_t until_real_ns,
 	int (*each)(void *userdata, const struct pyspyd_store_counters *counters), void *userdata);
@@ -117,9 +127,10 @@ int pyspyd_store_profiles(struct pyspyd_store *store, int64_t process, uint64_t 
 int pyspyd_store_prune(struct pyspyd_store *store, uint64_t now_real_ns, const char *const *sinks);
 
 struct pyspyd_store_stats {
-	uint64_t bytes; /* on disk, with the log */
+	uint64_t bytes;     /* on disk, with the log … */
+	uint64_t log_bytes; /* … and the log alone */
 	uint64_t events, profiles, counters;
-	uint64_t lost;      /* puts that failed since it was opened */
+	uint64_t lost;      /* events, counters, profiles, … that could not be put since it was opened */
 	uint64_t set_aside; /* damaged files since it was opened */
 };
 
