@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Packed profiles out of a store or off a socket that somebody else wrote to. Byte 0 chooses what the rest is: the
  * bytes themselves, what stands behind a checksum that is right, the tables inside, or stacks to be counted. What can
- * be read must come back the same when it is packed again. */
+ * be read must come back the same when it is packed again, and is drawn, alone and against itself. */
 #include "engine/profile/pack.h"
 
 #include "engine/base/cursor.h"
 #include "engine/base/util.h"
 #include "engine/profile/pack_format.h"
+#include "pyspyd/flight.h"
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
@@ -41,6 +43,17 @@ static struct profile_count *sorted_counts(const struct profile *p) {
 	return counts;
 }
 
+static void draw(const void *bytes, size_t len) {
+	static const char *const formats[] = { "svg", "collapsed", "speedscope", "pprof" };
+	const struct pyspyd_flight_options options = { .format = formats[len % 4], .threads = len % 8 < 4 };
+	const struct pyspyd_packed packed = { .data = bytes, .len = len };
+	_close_ int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	size_t skipped;
+
+	pyspyd_flight_write(&packed, 1, &options, fd, &skipped, NULL);
+	pyspyd_flight_diff(&packed, 1, &packed, 1, &options, fd, &skipped, NULL);
+}
+
 /* Packs all counts of a profile and unpacks them into it again: the same must be counted, under the same ids. */
 static void check_round_trip(struct profile *p) {
 	struct pack_head head = { p->start_real_ns, p->start_real_ns + p->duration_ns, p->period_ns, p->accuracy };
@@ -64,6 +77,7 @@ static void check_round_trip(struct profile *p) {
 	if (p->start_real_ns != head.start_real_ns || p->duration_ns != head.end_real_ns - head.start_real_ns ||
 		p->period_ns != head.period_ns || memcmp(&p->accuracy, &head.accuracy, sizeof(head.accuracy)) != 0)
 		abort();
+	draw(packed, len);
 	free(after);
 	free(packed);
 }
