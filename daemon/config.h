@@ -4,14 +4,15 @@
 
 #include "pyspyd/err.h"
 #include "pyspyd/stack.h"
+#include <regex.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
-/* /etc/pyspyd/pyspyd.conf and pyspyd.conf.d in the order of their names: sections of KEY = VALUE. A later value
- * of the same key takes the place of an earlier one; rules add up, the first that matches counts. Nothing is guessed:
- * an unknown section or key, a bad value, or a key given twice in one section of one file is an error with file and
- * line. */
+/* /etc/pyspyd/pyspyd.conf and pyspyd.conf.d/NAME.conf in the order of their names: sections of KEY = VALUE. A later
+ * file's value of the same key takes the place of an earlier one, in rules of the same name too; other rules add up, in
+ * the order in which they are read, and the first that matches counts. Nothing is guessed: an unknown section or key, a
+ * bad value, or a key given twice in one section of one file is an error with file and line. */
 
 #define CONFIG_FILE "/etc/pyspyd/pyspyd.conf"
 
@@ -21,10 +22,11 @@ typedef char **string_array;
 /* [rule NAME]: all conditions that are given must hold. */
 struct config_rule {
 	char *name;
-	char *match_cmdline;   /* regular expression (POSIX extended) over the words with spaces between; NULL: any */
-	char *match_unit;      /* glob, likewise … */
-	char *match_user;      /* … name or number … */
-	char *match_container; /* … glob */
+	char *match_cmdline;    /* regular expression (POSIX extended) over the words with spaces between; NULL: any */
+	regex_t *cmdline_regex; /* the same, compiled */
+	char *match_unit;       /* glob, likewise … */
+	char *match_user;       /* … name or number … */
+	char *match_container;  /* … glob */
 	bool exclude;
 	bool expect_busy;
 	string_array settings; /* "DETECTOR.KEY=VALUE" */
@@ -41,7 +43,7 @@ struct config_syslog {
 struct config_otlp {
 	bool enabled;
 	char *url;            /* "http://127.0.0.1:4318/v1/logs" */
-	string_array headers; /* "Name: value" */
+	string_array headers; /* header.Name = value, as "Name: value" */
 	uint64_t timeout_ns;
 };
 
@@ -65,7 +67,7 @@ struct config {
 	char *store_path; /* /var/lib/pyspyd/pyspyd.db */
 	uint64_t store_max_bytes, finding_age_ns, counter_age_ns;
 
-	/* [journal] [syslog] [file] [otlp] */
+	/* [journal] [syslog] [file] [otlp], and what holds for each of them: [sinks] */
 	bool journal;
 	struct config_syslog syslog;
 	bool file;
@@ -85,8 +87,9 @@ struct config {
 	char *socket_group; /* who is in it sees all */
 };
 
-/* Reads FILE and FILE.d, or the defaults where `file` is NULL and the usual file is not there. Every fault is written
- * to `faults` as a line "FILE:LINE: reason". Return: 0; -EINVAL: there were faults; negative errno. */
+/* Reads FILE and FILE.d; where `file` is NULL, CONFIG_FILE, which need not be there. Every fault is written to `faults`
+ * as a line "FILE:LINE: reason", or "FILE: reason" where a file cannot be read. Return: 0; -EINVAL: there were faults;
+ * -ENOMEM. */
 int config_read(const char *file, FILE *faults, struct config **ret_config);
 void config_free(struct config *config);
 

@@ -84,8 +84,9 @@ static enum config_line_kind cut_entry(char *line, struct config_line *ret) {
 enum config_line_kind config_line_cut(char *line, struct config_line *ret_line) {
 	for (const char *c = line; *c; c++)
 		if ((unsigned char)*c < ' ' && *c != '\t')
-			return bad(ret_line, *c == '\r' ? "ends with a carriage return: lines end with a newline alone"
-							: "a control character");
+			return bad(ret_line,
+				*c == '\r' ? "ends with a carriage return: lines end with a newline alone"
+					   : "a control character");
 	line = trim(line);
 	if (!*line || *line == '#' || *line == ';') {
 		*ret_line = (struct config_line){ 0 };
@@ -124,7 +125,7 @@ static size_t distance(const char *a, const char *b) {
 
 const char *config_nearest(
 	const char *word, const char *(*next)(const void *userdata, size_t i), const void *userdata, size_t n) {
-	size_t best = strlen(word) / 3 + 2; /* beyond that they have nothing in common */
+	size_t third = strlen(word) / 3, best = third ? third + 1 : 2; /* beyond that they have nothing in common */
 	const char *nearest = NULL;
 
 	for (size_t i = 0; i < n; i++) {
