@@ -39,6 +39,13 @@ static void count_children(struct counters *counters, pid_t pid) {
 	vec_free(&pids);
 }
 
+static void forget_collector(struct py_collector *collector) {
+	*collector = (struct py_collector){ 0 };
+	for (size_t i = 0; i < PY_GENERATIONS; i++)
+		collector->generations[i].collections = collector->generations[i].collected =
+			collector->generations[i].uncollectable = UINT64_MAX;
+}
+
 static void read_slow(struct counters *counters, const struct sample_target *target) {
 	const struct cgroup_usage unknown = {
 		.memory_bytes = PROC_UNKNOWN,
@@ -57,7 +64,7 @@ static void read_slow(struct counters *counters, const struct sample_target *tar
 	if (memory_available_read(&counters->host_available_bytes))
 		counters->host_available_bytes = PROC_UNKNOWN;
 	if (py_collector_read(&target->rt, &counters->collector))
-		memset(&counters->collector, 0xff, sizeof(counters->collector));
+		forget_collector(&counters->collector);
 }
 
 /* One thread at a time collects, unless interpreters have GILs of their own: the sum over all threads against the looks
