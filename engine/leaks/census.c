@@ -8,6 +8,7 @@
 #include "engine/leaks/pools.h"
 
 #define HEADS_BATCH 512
+#define PENDING_MAX 65536               /* addresses that wait to be asked while pools are read */
 #define PIECES_MAX (UINT64_C(16) << 20) /* that may be pools: 256 GiB of memory */
 
 int census_progress(const struct census_run *run) {
@@ -179,7 +180,7 @@ static int count_row(struct census_run *run, raddr first, size_t n) {
 	}
 	for (size_t i = 0; !r && i < n; i++)
 		r = count_pool(run, first + i * run->pool_bytes, run->buf + i * run->pool_bytes);
-	return r;
+	return !r && run->candidates.n + run->spans.n >= PENDING_MAX ? follow_all(run) : r;
 }
 
 static int count_region(struct census_run *run, const struct region *region) {
@@ -216,7 +217,7 @@ static int count_all(struct census_run *run) {
 	return follow_all(run);
 }
 
-static void finish(struct census_run *run) {
+static int finish(struct census_run *run) {
 	struct census *census = run->census;
 
 	if (!run->heap)
@@ -232,10 +233,14 @@ static void finish(struct census_run *run) {
 	census->types.cap = run->types.items.cap;
 	run->types.items.n = run->types.items.cap = 0;
 	if (census->places) {
+		vec_foreach (region, &run->late.items)
+			if (regions_add(&run->regions, region->start, region->end))
+				return -ENOMEM;
 		census->places->regions = run->regions;
 		run->regions = (struct regions){ 0 };
 		places_sort(census->places);
 	}
+	return 0;
 }
 
 /* Return: as census_mimalloc. */
@@ -246,7 +251,7 @@ static int count_heap(struct census_run *run, const struct py_runtime *rt) {
 	if (run->py->flavour & LAYOUT_FREE_THREADED) {
 		r = census_mimalloc(run, rt, &heap);
 		if (!r)
-			finish(run);
+			r = finish(run);
 		if (!r && run->census->places)
 			run->census->places->heap = heap;
 		else
@@ -256,9 +261,7 @@ static int count_heap(struct census_run *run, const struct py_runtime *rt) {
 	r = find_pools(run);
 	if (!r)
 		r = count_all(run);
-	if (!r)
-		finish(run);
-	return r;
+	return r ? r : finish(run);
 }
 
 static int run_census(struct census_run *run, const struct py_runtime *rt, const proc_map_vec *maps) {
@@ -275,6 +278,7 @@ static int run_census(struct census_run *run, const struct py_runtime *rt, const
 	vec_free(&run->candidates);
 	vec_free(&run->spans);
 	regions_deinit(&run->regions);
+	regions_deinit(&run->late);
 	return r;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Lists, tuples, dicts, sets and deques: how long they are and where the tables of the large ones lie. A table in a
- * pool is a block as any other and searched there. */
+/* Lists, tuples, dicts, sets and deques: how long they are and where the tables of the large ones lie; and the
+ * buffers of objects that have such. A table in a pool is a block as any other and searched there. */
 #include "engine/leaks/follow.h"
 
 #include "engine/base/cursor.h"
@@ -62,7 +62,7 @@ static int deque_tables(struct census_run *run, raddr owner, raddr block, uint64
 		blocks = DEQUE_BLOCKS_MAX;
 	}
 	for (; !r && blocks && block; blocks--) {
-		r = follow_table(run, block, block_bytes, owner);
+		r = follow_table(run, block, block_bytes, owner, true);
 		if (!r)
 			r = mem_read_u64(run->py->mem, block + l->deque_block_right, &block);
 		if (!r)
@@ -81,31 +81,36 @@ static bool is_block(const struct census_run *run, const struct region *region, 
 	return !page || page->size <= BLOCK_BYTES_MAX;
 }
 
-/* One table that lies in one piece. */
-static int table(struct census_run *run, raddr owner, raddr addr, uint64_t len, uint64_t *bytes) {
-	const struct region *region = regions_find(&run->regions, addr);
+/* One table that lies in one piece. Small ones are blocks. */
+static int add_table(struct census_run *run, raddr owner, raddr addr, uint64_t len, bool words, uint64_t *bytes) {
+	const struct region *region = census_region(run, addr);
 	int r;
 
-	if (!region || !region->heap || is_block(run, region, addr) || len > region->end - addr)
+	if (region && (!region->heap || is_block(run, region, addr)))
 		return 0;
-	r = follow_table(run, addr, len, owner);
-	if (!r || !run->heap)
+	r = follow_table(run, addr, len, owner, words);
+	if (!r)
 		*bytes += len;
 	return r;
 }
 
-static int dict_add(struct census_run *run, raddr addr, const uint8_t *object, size_t len, uint64_t *bytes) {
+static int dict_table_of(
+	struct census_run *run, const uint8_t *object, size_t len, raddr *ret_addr, uint64_t *ret_bytes) {
 	const struct layout *l = &run->py->layout;
 	raddr keys = peek_u64(object, len, l->dict_keys);
-	const struct region *region = regions_find(&run->regions, keys);
-	uint64_t size = 0;
+	const struct region *region = census_region(run, keys);
+	uint64_t bytes = 0;
 	int r;
 
 	/* Split ones share their keys; those of empty ones are static. */
-	if (peek_u64(object, len, l->dict_values) || !region || !region->heap || is_block(run, region, keys))
-		return 0;
-	r = dict_table(run, keys, &size);
-	return r ? r : table(run, addr, keys, size, bytes);
+	if (peek_u64(object, len, l->dict_values) || (region && (!region->heap || is_block(run, region, keys))))
+		return PY_E_TYPE;
+	r = dict_table(run, keys, &bytes);
+	if (r)
+		return r;
+	*ret_addr = keys;
+	*ret_bytes = bytes;
+	return 0;
 }
 
 static uint64_t length_of(const struct layout *l, enum heap_kind kind, const uint8_t *object, size_t len) {
@@ -116,35 +121,74 @@ static uint64_t length_of(const struct layout *l, enum heap_kind kind, const uin
 	case HEAP_TUPLE:
 	case HEAP_DEQUE: return peek_u64(object, len, l->var_size);
 	case HEAP_OTHER:
-	case HEAP_TEXT: break;
+	case HEAP_TEXT:
+	case HEAP_BYTEARRAY:
+	case HEAP_ARRAY:
+	case HEAP_NDARRAY: break;
 	}
 	return 0;
+}
+
+int container_table(struct census_run *run, enum heap_kind kind, const uint8_t *object, size_t len, raddr *ret_addr,
+	uint64_t *ret_bytes) {
+	const struct layout *l = &run->py->layout;
+
+	switch (kind) {
+	case HEAP_DICT: return dict_table_of(run, object, len, ret_addr, ret_bytes);
+	case HEAP_LIST:
+		*ret_addr = peek_u64(object, len, l->list_items);
+		*ret_bytes = (peek_u64(object, len, l->list_items + WORD) & (LENGTH_MAX - 1)) * WORD;
+		return 0;
+	case HEAP_SET:
+		if (!layout_has(l->set_mask) || !layout_has(l->set_table))
+			return PY_E_TYPE;
+		*ret_addr = peek_u64(object, len, l->set_table);
+		*ret_bytes = ((peek_u64(object, len, l->set_mask) & (LENGTH_MAX - 1)) + 1) * 2 * WORD;
+		return 0;
+	case HEAP_BYTEARRAY:
+	case HEAP_ARRAY:
+	case HEAP_NDARRAY: return buffer_of(run->py, kind, object, len, ret_addr, ret_bytes);
+	case HEAP_DEQUE:
+	case HEAP_TUPLE:
+	case HEAP_OTHER:
+	case HEAP_TEXT: break;
+	}
+	return PY_E_TYPE;
 }
 
 static int tables_add(
 	struct census_run *run, raddr addr, enum heap_kind kind, const uint8_t *object, size_t len, uint64_t *bytes) {
 	const struct layout *l = &run->py->layout;
+	uint64_t table_bytes;
+	raddr table;
+	int r;
 
-	switch (kind) {
-	case HEAP_DICT: return dict_add(run, addr, object, len, bytes);
-	case HEAP_LIST:
-		return table(run, addr, peek_u64(object, len, l->list_items),
-			(peek_u64(object, len, l->list_items + WORD) & (LENGTH_MAX - 1)) * WORD, bytes);
-	case HEAP_SET:
-		if (!layout_has(l->set_mask) || !layout_has(l->set_table))
-			return 0;
-		return table(run, addr, peek_u64(object, len, l->set_table),
-			((peek_u64(object, len, l->set_mask) & (LENGTH_MAX - 1)) + 1) * 2 * WORD, bytes);
-	case HEAP_DEQUE:
-		if (!layout_has(l->deque_leftblock) || !layout_has(l->deque_block_right))
-			return 0;
-		return deque_tables(run, addr, peek_u64(object, len, l->deque_leftblock),
-			peek_u64(object, len, l->var_size), bytes);
-	case HEAP_TUPLE:
-	case HEAP_OTHER:
-	case HEAP_TEXT: break;
-	}
-	return 0;
+	if (kind == HEAP_DEQUE)
+		return layout_has(l->deque_leftblock) && layout_has(l->deque_block_right)
+			? deque_tables(run, addr, peek_u64(object, len, l->deque_leftblock),
+				  peek_u64(object, len, l->var_size), bytes)
+			: 0;
+	r = container_table(run, kind, object, len, &table, &table_bytes);
+	return r ? r : add_table(run, addr, table, table_bytes, !is_buffer(kind), bytes);
+}
+
+int container_again(struct census_run *run, raddr owner, raddr begin) {
+	uint64_t table_bytes, bytes = 0;
+	uint8_t head[CENSUS_HEAD_BYTES];
+	enum heap_kind kind = HEAP_OTHER;
+	uint32_t type = TYPE_NONE;
+	raddr table;
+	int r = mem_read(run->py->mem, owner, head, sizeof(head));
+
+	if (!r)
+		r = heap_types_find(&run->types, peek_u64(head, sizeof(head), run->py->layout.object_type), &type);
+	if (!r && type != TYPE_NONE && object_counts(run, head, sizeof(head)))
+		kind = run->types.items.items[type].kind;
+	if (!r)
+		r = container_table(run, kind, head, sizeof(head), &table, &table_bytes);
+	if (!r && table != begin)
+		r = add_table(run, owner, table, table_bytes, true, &bytes);
+	return r == MEM_E_FAULT || r == PY_E_TYPE ? 0 : r;
 }
 
 int container_add(

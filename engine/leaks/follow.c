@@ -10,6 +10,10 @@
 #define BATCH 256
 #define CANDIDATES_MAX (4U << 20)
 #define TAGS 3 /* low bits of links and references that are flags */
+#define PAGE_BYTES 4096
+#define LATE_MAX 1024   /* tables in memory that was mapped since */
+#define LONG_TABLE 4096 /* bytes, from which on its owner is asked again */
+#define TRIES_MAX 4
 
 static int ask(struct census_run *run, raddr addr) {
 	uint64_t unused;
@@ -25,8 +29,14 @@ static int ask(struct census_run *run, raddr addr) {
 	return r ? r : vec_push(&run->candidates, addr);
 }
 
-static const struct region *outside_pools(struct census_run *run, raddr addr) {
+const struct region *census_region(struct census_run *run, raddr addr) {
 	const struct region *region = regions_find(&run->regions, addr);
+
+	return region ? region : regions_find(&run->late, addr);
+}
+
+static const struct region *outside_pools(struct census_run *run, raddr addr) {
+	const struct region *region = census_region(run, addr);
 
 	return region && region->heap && !region_is_pool(region, addr, run->pool_bytes) ? region : NULL;
 }
@@ -50,13 +60,14 @@ int follow_words(struct census_run *run, const uint8_t *bytes, size_t len) {
 }
 
 /* Objects that lie about their sizes may overlap: they get no more than all the memory that there is, twice. */
-static int add_span(struct census_run *run, raddr addr, uint64_t len) {
+static int add_span(struct census_run *run, raddr addr, uint64_t len, raddr owner) {
 	if (len > run->span_bytes) {
 		run->census->incomplete = true;
 		return 0;
 	}
 	run->span_bytes -= len;
-	return vec_push(&run->spans, (struct span){ addr, len });
+	return vec_push(&run->spans,
+		(struct span){ .addr = addr, .len = len, .owner = owner, .begin = addr, .tries = run->tries });
 }
 
 static int keep_place(struct census_run *run, struct place_span span) {
@@ -75,25 +86,63 @@ static int keep_table(struct census_run *run, raddr addr, uint64_t len, raddr ow
 	return r ? r : keep_place(run, (struct place_span){ .addr = addr, .owner = owner, .len = len, .is_table = 1 });
 }
 
-int follow_table(struct census_run *run, raddr addr, uint64_t len, raddr owner) {
-	const struct region *region = run->heap ? regions_find(&run->regions, addr) : outside_pools(run, addr);
+/* Whether all of it can be read: it need not be of the maps that the census was given, for a table that grows moves. */
+static int check_readable(struct census_run *run, raddr addr, uint64_t len) {
+	uint8_t byte;
+	int r = mem_read(run->py->mem, addr, &byte, sizeof(byte));
+
+	if (!r)
+		r = mem_read(run->py->mem, addr + len - 1, &byte, sizeof(byte));
+	return r == MEM_E_FAULT ? PY_E_TYPE : r;
+}
+
+/* Makes regions of those parts of a table that lie in none. Return: 0; PY_E_TYPE: it cannot be one; as mem_read. */
+static int cover(struct census_run *run, raddr addr, uint64_t len) {
+	raddr at = addr, end = addr + len;
+	bool checked = false;
+	int r = addr && len && end > addr && end >> 47 == 0 ? 0 : PY_E_TYPE;
+
+	while (!r && at < end) {
+		const struct region *region = census_region(run, at);
+		raddr next;
+
+		if (region) {
+			r = region->heap ? 0 : PY_E_TYPE;
+			at = region->end;
+			continue;
+		}
+		if (!checked)
+			r = run->late.items.n < LATE_MAX ? check_readable(run, addr, len) : PY_E_TYPE;
+		checked = true;
+		at = at / PAGE_BYTES * PAGE_BYTES;
+		next = min_of((end + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES,
+			min_of(regions_next(&run->regions, at), regions_next(&run->late, at)));
+		if (!r)
+			r = regions_add(&run->late, at, next);
+		at = next;
+	}
+	return r;
+}
+
+int follow_table(struct census_run *run, raddr addr, uint64_t len, raddr owner, bool words) {
 	uint64_t seen;
 	int r;
 
 	/* An address may have been asked already, as if it were an object's. */
-	if (!region || (map_get(&run->seen, addr, &seen) && seen))
+	if (map_get(&run->seen, addr, &seen) && seen && !run->tries)
 		return PY_E_TYPE;
 	if (run->seen.n >= CANDIDATES_MAX) {
 		run->census->incomplete = true;
 		return PY_E_TYPE;
 	}
 	if (run->heap)
-		return keep_table(run, addr, len, owner);
-	len = min_of(len, region->end - addr);
-	r = map_put(&run->seen, addr, 1);
+		return regions_find(&run->regions, addr) ? keep_table(run, addr, len, owner) : PY_E_TYPE;
+	r = cover(run, addr, len);
+	if (!r)
+		r = outside_pools(run, addr) ? map_put(&run->seen, addr, 1) : PY_E_TYPE;
 	if (!r)
 		r = keep_place(run, (struct place_span){ .addr = addr, .owner = owner, .len = len, .is_table = 1 });
-	return r ? r : add_span(run, addr, len);
+	return r || !words ? r : add_span(run, addr, len, len >= LONG_TABLE ? owner : 0);
 }
 
 /* A static type, in memory that a program or library has for what it does not initialise. Of its kind alone there are
@@ -140,7 +189,7 @@ static int count_large(struct census_run *run, raddr addr, uint32_t number, cons
 	run->census->large++;
 	if (type->kind == HEAP_TEXT || type->head.flags & TYPE_LONG)
 		return 0;
-	return add_span(run, addr - type->before, own);
+	return add_span(run, addr - type->before, own, 0);
 }
 
 /* An address is an object's, or that of the collector's head before one. */
@@ -187,22 +236,34 @@ static int examine_batch(struct census_run *run, const raddr *addrs, size_t n) {
 	return r;
 }
 
-static int search_span(struct census_run *run, struct span span) {
-	int r = 0;
+/* A list that grows while its table waits to be searched, or is, gets another one; so do dicts and sets. */
+static int ask_owner(struct census_run *run, const struct span *span) {
+	int r;
 
-	while (!r && span.len >= sizeof(uint64_t)) {
-		size_t n = min_of(span.len, (uint64_t)CENSUS_READ_BYTES);
-
-		r = mem_read(run->py->mem, span.addr, run->buf, n);
-		if (r)
-			return r == MEM_E_FAULT ? 0 : r;
-		r = follow_words(run, run->buf, n);
-		if (!r)
-			r = census_progress(run);
-		span.addr += n;
-		span.len -= n;
-	}
+	if (!span->owner || span->tries >= TRIES_MAX)
+		return 0;
+	run->tries = span->tries + 1;
+	r = container_again(run, span->owner, span->begin);
+	run->tries = 0;
 	return r;
+}
+
+/* A piece at a time: what is found in it is asked first. */
+static int search_span(struct census_run *run, struct span span) {
+	size_t n = min_of(span.len, (uint64_t)CENSUS_READ_BYTES);
+	int r = mem_read(run->py->mem, span.addr, run->buf, n);
+
+	if (r == MEM_E_FAULT)
+		return ask_owner(run, &span);
+	if (!r)
+		r = follow_words(run, run->buf, n);
+	if (!r)
+		r = census_progress(run);
+	span.addr += n;
+	span.len -= n;
+	if (r)
+		return r;
+	return span.len >= sizeof(uint64_t) ? vec_push(&run->spans, span) : ask_owner(run, &span);
 }
 
 int follow_all(struct census_run *run) {

@@ -14,11 +14,16 @@
 struct span {
 	raddr addr;
 	uint64_t len;
+	raddr owner; /* of a long table, which is asked afterwards whether it moved meanwhile; 0 none */
+	raddr begin; /* of the table */
+	unsigned tries;
 };
 
 struct census_run {
 	const struct py_reader *py;
 	struct regions regions;
+	struct regions late; /* tables in memory that was mapped since */
+	unsigned tries;      /* of the table that is followed: how often its owner was asked again */
 	struct heap_types types;
 	struct census *census;
 	uint32_t pool_bytes;
@@ -69,9 +74,12 @@ uint64_t object_bytes(const struct py_reader *py, const struct heap_type *type, 
 /* Looks for addresses outside pools among the words, to be asked later. Return: 0; -ENOMEM. */
 int follow_words(struct census_run *run, const uint8_t *bytes, size_t len);
 
-/* Adds a table of `owner`, whose words are to be looked at, once. Return: 0; -ENOMEM; PY_E_TYPE: it was there, or is
- * not memory outside pools. */
-int follow_table(struct census_run *run, raddr addr, uint64_t len, raddr owner);
+/* Return: what holds the address; NULL nothing does. */
+const struct region *census_region(struct census_run *run, raddr addr);
+
+/* Adds a table of `owner`, once; `words`: they are to be looked at. Return: 0; -ENOMEM; MEM_E_GONE; PY_E_TYPE: it was
+ * there, or is not memory outside pools. */
+int follow_table(struct census_run *run, raddr addr, uint64_t len, raddr owner, bool words);
 
 /* Asks all that was found, and what that leads to. Return: 0; MEM_E_GONE; -ECANCELED; negative errno. */
 int follow_all(struct census_run *run);
@@ -80,5 +88,18 @@ int follow_all(struct census_run *run);
  * `len` bytes. Return: 0; MEM_E_GONE; negative errno. */
 int container_add(
 	struct census_run *run, raddr addr, uint32_t type, const uint8_t *object, size_t len, uint64_t *bytes);
+
+/* Where the table of an object lies that has one outside itself, in one piece, by its head; or its buffer. Return: 0;
+ * PY_E_TYPE: it has none; as mem_read. */
+int container_table(struct census_run *run, enum heap_kind kind, const uint8_t *object, size_t len, raddr *ret_addr,
+	uint64_t *ret_bytes);
+
+/* Follows a table of `owner` that is at another place than `begin` now. Return: 0; MEM_E_GONE; negative errno. */
+int container_again(struct census_run *run, raddr owner, raddr begin);
+
+/* The bytes that an object owns outside itself, which hold no references. Return: as container_table. */
+int buffer_of(const struct py_reader *py, enum heap_kind kind, const uint8_t *object, size_t len, raddr *ret_addr,
+	uint64_t *ret_bytes);
+bool is_buffer(enum heap_kind kind);
 
 #endif

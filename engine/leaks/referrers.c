@@ -25,6 +25,10 @@
 #define BLOCK_HEAD_BYTES 256       /* of a page's block: the head of what it may hold */
 #define BLOCK_WANTED UINT64_C(512) /* of a block that is no object: those that refer to it refer to its beginning */
 #define WORD sizeof(uint64_t)
+#define TABLE_BYTES_MAX (UINT64_C(1) << 36)
+#define MOVES_BATCH 64
+#define MOVES_BYTES 1024           /* of a table, from which on it is asked whether it moved … */
+#define MOVES_ASKED_MAX (1U << 16) /* … of so many at most */
 #define IMMORTAL (UINT64_C(1) << 30)
 
 /* Of PyTypeObject, the same distance in every version: tp_weaklistoffset, tp_iter, tp_iternext, tp_methods, tp_members,
@@ -43,7 +47,8 @@ static int add_interps(struct referrers *referrers, const struct py_runtime *rt)
 										 : PY_E_TYPE;
 
 	for (size_t i = 0; !r && i < interps.n; i++)
-		r = vec_push(&referrers->interps, (struct span){ interps.items[i].addr, l->interp_size });
+		r = vec_push(
+			&referrers->interps, (struct span){ .addr = interps.items[i].addr, .len = l->interp_size });
 	vec_free(&interps);
 	return r < 0 || r == MEM_E_GONE ? r : 0;
 }
@@ -78,6 +83,7 @@ void referrers_deinit(struct referrers *referrers) {
 	vec_free(&referrers->weak);
 	vec_free(&referrers->interps);
 	vec_free(&referrers->hot);
+	vec_free(&referrers->moved);
 }
 
 static inline uint32_t filter_bit(raddr addr) {
@@ -115,6 +121,99 @@ void referrers_clear(struct referrers *referrers) {
 	memset(referrers->filter, 0, FILTER_BITS / 8);
 	referrers->low = UINT64_MAX;
 	referrers->high = 0;
+}
+
+/* Tables that moved. */
+
+static int ask_moved(struct referrers *referrers, const struct place_span *span, const uint8_t *head) {
+	const struct layout *l = &referrers->run.py->layout;
+	struct place_span moved = { .owner = span->owner, .is_table = 1 };
+	uint32_t type;
+	uint64_t bytes;
+	int r = heap_types_find(&referrers->run.types, peek_u64(head, CENSUS_HEAD_BYTES, l->object_type), &type);
+
+	if (r)
+		return r;
+	if (type == TYPE_NONE || !object_counts(&referrers->run, head, CENSUS_HEAD_BYTES) ||
+		referrers->run.types.items.items[type].kind == HEAP_DEQUE)
+		return 0;
+	r = container_table(&referrers->run, referrers->run.types.items.items[type].kind, head, CENSUS_HEAD_BYTES,
+		&moved.addr, &bytes);
+	if (r)
+		return r == PY_E_TYPE || r == MEM_E_FAULT ? 0 : r;
+	if (moved.addr == span->addr || !bytes || bytes > TABLE_BYTES_MAX)
+		return 0;
+	moved.len = bytes;
+	return vec_push(&referrers->moved, moved);
+}
+
+static int ask_moved_batch(struct referrers *referrers, const struct place_span **spans, size_t n) {
+	uint8_t heads[MOVES_BATCH][CENSUS_HEAD_BYTES];
+	struct mem_range ranges[MOVES_BATCH];
+	size_t done;
+	int r = 0;
+
+	for (size_t i = 0; i < n; i++)
+		ranges[i] = (struct mem_range){ spans[i]->owner, CENSUS_HEAD_BYTES, heads[i] };
+	for (size_t at = 0; at < n; at += done + 1) {
+		r = mem_read_many(referrers->run.py->mem, ranges + at, n - at, &done);
+		if (r && r != MEM_E_FAULT)
+			return r;
+		if (!r)
+			done = n - at;
+		r = 0;
+		for (size_t i = at; !r && i < at + done; i++)
+			r = ask_moved(referrers, spans[i], heads[i]);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int by_addr(const void *a, const void *b) {
+	const struct place_span *x = a, *y = b;
+
+	return (x->addr > y->addr) - (x->addr < y->addr);
+}
+
+/* What grows has its table elsewhere soon; words there would be nobody's. */
+static int find_moved(struct referrers *referrers) {
+	const struct place_span *batch[MOVES_BATCH];
+	size_t n = 0, asked = 0;
+	int r = 0;
+
+	referrers->moved.n = 0;
+	vec_foreach (span, &referrers->places->spans) {
+		if (!span->is_table || span->len < MOVES_BYTES)
+			continue;
+		batch[n++] = span;
+		if (n == MOVES_BATCH) {
+			r = ask_moved_batch(referrers, batch, n);
+			n = 0;
+		}
+		if (r || ++asked >= MOVES_ASKED_MAX)
+			break;
+	}
+	if (!r && n)
+		r = ask_moved_batch(referrers, batch, n);
+	if (!r && referrers->moved.n)
+		qsort(referrers->moved.items, referrers->moved.n, sizeof(*referrers->moved.items), by_addr);
+	return r;
+}
+
+static const struct place_span *moved_at(const struct referrers *referrers, raddr addr) {
+	size_t low = 0, high = referrers->moved.n;
+	const struct place_span *items = referrers->moved.items;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (items[middle].addr <= addr)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low && addr - items[low - 1].addr < items[low - 1].len ? &items[low - 1] : NULL;
 }
 
 /* Weak references. */
@@ -363,6 +462,8 @@ static int in_span(
 		return r;
 	if (number == TYPE_NONE || !object_counts(&referrers->run, head, sizeof(head)))
 		return PY_E_TYPE;
+	if (is_buffer(referrers->run.types.items.items[number].kind) && span->is_table)
+		return PY_E_TYPE;
 	if (!span->is_table)
 		return in_object(referrers, number, span->owner, at, to, ret);
 	/* Behind a list's last item stand words of no meaning. */
@@ -394,7 +495,9 @@ static int locate(struct referrers *referrers, raddr at, raddr to, struct referr
 
 	if (!referrers->run.heap && region && region_is_pool(region, at, referrers->run.pool_bytes))
 		return in_pool(referrers, at, to, ret);
-	span = places_find_span(referrers->places, at);
+	span = moved_at(referrers, at);
+	if (!span)
+		span = places_find_span(referrers->places, at);
 	if (!span && region && region_is_pool(region, at, referrers->run.pool_bytes))
 		return in_page(referrers, at, to, ret);
 	return span ? in_span(referrers, span, at, to, ret) : elsewhere(referrers, at, ret);
@@ -468,7 +571,7 @@ static int search_range(struct referrers *referrers, raddr start, raddr end, siz
 		else if (r == MEM_E_FAULT)
 			r = piece > RETRY_BYTES ? search_range(referrers, start, next, RETRY_BYTES) : 0;
 		if (!r && referrers->is_hot && !referrers->base && referrers->hot.n < HOT_MAX)
-			r = vec_push(&referrers->hot, (struct span){ start, next - start });
+			r = vec_push(&referrers->hot, (struct span){ .addr = start, .len = next - start });
 		start = next;
 	}
 	return r;
@@ -507,9 +610,28 @@ static int search_region(struct referrers *referrers, const struct region *regio
 	return search_range(referrers, start, region->end, CENSUS_READ_BYTES);
 }
 
+/* Those that lie in memory that was mapped since the census. */
+static int search_moved(struct referrers *referrers) {
+	int r = 0;
+
+	for (size_t i = 0; !r && i < referrers->moved.n; i++) {
+		raddr at = referrers->moved.items[i].addr, end = at + referrers->moved.items[i].len;
+
+		while (!r && at < end) {
+			const struct region *region = regions_find(&referrers->run.regions, at);
+			raddr next = region ? region->end : min_of(end, regions_next(&referrers->run.regions, at));
+
+			if (!region)
+				r = search_range(referrers, at, next, CENSUS_READ_BYTES);
+			at = next;
+		}
+	}
+	return r;
+}
+
 int referrers_pass(struct referrers *referrers, referrer_each each, void *userdata) {
 	uint32_t last = referrers->last;
-	int r = 0;
+	int r = find_moved(referrers);
 
 	referrers->each = each;
 	referrers->userdata = userdata;
@@ -523,6 +645,8 @@ int referrers_pass(struct referrers *referrers, referrer_each each, void *userda
 		if (!root->heap)
 			r = search_range(referrers, root->start, root->end, CENSUS_READ_BYTES);
 	}
+	if (!r)
+		r = search_moved(referrers);
 	return r ? r : search_hot(referrers, last);
 }
 

@@ -57,6 +57,39 @@ const struct region *regions_find(struct regions *regions, raddr addr) {
 	return NULL;
 }
 
+static size_t index_behind(const struct regions *regions, raddr addr) {
+	size_t low = 0, high = regions->items.n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (regions->items.items[middle].start <= addr)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+raddr regions_next(const struct regions *regions, raddr addr) {
+	size_t at = index_behind(regions, addr);
+
+	return at < regions->items.n ? regions->items.items[at].start : UINT64_MAX;
+}
+
+int regions_add(struct regions *regions, raddr start, raddr end) {
+	const struct region region = { .start = start, .end = end, .heap = true };
+	size_t at = index_behind(regions, start);
+	int r = vec_push(&regions->items, region);
+
+	if (r)
+		return r;
+	memmove(regions->items.items + at + 1, regions->items.items + at, (regions->items.n - 1 - at) * sizeof(region));
+	regions->items.items[at] = region;
+	regions->last = 0;
+	return 0;
+}
+
 static size_t piece_of(const struct region *region, raddr addr, uint32_t pool_bytes) {
 	return addr / pool_bytes - region->start / pool_bytes;
 }

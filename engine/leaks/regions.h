@@ -26,6 +26,12 @@ void regions_deinit(struct regions *regions);
 /* Return: the region that holds the address; NULL none does. */
 const struct region *regions_find(struct regions *regions, raddr addr);
 
+/* Return: where the first region behind the address begins; UINT64_MAX: there is none. */
+raddr regions_next(const struct regions *regions, raddr addr);
+
+/* Adds a heap where no region is. Return: 0; -ENOMEM. */
+int regions_add(struct regions *regions, raddr start, raddr end);
+
 /* Return: 0; -ENOMEM. */
 int region_set_pool(struct region *region, raddr pool, uint32_t pool_bytes);
 bool region_is_pool(const struct region *region, raddr addr, uint32_t pool_bytes);

@@ -89,8 +89,16 @@ static enum heap_kind kind_of(const struct type_head *head, const char *name) {
 		return HEAP_TEXT;
 	if (!strcmp(name, "collections.deque"))
 		return HEAP_DEQUE;
-	if (!(head->flags & TYPE_HEAP) && (!strcmp(name, "set") || !strcmp(name, "frozenset")))
+	if (!strcmp(name, "array.array"))
+		return HEAP_ARRAY;
+	if (head->flags & TYPE_HEAP)
+		return HEAP_OTHER;
+	if (!strcmp(name, "set") || !strcmp(name, "frozenset"))
 		return HEAP_SET;
+	if (!strcmp(name, "bytearray"))
+		return HEAP_BYTEARRAY;
+	if (!strcmp(name, "numpy.ndarray"))
+		return HEAP_NDARRAY;
 	return HEAP_OTHER;
 }
 

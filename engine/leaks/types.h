@@ -22,6 +22,9 @@ enum heap_kind {
 	HEAP_SET,
 	HEAP_DEQUE,
 	HEAP_TEXT, /* str, bytes: no references inside */
+	HEAP_BYTEARRAY,
+	HEAP_ARRAY,   /* array.array */
+	HEAP_NDARRAY, /* of NumPy */
 };
 
 struct heap_type {

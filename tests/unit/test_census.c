@@ -219,6 +219,158 @@ Test(census, lists) {
 	image_each(check_lists);
 }
 
+static const struct proc_map whole = {
+	.start = IMAGE_BASE, .end = IMAGE_BASE + IMAGE_BYTES, .read = true, .write = true
+};
+
+/* A list whose table moves, out of the maps at that, after its head was read: what it leads to is found nevertheless.
+ */
+struct mover {
+	struct heap *heap;
+	raddr list, from, to;
+	unsigned moves;
+};
+
+#define TABLE_ITEMS 1024
+
+static bool move(void *userdata, uint64_t done_bytes, uint64_t all_bytes) {
+	struct mover *mover = userdata;
+	struct image *img = mover->heap->img;
+
+	(void)done_bytes;
+	if (!all_bytes || mover->moves)
+		return false;
+	mover->moves++;
+	for (uint32_t i = 0; i < TABLE_ITEMS; i++) {
+		image_put_u64(img, mover->to + i * WORD, image_u64(img, mover->from + i * WORD));
+		image_put_u64(img, mover->from + i * WORD, 0);
+	}
+	image_put_u64(img, mover->list + img->l->list_items, mover->to);
+	return false;
+}
+
+static void check_moving(struct image *img) {
+	struct mover mover = { .moves = 0 };
+	struct proc_map maps_items[1];
+	proc_map_vec maps = { .items = maps_items, .n = 1, .cap = 1 };
+	struct census_options options = { .flags = CENSUS_KEEP_PLACES, .progress = move, .userdata = &mover };
+	struct census census = { 0 };
+	struct heap heap;
+
+	open_heap(img, &heap);
+	if (img->rt.reader.flavour & LAYOUT_FREE_THREADED || heap.gc_head + img->l->list_items + 2 * WORD > BLOCK)
+		return;
+	mover.heap = &heap;
+	mover.from = (image_take(img, TABLE_ITEMS * WORD + 16) + 15) / 16 * 16;
+	for (uint32_t i = 0; i < 50; i++)
+		image_put_u64(img, mover.from + 20 * i * WORD, new_tuple(&heap, LARGE));
+	mover.to = (image_take(img, TABLE_ITEMS * WORD + 8192) + 4095) / 4096 * 4096;
+	mover.list = add_object(&heap, heap.list, true);
+	image_put_u64(img, mover.list + img->l->var_size, TABLE_ITEMS);
+	image_put_u64(img, mover.list + img->l->list_items, mover.from);
+	image_put_u64(img, mover.list + img->l->list_items + WORD, TABLE_ITEMS);
+	maps_items[0] = whole;
+	maps_items[0].path = (char[]){ "" };
+	maps_items[0].end = mover.to;
+	cr_assert_eq(census_take(&img->rt, &maps, &options, &census, NULL), 0);
+	cr_assert_eq(mover.moves, 1);
+	cr_assert_eq(type_in(&census, heap.tuple).count, 50);
+	cr_assert_eq(type_in(&census, heap.list).bytes, BLOCK + TABLE_ITEMS * WORD, "counted once");
+	census_deinit(&census);
+}
+
+Test(census, lists_that_move) {
+	image_each(check_moving);
+}
+
+/* A table that grew beyond the end of what the maps say. */
+static void check_growing(struct image *img) {
+	struct proc_map maps_items[1] = { whole };
+	proc_map_vec maps = { .items = maps_items, .n = 1, .cap = 1 };
+	struct census_options options = { 0 };
+	struct census census = { 0 };
+	raddr table, list, tuple;
+	struct heap heap;
+
+	open_heap(img, &heap);
+	if (img->rt.reader.flavour & LAYOUT_FREE_THREADED || heap.gc_head + img->l->list_items + 2 * WORD > BLOCK)
+		return;
+	tuple = new_tuple(&heap, LARGE);
+	table = (image_take(img, TABLE_ITEMS * WORD + 8192) + 4095) / 4096 * 4096;
+	list = add_object(&heap, heap.list, true);
+	image_put_u64(img, list + img->l->var_size, TABLE_ITEMS);
+	image_put_u64(img, list + img->l->list_items, table);
+	image_put_u64(img, list + img->l->list_items + WORD, TABLE_ITEMS);
+	image_put_u64(img, table + 1000 * WORD, tuple);
+	maps_items[0].path = (char[]){ "" };
+	maps_items[0].end = table + 4096;
+	cr_assert_eq(census_take(&img->rt, &maps, &options, &census, NULL), 0);
+	cr_assert_eq(type_in(&census, heap.tuple).count, 1);
+	cr_assert_eq(type_in(&census, heap.list).bytes, BLOCK + TABLE_ITEMS * WORD);
+	census_deinit(&census);
+}
+
+Test(census, tables_beyond_the_maps) {
+	image_each(check_growing);
+}
+
+/* Bytes that objects own outside themselves. One says that its buffer lies where nothing is. */
+static void check_buffers(struct image *img) {
+	uint32_t n = img->l->var_size, object = img->l->object_size;
+	struct census census;
+	struct heap heap;
+	raddr buffer, bytearray, array, ndarray, at, descriptor, lengths;
+
+	open_heap(img, &heap);
+	if (img->rt.reader.flavour & LAYOUT_FREE_THREADED)
+		return;
+	bytearray = new_type(&heap, "bytearray", 0, object + 5 * WORD, 0);
+	array = new_type(&heap, "array.array", TYPE_HEAP, object + 5 * WORD, 0);
+	ndarray = new_type(&heap, "numpy.ndarray", 0, object + 10 * WORD, 0);
+	buffer = (image_take(img, 20000) + 15) / 16 * 16;
+	descriptor = image_take(img, 64);
+	lengths = image_take(img, 64);
+	if (object + 5 * WORD <= BLOCK) {
+		at = add_object(&heap, bytearray, false);
+		image_put_u64(img, at + n + WORD, 601);
+		image_put_u64(img, at + n + 2 * WORD, buffer);
+		at = add_object(&heap, bytearray, false);
+		image_put_u64(img, at + n + WORD, 1000);
+		image_put_u64(img, at + n + 2 * WORD, IMAGE_NOWHERE);
+		at = add_object(&heap, array, false);
+		image_put_u64(img, at + n + WORD, buffer + 1024);
+		image_put_u64(img, at + n + 2 * WORD, 300);
+		image_put_u64(img, at + n + 3 * WORD, descriptor);
+		image_put_u32(img, descriptor + 4, 8);
+		cr_assert_eq(take(&heap, &census), 0);
+		cr_assert_eq(
+			type_in(&census, bytearray).bytes, 2 * BLOCK + (img->rt.reader.version < 0x030f0000 ? 601 : 0));
+		cr_assert_eq(type_in(&census, array).bytes, BLOCK + 2400);
+		census_deinit(&census);
+	}
+	at = put_object(&heap, (image_take(img, 256) + 15) / 16 * 16, ndarray);
+	image_put_u64(img, add_object(&heap, heap.plain, false) + object, at);
+	image_put_u64(img, at + object, buffer + 4096);
+	image_put_u32(img, at + object + WORD, 2);
+	image_put_u64(img, at + object + 2 * WORD, lengths);
+	image_put_u64(img, lengths, 50);
+	image_put_u64(img, lengths + WORD, 20);
+	image_put_u64(img, lengths + 2 * WORD, 8);
+	image_put_u64(img, lengths + 3 * WORD, (uint64_t)-400);
+	image_put_u32(img, at + object + 6 * WORD, 4);
+	cr_assert_eq(take(&heap, &census), 0);
+	cr_assert_eq(type_in(&census, ndarray).bytes, object + 10 * WORD + 8000);
+	census_deinit(&census);
+	image_put_u32(img, at + object + 6 * WORD, 0); /* a view */
+	cr_assert_eq(take(&heap, &census), 0);
+	cr_assert_eq(type_in(&census, ndarray).bytes, object + 10 * WORD);
+	census_deinit(&census);
+}
+
+Test(census, buffers) {
+	image_each(check_buffers);
+}
+
 static bool is_sample(const struct heap_type *type, raddr object) {
 	for (uint32_t i = 0; i < type->samples_n; i++)
 		if (type->samples[i] == object)
