@@ -21,8 +21,9 @@
 #define STEPS_MAX 4096
 #define ROOTS_NS (2 * NS_PER_SEC)
 #define NONE UINT32_MAX
-#define BLOCK_ITEMS 64 /* references in one, at most */
-#define SKIPS 3        /* objects that a step may lead across: an instance's dict, a function's cells */
+#define INTERNED_LOOKED 64 /* items of a dict that is theirs */
+#define BLOCK_ITEMS 64     /* references in one, at most */
+#define SKIPS 3            /* objects that a step may lead across: an instance's dict, a function's cells */
 
 struct node {
 	raddr addr;
@@ -149,7 +150,7 @@ static int on_hit(void *userdata, uint32_t wanted, const struct referrer *referr
 		r = add_referrer(search, wanted, referrer);
 	} else {
 		node->held |= (uint8_t)(1U << referrer->kind);
-		if (referrer->name)
+		if (referrer->kind == REFERRER_STATIC)
 			node->name = referrer->name;
 	}
 	if (r != -ENOSPC)
@@ -451,14 +452,37 @@ static int add_step(const struct search *search, const struct chain *chain, size
 	return 0;
 }
 
-static int add_root(
+struct equals {
+	unsigned n;
+	bool other; /* an item whose value is not its key */
+};
+
+static int count_equal(void *userdata, raddr key, raddr value) {
+	struct equals *equals = userdata;
+
+	equals->other = key != value;
+	return equals->other || ++equals->n == INTERNED_LOOKED;
+}
+
+/* The dict of interned strings leads from each to itself. */
+static bool is_interned(const struct search *search, raddr object) {
+	struct equals equals = { 0 };
+
+	return py_dict_walk(&search->rt->reader, object, count_equal, &equals) >= 0 && !equals.other &&
+		equals.n == INTERNED_LOOKED;
+}
+
+/* Where a path begins that is none of Python. */
+static int add_other_root(
 	const struct search *search, const struct chain *chain, enum keeper_root root, bool more, struct strbuf *out) {
 	const struct node *first = chain->nodes[0], *source = chain->source;
 	const char *name = source->name ? source->name : "?";
 	int r = 0;
 
-	if (root == KEEPER_PYTHON)
-		return root_map_path(search->roots, first->addr, out);
+	if (root == KEEPER_STATIC && is_interned(search, first->addr)) {
+		strbuf_adds(out, "interned strings of the interpreter");
+		return 0;
+	}
 	if (root == KEEPER_STATIC && source->held & 1U << REFERRER_INTERP) {
 		strbuf_adds(out, "state of the interpreter");
 	} else if (root == KEEPER_STATIC) {
@@ -477,16 +501,23 @@ static int add_root(
 /* The path to the chain's object number `last`. */
 static int write_path(
 	const struct search *search, const struct chain *chain, enum keeper_root root, size_t last, char **ret_path) {
-	struct strbuf out = { 0 };
-	int r = add_root(search, chain, root, last > 0, &out);
+	struct strbuf out = { 0 }, rest = { 0 };
+	int r = 0;
 
 	for (size_t at = 0; !r && at < last;)
-		r = add_step(search, chain, at, last, &out, &at);
-	if (!r && out.failed)
+		r = add_step(search, chain, at, last, &rest, &at);
+	if (!r && root == KEEPER_PYTHON)
+		r = root_map_path_to(search->roots, chain->nodes[0]->addr, strbuf_str(&rest), &out);
+	else if (!r)
+		r = add_other_root(search, chain, root, last > 0, &out);
+	if (!r && root != KEEPER_PYTHON)
+		strbuf_adds(&out, strbuf_str(&rest));
+	if (!r && (out.failed || rest.failed))
 		r = -ENOMEM;
 	if (!r)
 		*ret_path = strbuf_take(&out);
 	strbuf_deinit(&out);
+	strbuf_deinit(&rest);
 	return r;
 }
 
