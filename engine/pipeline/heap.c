@@ -40,14 +40,13 @@ static int count(struct sample_target *target, const struct pyspyd_heap_options 
 	};
 	struct heap_count before = { 0 }, now = { 0 };
 	struct pyspyd_heap *heap = NULL;
-	int r = heap_count_take(target, &census, &now, err);
+	int r = heap_count_take(target, &census, NULL, &now, err);
 
 	if (!r && options->diff_ns) {
 		before = now;
 		now = (struct heap_count){ 0 };
 		wait_for(&target->proc, before.at_ns + options->diff_ns, options);
-		census.before = &before.census;
-		r = heap_count_take(target, &census, &now, err);
+		r = heap_count_take(target, &census, &before, &now, err);
 	}
 	if (!r)
 		r = heap_compare(target, options->diff_ns ? &before : NULL, &now, options->top, &heap);

@@ -245,14 +245,6 @@ static const struct memory_group *find_group(const struct heap_count *count, con
 	return NULL;
 }
 
-static uint64_t private_of(const struct heap_count *count) {
-	uint64_t bytes = 0;
-
-	vec_foreach (group, &count->groups)
-		bytes += group->bytes;
-	return bytes;
-}
-
 static int fill_mappings(const struct heap_count *before, const struct heap_count *now, struct pyspyd_heap *heap) {
 	heap->mappings = calloc(now->groups.n + 1, sizeof(*heap->mappings));
 	if (!heap->mappings)
@@ -292,7 +284,7 @@ static void fill_totals(const struct heap_count *before, const struct heap_count
 	heap->other_bytes = census->other_bytes;
 	heap->free_bytes = census->free_bytes;
 	heap->moved = census->moved;
-	heap->private_bytes = private_of(now);
+	heap->private_bytes = heap_count_private(now);
 	heap->cost_ns = now->cost_ns;
 	heap->incomplete = census->incomplete || now->traced.incomplete;
 	if (!before)
@@ -303,7 +295,7 @@ static void fill_totals(const struct heap_count *before, const struct heap_count
 	heap->grew_bytes = (int64_t)(census->bytes - before->census.bytes);
 	heap->grew_other = (int64_t)(census->other_bytes - before->census.other_bytes);
 	heap->grew_free = (int64_t)(census->free_bytes - before->census.free_bytes);
-	heap->grew_private = (int64_t)(heap->private_bytes - private_of(before));
+	heap->grew_private = (int64_t)(heap->private_bytes - heap_count_private(before));
 }
 
 static int fill(struct sample_target *target, const struct heap_count *before, const struct heap_count *now, size_t top,

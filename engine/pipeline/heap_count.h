@@ -17,10 +17,17 @@ struct heap_count {
 	uint64_t at_ns, cost_ns; /* CLOCK_BOOTTIME */
 };
 
-/* Return: 0; PYSPYD_E_GONE, _UNSUPPORTED; -ECANCELED where census->progress said so; negative errno. */
-int heap_count_take(struct sample_target *target, const struct census_options *options, struct heap_count *ret_count,
-	struct err *err);
+/* `before` (NULL none) takes the place of options->before; a count that lost much against it is taken once more.
+ * Return: 0; PYSPYD_E_GONE, _UNSUPPORTED; -ECANCELED where census->progress said so; negative errno. */
+int heap_count_take(struct sample_target *target, const struct census_options *options, const struct heap_count *before,
+	struct heap_count *ret_count, struct err *err);
 void heap_count_deinit(struct heap_count *count);
+
+/* Whether objects of `before` are missing that the target has not freed, as far as its memory tells. */
+bool heap_count_lost(const struct heap_count *before, const struct heap_count *now);
+
+/* Private memory by all mappings. */
+uint64_t heap_count_private(const struct heap_count *count);
 
 /* Puts `now` and what grew since `before` (NULL: nothing to compare with) into the public shape; paths are left out.
  * `top`: as in pyspyd_heap_options. *ret_heap is the caller's to pyspyd_heap_free. Return: 0; PYSPYD_E_GONE; -ENOMEM;

@@ -8,6 +8,8 @@
 #include "engine/leaks/keepers.h"
 
 #define TYPES_ASKED 20 /* those that grew most, or that have most bytes */
+#define KNOWN_MIN 4    /* of the samples, or … */
+#define KNOWN_PART 4   /* … one of so many, whose keepers are known: then they speak for the others */
 #define BUDGET_NS (5 * NS_PER_SEC)
 
 struct question {
@@ -48,28 +50,44 @@ static int ask(const struct census *census, const struct pyspyd_heap *heap, stru
 	return r;
 }
 
-/* The path that most of them have in common. */
-static int vote(const struct keeper *keepers, size_t n, struct pyspyd_heap_type *type) {
-	size_t best = 0, best_votes = 0;
+/* What counts for a vote; NULL: its keeper is not known. */
+static const char *path_of(const struct keeper *keeper, bool python) {
+	if (python && keeper->root != KEEPER_PYTHON)
+		return NULL;
+	return keeper->container_path ? keeper->container_path : keeper->path;
+}
+
+static size_t count_votes(const struct keeper *keepers, size_t n, bool python, const char *path) {
+	size_t votes = 0;
 
 	for (size_t i = 0; i < n; i++) {
-		const char *path = keepers[i].container_path ? keepers[i].container_path : keepers[i].path;
-		size_t votes = 0;
+		const char *other = path_of(&keepers[i], python);
 
-		for (size_t k = 0; path && k < n; k++) {
-			const char *other = keepers[k].container_path ? keepers[k].container_path : keepers[k].path;
+		votes += other && (!path || !strcmp(path, other));
+	}
+	return votes;
+}
 
-			votes += other && !strcmp(path, other);
-		}
+/* The path that most of them have in common. One of Python is worth more than any number of others: those are what was
+ * seen on a way that got lost. Of few that are known nothing follows for the rest. */
+static int vote(const struct keeper *keepers, size_t n, struct pyspyd_heap_type *type) {
+	bool python = count_votes(keepers, n, true, NULL) > 0;
+	size_t known = count_votes(keepers, n, false, NULL), best_votes = 0;
+	const char *best = NULL;
+
+	for (size_t i = 0; i < n; i++) {
+		const char *path = path_of(&keepers[i], python);
+		size_t votes = path ? count_votes(keepers, n, python, path) : 0;
+
 		if (votes > best_votes) {
 			best_votes = votes;
-			best = i;
+			best = path;
 		}
 	}
 	if (!best_votes)
 		return 0;
-	type->kept_by = strdup(keepers[best].container_path ? keepers[best].container_path : keepers[best].path);
-	type->kept_share = (double)best_votes / (double)n;
+	type->kept_by = strdup(best);
+	type->kept_share = (double)best_votes / (double)(known >= KNOWN_MIN || known * KNOWN_PART >= n ? known : n);
 	return type->kept_by ? 0 : -ENOMEM;
 }
 

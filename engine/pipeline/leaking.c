@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Jobs for one worker thread. A case is what is kept of one process: a first count and what grew since, first groups of
  * descriptors and what grew since. The worker owns a case while it is at work on it; what it found is handed over when
- * the watch asks next. After a job the worker rests, so that over time it takes a small part of one CPU. */
+ * the watch asks next. Over time the worker takes a small part of one CPU: what it did not take for a while it may take
+ * at once, when many processes leak together; beyond that it rests after a job. */
 #include "engine/pipeline/leaking.h"
 
 #include "engine/base/clock.h"
@@ -9,10 +10,11 @@
 #include "engine/pipeline/heap_count.h"
 #include <errno.h>
 
-#define REST 20 /* times what a job took … */
-#define REST_MAX_NS (60 * NS_PER_SEC)
-#define ROWS 8    /* of types, containers and lines, that are kept as evidence */
-#define GROUPS 12 /* of descriptors */
+#define REST 20                    /* times what a job took: 5 % of a CPU */
+#define CREDIT_NS (3 * NS_PER_SEC) /* of CPU time, saved up at most … */
+#define DEBT_NS (30 * NS_PER_SEC)  /* … and owed: no rest is longer than ten minutes */
+#define ROWS 8                     /* of types, containers and lines, that are kept as evidence */
+#define GROUPS 12                  /* of descriptors */
 #define WHY_MAX 160
 
 /* The cheap ones come first: they need not wait for the others. */
@@ -57,6 +59,8 @@ struct leaking {
 	pthread_cond_t changed;
 	struct leak_case *cases;
 	struct leak_case *busy; /* NULL: the worker rests */
+	int64_t credit_ns;      /* CPU time that the worker may take before it has to rest … */
+	uint64_t credited_ns;   /* … as of this time */
 	bool stop;
 	bool started;
 };
@@ -120,12 +124,11 @@ static int count_heap(struct leaking *leaking, struct leak_case *leak, struct sa
 	struct results *results, struct err *err) {
 	const struct census_options options = {
 		.flags = CENSUS_KEEP_PLACES,
-		.before = again ? &leak->first.census : NULL,
 		.progress = on_progress,
 		.userdata = leaking,
 	};
 	struct heap_count now = { 0 };
-	int r = heap_count_take(target, &options, &now, err);
+	int r = heap_count_take(target, &options, again ? &leak->first : NULL, &now, err);
 
 	if (!r && again)
 		r = compare_heaps(target, leak, &now, results);
@@ -253,8 +256,19 @@ static struct leak_case *next_case(struct leaking *leaking, enum job *ret_job) {
 	return NULL;
 }
 
+/* Return: how long to rest. */
+static uint64_t pay(struct leaking *leaking, uint64_t took_ns) {
+	uint64_t now = clock_mono_ns();
+	int64_t credit = leaking->credit_ns + (int64_t)((now - leaking->credited_ns) / REST);
+
+	credit = min_of(credit, (int64_t)CREDIT_NS) - (int64_t)took_ns;
+	leaking->credit_ns = max_of(credit, -(int64_t)DEBT_NS);
+	leaking->credited_ns = now;
+	return leaking->credit_ns < 0 ? (uint64_t)-leaking->credit_ns * REST : 0;
+}
+
 static void rest(struct leaking *leaking, uint64_t took_ns) {
-	uint64_t until = clock_mono_ns() + min_of(took_ns * REST, (uint64_t)REST_MAX_NS);
+	uint64_t until = clock_mono_ns() + pay(leaking, took_ns);
 	struct timespec at = { .tv_sec = (time_t)(until / NS_PER_SEC), .tv_nsec = (long)(until % NS_PER_SEC) };
 
 	while (!leaking->stop && pthread_cond_timedwait(&leaking->changed, &leaking->lock, &at) != ETIMEDOUT)
@@ -319,6 +333,8 @@ int leaking_new(struct leaking **ret_leaking) {
 
 	if (!leaking)
 		return -ENOMEM;
+	leaking->credit_ns = CREDIT_NS;
+	leaking->credited_ns = clock_mono_ns();
 	pthread_mutex_init(&leaking->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

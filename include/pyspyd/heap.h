@@ -16,7 +16,7 @@ struct pyspyd_heap_type {
 	int64_t grew_count, grew_bytes; /* since the count before; 0 where there was none */
 	char *kept_by; /* the path that keeps most of its objects, of the new ones where it grew, as far as some of them
 			  show; NULL not known, or not asked */
-	double kept_share; /* of those looked at, 0 to 1 */
+	double kept_share; /* of those looked at whose keeper is known, 0 to 1; of all where that is known of few */
 };
 
 struct pyspyd_heap_container {
