@@ -233,6 +233,7 @@ static int finish(struct census_run *run) {
 	census->types.cap = run->types.items.cap;
 	run->types.items.n = run->types.items.cap = 0;
 	if (census->places) {
+		marks_deinit(&run->marks); /* the sort needs as much */
 		vec_foreach (region, &run->late.items)
 			if (regions_add(&run->regions, region->start, region->end))
 				return -ENOMEM;
@@ -274,7 +275,7 @@ static int run_census(struct census_run *run, const struct py_runtime *rt, const
 	r = run->buf ? count_heap(run, rt) : -ENOMEM;
 	free(run->buf);
 	heap_types_deinit(&run->types);
-	map_deinit(&run->seen);
+	marks_deinit(&run->marks);
 	vec_free(&run->candidates);
 	vec_free(&run->spans);
 	regions_deinit(&run->regions);

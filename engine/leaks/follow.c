@@ -8,25 +8,37 @@
 #include <string.h>
 
 #define BATCH 256
-#define CANDIDATES_MAX (4U << 20)
-#define TAGS 3 /* low bits of links and references that are flags */
+#define ASKED_MAX (UINT64_C(64) << 20) /* addresses in all */
+#define TAGS 3                         /* low bits of links and references that are flags */
 #define PAGE_BYTES 4096
 #define LATE_MAX 1024   /* tables in memory that was mapped since */
 #define LONG_TABLE 4096 /* bytes, from which on its owner is asked again */
 #define TRIES_MAX 4
 
+/* Return: 0; -ENOMEM; PY_E_TYPE: there is no room for more. */
+static int set_mark(struct census_run *run, raddr addr, unsigned mark) {
+	int r = marks_set(&run->marks, addr, mark);
+
+	if (r != -ENOSPC)
+		return r;
+	run->census->incomplete = true;
+	return PY_E_TYPE;
+}
+
 static int ask(struct census_run *run, raddr addr) {
-	uint64_t unused;
 	int r;
 
-	if (map_get(&run->seen, addr, &unused))
+	if (marks_get(&run->marks, addr))
 		return 0;
-	if (run->seen.n >= CANDIDATES_MAX) {
+	if (run->asked >= ASKED_MAX) {
 		run->census->incomplete = true;
 		return 0;
 	}
-	r = map_put(&run->seen, addr, 0);
-	return r ? r : vec_push(&run->candidates, addr);
+	run->asked++;
+	r = set_mark(run, addr, MARK_ASKED);
+	if (r)
+		return r == PY_E_TYPE ? 0 : r;
+	return vec_push(&run->candidates, addr);
 }
 
 const struct region *census_region(struct census_run *run, raddr addr) {
@@ -81,7 +93,7 @@ static int keep_table(struct census_run *run, raddr addr, uint64_t len, raddr ow
 
 	if (!page || len > page->size)
 		return PY_E_TYPE;
-	r = map_put(&run->seen, addr, 1);
+	r = set_mark(run, addr, MARK_TAKEN);
 	run->table_bytes += len;
 	return r ? r : keep_place(run, (struct place_span){ .addr = addr, .owner = owner, .len = len, .is_table = 1 });
 }
@@ -125,21 +137,16 @@ static int cover(struct census_run *run, raddr addr, uint64_t len) {
 }
 
 int follow_table(struct census_run *run, raddr addr, uint64_t len, raddr owner, bool words) {
-	uint64_t seen;
 	int r;
 
 	/* An address may have been asked already, as if it were an object's. */
-	if (map_get(&run->seen, addr, &seen) && seen && !run->tries)
+	if (marks_get(&run->marks, addr) & MARK_TAKEN && !run->tries)
 		return PY_E_TYPE;
-	if (run->seen.n >= CANDIDATES_MAX) {
-		run->census->incomplete = true;
-		return PY_E_TYPE;
-	}
 	if (run->heap)
 		return regions_find(&run->regions, addr) ? keep_table(run, addr, len, owner) : PY_E_TYPE;
 	r = cover(run, addr, len);
 	if (!r)
-		r = outside_pools(run, addr) ? map_put(&run->seen, addr, 1) : PY_E_TYPE;
+		r = outside_pools(run, addr) ? set_mark(run, addr, MARK_TAKEN) : PY_E_TYPE;
 	if (!r)
 		r = keep_place(run, (struct place_span){ .addr = addr, .owner = owner, .len = len, .is_table = 1 });
 	return r || !words ? r : add_span(run, addr, len, len >= LONG_TABLE ? owner : 0);
@@ -160,27 +167,28 @@ static int is_static(struct census_run *run, raddr addr, const struct heap_type 
 }
 
 static bool was_there(const struct census_run *run, raddr addr) {
-	const struct place_span *span = places_find_span(run->before, addr);
+	struct place_span span;
 
-	return span && !span->is_table && span->owner == addr;
+	return places_find_span(run->before, addr, &span) && !span.is_table && span.owner == addr;
 }
 
 /* Counts an object outside pools and sets out to search it. */
 static int count_large(struct census_run *run, raddr addr, uint32_t number, const uint8_t *head, size_t len) {
 	const struct region *region = outside_pools(run, addr);
 	struct heap_type *type = &run->types.items.items[number];
-	uint64_t bytes = object_bytes(run->py, type, head, len), own = bytes, seen;
+	uint64_t bytes = object_bytes(run->py, type, head, len), own = bytes;
 	bool none;
 	int r;
 
-	if (!region || bytes > region->end - addr || (map_get(&run->seen, addr, &seen) && seen))
+	if (!region || bytes > region->end - addr || marks_get(&run->marks, addr) & MARK_TAKEN)
 		return 0;
 	r = is_static(run, addr, type, &none);
 	if (r || none)
 		return r;
-	r = map_put(&run->seen, addr, 1);
-	if (!r)
-		r = container_add(run, addr, number, head, len, &bytes);
+	r = set_mark(run, addr, MARK_TAKEN);
+	if (r)
+		return r == PY_E_TYPE ? 0 : r;
+	r = container_add(run, addr, number, head, len, &bytes);
 	if (!r)
 		r = keep_place(run, (struct place_span){ .addr = addr - type->before, .owner = addr, .len = own });
 	if (r)

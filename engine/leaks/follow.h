@@ -3,6 +3,7 @@
 #define PYSPYD_LEAKS_FOLLOW_H
 
 #include "engine/leaks/census.h"
+#include "engine/leaks/marks.h"
 #include "engine/leaks/mimalloc.h"
 #include "engine/leaks/places.h"
 
@@ -27,9 +28,10 @@ struct census_run {
 	struct heap_types types;
 	struct census *census;
 	uint32_t pool_bytes;
-	uint32_t gc_head;       /* bytes */
-	uint8_t *buf;           /* CENSUS_READ_BYTES */
-	struct map seen;        /* addresses outside pools that were asked for */
+	uint32_t gc_head;   /* bytes */
+	uint8_t *buf;       /* CENSUS_READ_BYTES */
+	struct marks marks; /* addresses outside pools that were asked for, and what was taken for something */
+	uint64_t asked;
 	VEC(raddr) candidates;  /* … to be asked */
 	VEC(struct span) spans; /* memory outside pools whose words may lead to more */
 	uint64_t span_bytes;    /* of it in all, that may still be added: twice the heap at first */

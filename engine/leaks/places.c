@@ -9,6 +9,9 @@
 
 #define V3_8 0x03080000
 #define GUARD_BYTES_MAX (64U << 10)
+#define ADDRESS_BITS ((UINT64_C(1) << 48) - 1)
+#define WORD sizeof(uint64_t)
+#define WORDS_MAX ((UINT64_C(1) << 31) - 1)
 
 static bool is_anonymous(const struct proc_map *map) {
 	return map->write && map->read && !map->shared && !map->inode && !map->path[0];
@@ -132,11 +135,29 @@ bool places_was_used(const struct census_places *places, size_t pool, raddr bloc
 }
 
 int places_add_span(struct census_places *places, struct place_span span) {
-	return vec_push(&places->spans, span);
+	uint64_t words = min_of((span.len + WORD - 1) / WORD, WORDS_MAX);
+
+	return vec_push(&places->spans,
+		(struct packed_span){
+			.addr = span.addr & ADDRESS_BITS,
+			.words_low = words & 0xffff,
+			.owner = span.owner & ADDRESS_BITS,
+			.words_high = words >> 16 & 0x7fff,
+			.is_table = span.is_table,
+		});
+}
+
+struct place_span place_unpack(const struct packed_span *packed) {
+	return (struct place_span){
+		.addr = packed->addr,
+		.owner = packed->owner,
+		.len = ((uint64_t)packed->words_high << 16 | packed->words_low) * WORD,
+		.is_table = packed->is_table,
+	};
 }
 
 static int by_addr(const void *a, const void *b) {
-	const struct place_span *x = a, *y = b;
+	const struct packed_span *x = a, *y = b;
 
 	return (x->addr > y->addr) - (x->addr < y->addr);
 }
@@ -162,9 +183,10 @@ size_t places_find_pool(const struct census_places *places, raddr pool) {
 	return PLACES_NONE;
 }
 
-const struct place_span *places_find_span(const struct census_places *places, raddr addr) {
-	const struct place_span *items = places->spans.items;
+bool places_find_span(const struct census_places *places, raddr addr, struct place_span *ret_span) {
+	const struct packed_span *items = places->spans.items;
 	size_t low = 0, high = places->spans.n;
+	struct place_span span;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
@@ -174,7 +196,13 @@ const struct place_span *places_find_span(const struct census_places *places, ra
 		else
 			high = middle;
 	}
-	return low && addr - items[low - 1].addr < items[low - 1].len ? &items[low - 1] : NULL;
+	if (!low)
+		return false;
+	span = place_unpack(&items[low - 1]);
+	if (addr - span.addr >= span.len)
+		return false;
+	*ret_span = span;
+	return true;
 }
 
 const struct place_root *places_find_root(const struct census_places *places, raddr addr) {

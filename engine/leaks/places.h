@@ -3,6 +3,7 @@
 #define PYSPYD_LEAKS_PLACES_H
 
 #include "engine/leaks/mimalloc.h"
+#include <assert.h>
 
 /* What a census keeps of where things were: a bit for each place of pool memory where a block in use may begin, and the
  * objects and tables outside pools. */
@@ -11,9 +12,16 @@
 struct place_span {
 	raddr addr;
 	raddr owner; /* the object */
-	uint64_t len : 63;
-	uint64_t is_table : 1;
+	uint64_t len;
+	bool is_table;
 };
+
+/* The same in 16 bytes; as long as 16 GiB, in words. */
+struct packed_span {
+	uint64_t addr : 48, words_low : 16;
+	uint64_t owner : 48, words_high : 15, is_table : 1;
+};
+static_assert(sizeof(struct packed_span) == 16, "there are millions of them");
 
 enum place_kind {
 	PLACE_STATIC, /* variables of a program or library */
@@ -33,10 +41,10 @@ struct census_places {
 	struct mimalloc heap; /* its slices are the pools then; without a format: none */
 	uint32_t grain;       /* blocks begin at multiples of it, from a pool's first block on */
 	uint32_t pool_used_bytes;
-	VEC(raddr) pools;             /* ascending */
-	VEC(uint8_t) used;            /* pool_used_bytes for each pool */
-	VEC(struct place_span) spans; /* ascending once the census is done */
-	VEC(struct place_root) roots; /* ascending */
+	VEC(raddr) pools;              /* ascending */
+	VEC(uint8_t) used;             /* pool_used_bytes for each pool */
+	VEC(struct packed_span) spans; /* ascending once the census is done */
+	VEC(struct place_root) roots;  /* ascending */
 };
 
 #define PLACES_NONE SIZE_MAX
@@ -62,8 +70,12 @@ void places_sort(struct census_places *places);
 size_t places_find_pool(const struct census_places *places, raddr pool);
 bool places_was_used(const struct census_places *places, size_t pool, raddr block);
 
+struct place_span place_unpack(const struct packed_span *packed);
+
+/* Return: whether the address lies in a span, and in which. */
+bool places_find_span(const struct census_places *places, raddr addr, struct place_span *ret_span);
+
 /* Return: what the address lies in; NULL. */
-const struct place_span *places_find_span(const struct census_places *places, raddr addr);
 const struct place_root *places_find_root(const struct census_places *places, raddr addr);
 
 #endif

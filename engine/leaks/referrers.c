@@ -147,14 +147,14 @@ static int ask_moved(struct referrers *referrers, const struct place_span *span,
 	return vec_push(&referrers->moved, moved);
 }
 
-static int ask_moved_batch(struct referrers *referrers, const struct place_span **spans, size_t n) {
+static int ask_moved_batch(struct referrers *referrers, const struct place_span *spans, size_t n) {
 	uint8_t heads[MOVES_BATCH][CENSUS_HEAD_BYTES];
 	struct mem_range ranges[MOVES_BATCH];
 	size_t done;
 	int r = 0;
 
 	for (size_t i = 0; i < n; i++)
-		ranges[i] = (struct mem_range){ spans[i]->owner, CENSUS_HEAD_BYTES, heads[i] };
+		ranges[i] = (struct mem_range){ spans[i].owner, CENSUS_HEAD_BYTES, heads[i] };
 	for (size_t at = 0; at < n; at += done + 1) {
 		r = mem_read_many(referrers->run.py->mem, ranges + at, n - at, &done);
 		if (r && r != MEM_E_FAULT)
@@ -163,7 +163,7 @@ static int ask_moved_batch(struct referrers *referrers, const struct place_span 
 			done = n - at;
 		r = 0;
 		for (size_t i = at; !r && i < at + done; i++)
-			r = ask_moved(referrers, spans[i], heads[i]);
+			r = ask_moved(referrers, &spans[i], heads[i]);
 		if (r)
 			return r;
 	}
@@ -178,16 +178,16 @@ static int by_addr(const void *a, const void *b) {
 
 /* What grows has its table elsewhere soon; words there would be nobody's. */
 static int find_moved(struct referrers *referrers) {
-	const struct place_span *batch[MOVES_BATCH];
+	struct place_span batch[MOVES_BATCH];
 	size_t n = 0, asked = 0;
 	int r = 0;
 
 	referrers->moved.n = 0;
 	vec_foreach (span, &referrers->places->spans) {
-		if (!span->is_table || span->len < MOVES_BYTES)
+		batch[n] = place_unpack(span);
+		if (!span->is_table || batch[n].len < MOVES_BYTES)
 			continue;
-		batch[n++] = span;
-		if (n == MOVES_BATCH) {
+		if (++n == MOVES_BATCH) {
 			r = ask_moved_batch(referrers, batch, n);
 			n = 0;
 		}
@@ -201,7 +201,7 @@ static int find_moved(struct referrers *referrers) {
 	return r;
 }
 
-static const struct place_span *moved_at(const struct referrers *referrers, raddr addr) {
+static bool find_span(const struct referrers *referrers, raddr addr, struct place_span *ret_span) {
 	size_t low = 0, high = referrers->moved.n;
 	const struct place_span *items = referrers->moved.items;
 
@@ -213,7 +213,10 @@ static const struct place_span *moved_at(const struct referrers *referrers, radd
 		else
 			high = middle;
 	}
-	return low && addr - items[low - 1].addr < items[low - 1].len ? &items[low - 1] : NULL;
+	if (!low || addr - items[low - 1].addr >= items[low - 1].len)
+		return places_find_span(referrers->places, addr, ret_span);
+	*ret_span = items[low - 1];
+	return true;
 }
 
 /* Weak references. */
@@ -280,9 +283,9 @@ static bool keeps_before(const struct referrers *referrers, const struct heap_ty
 }
 
 static bool is_class_of_its_own(const struct referrers *referrers, raddr type) {
-	const struct place_span *span = places_find_span(referrers->places, type);
+	struct place_span span;
 
-	return span && span->owner == type;
+	return places_find_span(referrers->places, type, &span) && span.owner == type;
 }
 
 /* Whether the word at `at` of an object is a reference that keeps what it leads to. */
@@ -491,16 +494,15 @@ static int elsewhere(struct referrers *referrers, raddr at, struct referrer *ret
 
 static int locate(struct referrers *referrers, raddr at, raddr to, struct referrer *ret) {
 	const struct region *region = regions_find(&referrers->run.regions, at);
-	const struct place_span *span;
+	struct place_span span;
+	bool found;
 
 	if (!referrers->run.heap && region && region_is_pool(region, at, referrers->run.pool_bytes))
 		return in_pool(referrers, at, to, ret);
-	span = moved_at(referrers, at);
-	if (!span)
-		span = places_find_span(referrers->places, at);
-	if (!span && region && region_is_pool(region, at, referrers->run.pool_bytes))
+	found = find_span(referrers, at, &span);
+	if (!found && region && region_is_pool(region, at, referrers->run.pool_bytes))
 		return in_page(referrers, at, to, ret);
-	return span ? in_span(referrers, span, at, to, ret) : elsewhere(referrers, at, ret);
+	return found ? in_span(referrers, &span, at, to, ret) : elsewhere(referrers, at, ret);
 }
 
 static int hit(struct referrers *referrers, raddr at, raddr to) {
