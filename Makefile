@@ -173,10 +173,12 @@ $(O)/tests/unit: $(UNIT_O) $(DAEMON_O) $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -lcriterion -o $@
 
+# What drives parts of the service links them before the library.
+$(O)/tests/live/sinks_driver: $(DAEMON_O)
 $(LIVE) $(BENCH): $(O)/%: $(O)/obj/%.o $(LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
+	$(Q)$(CC) $(ALL_LDFLAGS) $(filter %.o,$^) $(LIB) $(LIBS) -o $@
 
 $(TOOLS): $(O)/%: $(O)/obj/%.o $(LIB)
 	$(call say,LD,$@)

@@ -2,8 +2,8 @@
 /* The queues of the sinks.
  *
  * Each sink has a place in the store: `place` is the last event that it is done with, `behind` the last that it was
- * given. Between them lie those under way. A place is written to the store some time after it moved, never before: an
- * end at any moment makes a sink get a few events twice, and none not at all.
+ * given. Between them lie those under way. A place is written to the store a short time or some events after it moved,
+ * never before: an end at any moment makes a sink get a few events twice, and none not at all.
  *
  * What a sink gets is limited by a token bucket. Without a token an update is passed over, since the next one says the
  * same, and before the bucket is empty already; an opening or a resolution waits at the head of the queue.
@@ -43,6 +43,7 @@ struct sink {
 	sd_event_source *timer, *tell_timer;
 
 	uint64_t place, behind; /* see above; place ≤ behind */
+	uint64_t saved;         /* the place that the store knows */
 	uint64_t given;         /* events under way */
 	bool waiting;           /* for sink_finished() … */
 	bool telling;           /* … of a line about the sink itself */
@@ -111,6 +112,7 @@ static void save(struct sinks *sinks) {
 			again = true;
 		else
 			sink->unsaved = false;
+		sink->saved = sink->place; /* or else the timer tries again */
 	}
 	if (again)
 		arm(sinks->save_timer, now_ns() + SAVE_AGAIN_NS);
@@ -462,6 +464,8 @@ static void run(struct sink *sink) {
 	sink->fresh = false;
 	if (sink->place < pyspyd_store_last_seq(sink->sinks->store))
 		read_queue(sink);
+	if (sink->place >= sink->saved + CHUNK)
+		save(sink->sinks);
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -555,7 +559,7 @@ static int add_sink(struct sinks *sinks, const struct sink_kind *kind, const str
 		return err_set(err, r, "the place of sink %s cannot be read: %s", kind->name, strerror(-r));
 	sink->sinks = sinks;
 	sink->kind = kind;
-	sink->behind = sink->place;
+	sink->behind = sink->saved = sink->place;
 	sink->fresh = !sink->place;
 	sink->backoff_ns = RETRY_MIN_NS;
 	sink->tokens = sinks->burst;
