@@ -11,18 +11,26 @@
  * letter (1 byte), and that many bytes: 'J' one JSON object in UTF-8, 'B' bytes that the J frame before it tells of.
  *
  * The service speaks first:  {"schema": "pyspyd.socket/1", "version": "0.1.0", "sees": "own"|"all"}
- * then requests, one at a time:
- *   {"request": "findings", "since_ns": N, "until_ns": N, "kind": K, "pid": P, "id": ID, "open": bool, "latest": bool,
- *    "follow": bool, "most": N}      each event: {"event": {…pyspyd.finding/1…}}
+ * or, where it has too many connections already, an end (below). Then requests, one at a time:
+ *   {"request": "findings", "after_seq": N, "since_ns": N, "until_ns": N, "kind": K, "pid": P, "id": ID, "open": bool,
+ *    "latest": bool, "follow": bool, "most": N}
+ *                                    each event: {"event": {…pyspyd.finding/1…}, "seq": N}
  *   {"request": "processes"}         each: {"process": {"pid", "start_ns", "uid", "name", "cmdline", "unit",
- * "container", "seen_ns", "watched", "findings_open"}}
+ *                                    "container", "seen_ns", "watched", "findings_open"}}
  *   {"request": "profiles", "pid": P, "since_ns": N, "until_ns": N}
- *                                    of every process that had the pid, overlapping the time; each: {"profile":
- *                                    {"start_ns", "end_ns"}} and a B frame (pyspyd/flight.h)
+ *                                    each: {"profile": {"pid", "process_start_ns", "start_ns", "end_ns"}} and a B frame
+ *                                    (pyspyd/flight.h): of every process that had the pid, what overlaps the time
  *   {"request": "status"}            {"status": {…counters of the service itself…}}
  * Every answer ends with {"end": true}, or {"end": true, "error": "…", "code": N} (a positive code of pyspyd/err.h, or
- * a negative errno). All but "request" may be missing. Times are nanoseconds of CLOCK_REALTIME. Of others' processes a
- * user who may not see them learns nothing: they are as if they were not there. */
+ * a negative errno). All but "request" (and "pid" of profiles) may be missing; what is not known is an error. Times are
+ * nanoseconds of CLOCK_REALTIME. Of others' processes a user who may not see them learns nothing: they are as if they
+ * were not there.
+ *
+ * Events come in the order of their numbers ("seq"), written {"event":…,"seq":N} around the very line that is kept.
+ * "latest": of each finding only its last event; "open": of those that are open; "most": ends after so many. The end of
+ * findings has a "seq": up to there everything was told; a request with "after_seq" goes on behind it. With "follow"
+ * there is no end: "latest" and "open" choose among what is there, what comes later comes whole. Requests beyond the
+ * rate that a user is given wait. */
 
 #define PYSPYD_SOCKET "/run/pyspyd/pyspyd.sock"
 #define PYSPYD_FRAME_HEAD 5
@@ -42,10 +50,13 @@ void pyspyd_remote_close(struct pyspyd_remote *remote);
 bool pyspyd_remote_sees_all(const struct pyspyd_remote *remote);
 
 /* One request, whose answers are handed to `each`: the JSON text of a J frame, with the bytes of the B frame behind it
- * where it announces one (else NULL and 0). `each` ends the answer by returning non-zero, which is returned; the
- * connection is then of no more use. *stop (may be NULL) ends it as well, with -EINTR. Return: 0; what the service says
- * went wrong, with its text; -EPROTO; negative errno. */
+ * where it announces one (else NULL and 0). They stand during the call. `each` ends the answer by returning non-zero,
+ * which is returned; the connection is then of no more use. *stop (may be NULL) ends it as well, with -EINTR. Return:
+ * 0; what the service says went wrong, with its text; -EPROTO; negative errno. */
 int pyspyd_remote_ask(struct pyspyd_remote *remote, const char *request, const volatile int *stop,
 	int (*each)(void *userdata, const char *json, const void *data, size_t len), void *userdata, struct err *err);
+
+/* The "seq" of the last end; 0: it had none. */
+uint64_t pyspyd_remote_seq(const struct pyspyd_remote *remote);
 
 #endif
