@@ -56,7 +56,9 @@ static void add_stack_head(struct strbuf *sb, const struct pyspyd_finding *findi
 		text_add(sb, thread->thread.name, TEXT_NAME_MAX);
 		if (thread->thread.tid)
 			strbuf_addf(sb, " (tid %d)", (int)thread->thread.tid);
-		strbuf_addf(sb, ", %s:\n", thread->role);
+		strbuf_adds(sb, ", ");
+		text_add(sb, thread->role, TEXT_NAME_MAX);
+		strbuf_adds(sb, ":\n");
 		return;
 	}
 	strbuf_adds(sb, "  hottest stack");

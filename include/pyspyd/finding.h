@@ -48,4 +48,7 @@ char *pyspyd_finding_json(const struct pyspyd_finding *finding);
  * free(). */
 char *pyspyd_finding_text(const struct pyspyd_finding *finding, bool colour);
 
+/* The same of a finding's JSON, of whatever origin. The caller's to free(); NULL: no JSON object, or out of memory. */
+char *pyspyd_finding_text_of_json(const char *json, bool colour);
+
 #endif

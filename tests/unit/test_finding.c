@@ -246,6 +246,13 @@ Test(finding, what_is_inferred_says_why) {
 	pyspyd_finding_free(NULL);
 }
 
+static void expect_same_text_of_json(const struct pyspyd_finding *finding) {
+	_free_ char *json = pyspyd_finding_json(finding), *text = pyspyd_finding_text(finding, true);
+	_free_ char *of_json = pyspyd_finding_text_of_json(json, true);
+
+	cr_assert_str_eq(of_json, text);
+}
+
 Test(finding, text_reads_well) {
 	struct detect_verdict verdict = present();
 	struct finding_context context = context_at(112 * NS_PER_SEC);
@@ -261,6 +268,7 @@ Test(finding, text_reads_well) {
 		"    Reader.parse (json.py:88)\n"
 		"    main (app.py:3)\n"
 		"  advice: Look at the loop.\n");
+	expect_same_text_of_json(finding);
 	coloured = pyspyd_finding_text(finding, true);
 	cr_assert_not_null(strstr(coloured, "\x1b[33m"));
 	finding->state = PYSPYD_RESOLVED;
@@ -268,6 +276,7 @@ Test(finding, text_reads_well) {
 	cr_assert_str_eq(resolved,
 		"resolved warning  spiking-thread: worker-3; it lasted 12 s\n"
 		"  process 4700: python3 -u /srv/app/app.py --port 80\n");
+	expect_same_text_of_json(finding);
 	pyspyd_finding_free(finding);
 }
 
@@ -535,6 +544,7 @@ Test(finding, text_of_waiting_shows_those_who_wait) {
 		"  worker (tid 501), waiting:\n"
 		"    transfer (bank.py:12)\n"
 		"  advice: Take them in one order.\n");
+	expect_same_text_of_json(finding);
 	pyspyd_finding_free(finding);
 }
 
@@ -671,4 +681,24 @@ Test(finding, ids_sort_by_time) {
 	cr_assert_eq(strncmp(a, b, 10), 0);
 	cr_assert_str_neq(a, b);
 	cr_assert_gt(strcmp(c, a), 0);
+}
+
+Test(finding, text_of_json_that_is_none_of_ours) {
+	static const char *const none[] = { "", "x", "[]", "\"a\"", "{", "null" };
+	static const char *const odd[] = {
+		"{}",
+		"{\"state\":5,\"severity\":\"\",\"duration_s\":1e300,\"summary\":[],\"process\":\"\",\"threads\":{}}",
+		"{\"threads\":[null,{\"stack\":[1,{\"line\":-5}],\"role\":7}],\"evidence\":{\"chain\":1,\"stacks\":[1]}"
+		"}",
+		"{\"process\":{\"pid\":1e99,\"cmdline\":[1,{}]},\"state\":\"resolved\",\"duration_s\":-1,\"evidence\":["
+		"]}",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(none); i++)
+		cr_assert_null(pyspyd_finding_text_of_json(none[i], false));
+	for (size_t i = 0; i < ARRAY_SIZE(odd); i++) {
+		_free_ char *text = pyspyd_finding_text_of_json(odd[i], false);
+
+		cr_assert_not_null(text, "%zu", i);
+	}
 }
