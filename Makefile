@@ -175,7 +175,7 @@ $(O)/tests/unit: $(UNIT_O) $(DAEMON_O) $(LIB)
 
 # What drives parts of the service links them before the library.
 $(O)/tests/live/sinks_driver: $(DAEMON_O)
-$(LIVE) $(BENCH): $(O)/%: $(O)/obj/%.o $(LIB)
+$(LIVE) $(BENCH): $(O)/%: $(O)/obj/%.o $(DAEMON_O) $(LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(filter %.o,$^) $(LIB) $(LIBS) -o $@
