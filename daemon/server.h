@@ -7,14 +7,16 @@
 #include <systemd/sd-event.h>
 
 /* The socket (pyspyd/remote.h says what is spoken). Peer credentials decide: root, and who is in the group, sees all;
- * anybody else the processes of his own uid. Bounded by uid: connections, requests a second, bytes that wait to be
- * read. A client that does not read, or says what is no frame, is disconnected. */
+ * anybody else the processes of his own uid. Bounded by uid: connections and requests a second, those beyond wait; by
+ * client: what waits to be read (answers are made as they are read). A client that does not read is disconnected, and
+ * so is one that says what is no frame. */
 
-#define SERVER_CONNECTIONS_MAX 64     /* of all */
-#define SERVER_CONNECTIONS_UID 8      /* of one uid; root too */
-#define SERVER_REQUESTS_PER_S 20      /* of one uid, with a burst of as many */
-#define SERVER_WAITING_MAX (4U << 20) /* bytes for one client, beyond one frame */
-#define SERVER_IDLE_S 300             /* without a request; one that follows is not idle */
+#define SERVER_CONNECTIONS_MAX 64 /* of all; the last SERVER_CONNECTIONS_UID of them are root's */
+#define SERVER_CONNECTIONS_UID 8  /* of one uid; root too */
+#define SERVER_REQUESTS_PER_S 20  /* of one uid, with a burst of as many */
+#define SERVER_ACCEPTS_PER_S 200  /* of all; beyond, they wait their turn */
+#define SERVER_IDLE_S 300         /* without a request; one that follows is not idle */
+#define SERVER_STALLED_S 60       /* without reading what is there for it */
 
 struct server;
 
