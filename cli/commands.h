@@ -5,6 +5,6 @@
 #include "cli/options.h"
 
 extern const struct command watch_command, dump_command, record_command, ps_command, waits_command, heap_command,
-	handles_command, doctor_command;
+	handles_command, findings_command, show_command, doctor_command;
 
 #endif

@@ -16,6 +16,8 @@ static const struct command *const commands[] = {
 	&waits_command,
 	&heap_command,
 	&handles_command,
+	&findings_command,
+	&show_command,
 	&doctor_command,
 	NULL,
 };

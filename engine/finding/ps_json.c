@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* pyspyd.ps/1: { schema, processes[ { process…, user, cpu_percent, rss_bytes, threads, fds, attachable, why_not } ] }.
- */
+/* pyspyd.ps/1: { schema, processes[ { process…, user, cpu_percent, rss_bytes, threads, fds, attachable, why_not,
+ * findings_open } ] }. */
 #include "pyspyd/ps.h"
 
 #include "engine/finding/stack_json.h"
@@ -15,6 +15,7 @@ static json_t *row_json(const struct pyspyd_ps_row *row) {
 	ok = json_put(ok, object, "fds", json_count(row->fds));
 	ok = json_put(ok, object, "attachable", json_boolean(row->attachable));
 	ok = json_put(ok, object, "why_not", json_text(row->why_not ? row->why_not : ""));
+	ok = json_put(ok, object, "findings_open", json_count(row->findings_open));
 	return json_done(ok, object);
 }
 

@@ -53,7 +53,7 @@ static void fill_counters(const struct proc *proc, struct pyspyd_ps_row *row) {
 	struct proc_counters counters;
 	uint64_t age = clock_real_ns() - row->process.start_real_ns;
 
-	row->rss_bytes = row->threads = row->fds = UINT64_MAX;
+	row->rss_bytes = row->threads = row->fds = row->findings_open = UINT64_MAX;
 	if (proc_counters_read(proc, false, &counters))
 		return;
 	row->rss_bytes = counters.rss_bytes;

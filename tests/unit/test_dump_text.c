@@ -182,6 +182,7 @@ Test(dump_text, ps_json_has_the_process_s_bones) {
 		.rss_bytes = 1 << 20,
 		.threads = 3,
 		.fds = UINT64_MAX,
+		.findings_open = UINT64_MAX,
 		.attachable = true };
 	line = pyspyd_ps_json(rows, 2);
 	root = json_loads(line, 0, NULL);
@@ -190,8 +191,9 @@ Test(dump_text, ps_json_has_the_process_s_bones) {
 	row = json_array_get(json_object_get(root, "processes"), 0);
 	expect_keys(row,
 		"pid start_time name cmdline exe python uid cgroup container unit user cpu_percent rss_bytes "
-		"threads fds attachable why_not");
+		"threads fds attachable why_not findings_open");
 	cr_assert(json_is_null(json_object_get(row, "fds")));
+	cr_assert(json_is_null(json_object_get(row, "findings_open")));
 	cr_assert_float_eq(json_real_value(json_object_get(row, "cpu_percent")), 12.346, 1e-9);
 	json_decref(root);
 }

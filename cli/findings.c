@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT */
+/* pyspyd findings: what the service has found. For people a line each:
+ *
+ *   2026-01-31 14:30:00+0100 open     warning     4711 01JK3M5N6P7Q8R9S0T1V2W3X4Y spiking-thread: worker-3 (tid 4712) …
+ *
+ * What is there is asked for first, each finding once, as it is now; what comes later in a second request that goes on
+ * where the first one ended. */
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "cli/service.h"
+#include "cli/term.h"
+#include "cli/when.h"
+#include "pyspyd/finding.h"
+#include "pyspyd/parse.h"
+#include "pyspyd/text.h"
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LINES_MAX 1000000
+
+struct findings_args {
+	pid_t pid;
+	bool follow, open, json;
+	const char *since, *until, *kind, *lines;
+	uint64_t since_ns, until_ns, most; /* out of these; 0: no bound */
+};
+
+static const struct option_spec options[] = {
+	{ 'f', "follow", OPTION_FLAG, offsetof(struct findings_args, follow), NULL,
+		"go on with what is found from now on", NULL },
+	{ 'o', "open", OPTION_FLAG, offsetof(struct findings_args, open), NULL, "only those that are open", NULL },
+	{ 0, "since", OPTION_STRING, offsetof(struct findings_args, since), "TIME",
+		"not earlier: 10m (ago), 14:30, 2026-01-31T14:30:00Z", NULL },
+	{ 0, "until", OPTION_STRING, offsetof(struct findings_args, until), "TIME", "earlier than this", NULL },
+	{ 'k', "kind", OPTION_STRING, offsetof(struct findings_args, kind), "KIND", "only these, e.g. deadlock", NULL },
+	{ 'p', "pid", OPTION_PID, offsetof(struct findings_args, pid), "PID", "only of this process", NULL },
+	{ 'n', "lines", OPTION_STRING, offsetof(struct findings_args, lines), "N", "only the last N", NULL },
+	{ 0, "json", OPTION_FLAG, offsetof(struct findings_args, json), NULL, "JSON Lines, schema pyspyd.finding/1",
+		NULL },
+	{ 0 },
+};
+
+/* The last lines, where only so many are wanted. */
+struct listing {
+	const struct findings_args *args;
+	bool colour;
+	char **kept;
+	size_t kept_n, first, shown;
+};
+
+static const char *text_of(const json_t *object, const char *key) {
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "?";
+}
+
+static const char *colour_of(const char *state, const char *severity) {
+	if (!strcmp(state, "resolved"))
+		return "\x1b[32m";
+	return !strcmp(severity, "critical") ? "\x1b[31m" : !strcmp(severity, "warning") ? "\x1b[33m" : "\x1b[1m";
+}
+
+static void print_for_people(const json_t *finding, bool colour) {
+	const char *state = text_of(finding, "state"), *severity = text_of(finding, "severity");
+	_free_ char *summary = pyspyd_printable(text_of(finding, "summary"));
+	_free_ char *id = pyspyd_printable(text_of(finding, "id"));
+	char when[WHEN_SIZE] = "?";
+	uint64_t ns;
+
+	if (!when_parse(text_of(finding, "time"), when_now_ns(), &ns))
+		when_format(ns, when);
+	printf("%s %s%-8.8s %-8.8s%s %7lld %s %s\n", when, colour ? colour_of(state, severity) : "", state, severity,
+		colour ? "\x1b[0m" : "",
+		(long long)json_integer_value(json_object_get(json_object_get(finding, "process"), "pid")),
+		id ? id : "?", summary ? summary : "?");
+}
+
+/* Return: 0; negative errno. */
+static int print(struct listing *listing, const char *event) {
+	json_t *finding;
+
+	listing->shown++;
+	if (listing->args->json)
+		return puts(event) == EOF || fflush(stdout) == EOF ? -errno : 0;
+	finding = json_loads(event, 0, NULL);
+	if (!finding)
+		return -EPROTO;
+	print_for_people(finding, listing->colour);
+	json_decref(finding);
+	return fflush(stdout) == EOF ? -errno : 0;
+}
+
+static int print_answer(void *userdata, const char *json, const void *data, size_t len) {
+	_free_ char *event = service_event(json);
+
+	(void)data;
+	(void)len;
+	return event ? print(userdata, event) : -EPROTO;
+}
+
+/* A ring of the last ones. */
+static int keep_answer(void *userdata, const char *json, const void *data, size_t len) {
+	struct listing *listing = userdata;
+	char *event = service_event(json);
+
+	(void)data;
+	(void)len;
+	if (!event)
+		return -EPROTO;
+	if (listing->kept_n < listing->args->most) {
+		char **grown = realloc(listing->kept, (listing->kept_n + 1) * sizeof(*grown));
+
+		if (!grown) {
+			free(event);
+			return -ENOMEM;
+		}
+		listing->kept = grown;
+		listing->kept[listing->kept_n++] = event;
+		return 0;
+	}
+	free(listing->kept[listing->first]);
+	listing->kept[listing->first] = event;
+	listing->first = (listing->first + 1) % listing->kept_n;
+	return 0;
+}
+
+static int print_kept(struct listing *listing) {
+	int r = 0;
+
+	for (size_t i = 0; !r && i < listing->kept_n; i++)
+		r = print(listing, listing->kept[(listing->first + i) % listing->kept_n]);
+	for (size_t i = 0; i < listing->kept_n; i++)
+		free(listing->kept[i]);
+	free(listing->kept);
+	return r;
+}
+
+static char *request_of(const struct findings_args *args, bool follow, uint64_t after_seq) {
+	json_t *request = json_pack("{s:s, s:b, s:b, s:b, s:I, s:I, s:I, s:s*}", "request", "findings", "follow",
+		follow, "latest", !follow, "open", args->open && !follow, "after_seq", (json_int_t)after_seq,
+		"since_ns", (json_int_t)args->since_ns, "until_ns", (json_int_t)args->until_ns, "kind", args->kind);
+	char *text;
+
+	if (request && args->pid)
+		json_object_set_new(request, "pid", json_integer(args->pid));
+	text = request ? json_dumps(request, JSON_COMPACT) : NULL;
+	json_decref(request);
+	return text;
+}
+
+static int ask(struct pyspyd_remote *remote, struct listing *listing, bool follow, struct err *err) {
+	_free_ char *request = request_of(listing->args, follow, follow ? pyspyd_remote_seq(remote) : 0);
+	bool keep = listing->args->most && !follow;
+	int r, kept;
+
+	if (!request)
+		return err_set(err, -EINVAL, "the request cannot be written: is --kind UTF-8?");
+	r = pyspyd_remote_ask(remote, request, &cli_stop, keep ? keep_answer : print_answer, listing, err);
+	kept = keep ? print_kept(listing) : 0;
+	return r ? r : kept;
+}
+
+static int list(const struct findings_args *args, struct pyspyd_remote *remote) {
+	struct listing listing = { .args = args, .colour = term_controls(STDOUT_FILENO) };
+	struct err err = { 0 };
+	int r = ask(remote, &listing, false, &err);
+
+	if (!r && !listing.shown && !args->json)
+		cli_say("no findings%s", pyspyd_remote_sees_all(remote) ? "" : " of your processes");
+	if (!r && args->follow)
+		r = ask(remote, &listing, true, &err);
+	return !r || r == -EINTR ? cli_print("") : cli_fail(r, &err);
+}
+
+/* Return: -1; the exit status. */
+static int check(const struct command *command, struct findings_args *args) {
+	uint64_t now = when_now_ns();
+
+	if (args->since && when_parse(args->since, now, &args->since_ns))
+		return options_error(command, "--since: '%s' is not " WHEN_EXPECTED, args->since);
+	if (args->until && when_parse(args->until, now, &args->until_ns))
+		return options_error(command, "--until: '%s' is not " WHEN_EXPECTED, args->until);
+	if (args->lines && (parse_u64(args->lines, &args->most) || !args->most || args->most > LINES_MAX))
+		return options_error(command, "--lines: '%s' is not a number from 1 to %d", args->lines, LINES_MAX);
+	if (args->follow && args->until)
+		return options_error(command, "--follow and --until exclude each other");
+	return -1;
+}
+
+static int run(const struct command *command, int argc, char **argv) {
+	struct findings_args args = { 0 };
+	struct pyspyd_remote *remote = NULL;
+	char **rest;
+	int r = options_parse(command, argc, argv, &args, &rest);
+
+	if (r < 0)
+		r = check(command, &args);
+	if (r < 0)
+		r = service_open(&remote);
+	if (r >= 0)
+		return r;
+	r = list(&args, remote);
+	pyspyd_remote_close(remote);
+	return r;
+}
+
+const struct command findings_command = {
+	.name = "findings",
+	.summary = "Lists what the service has found",
+	.synopsis = "[--follow] [--open] [--since TIME] [--until TIME] [--kind KIND] [--pid PID] [-n N] [--json]",
+	.details = "Each finding once, as it is now; with --follow also every event from now on. 'pyspyd show ID' "
+		   "shows one\n"
+		   "whole. Asks the service; a user sees what was found in his own processes.",
+	.example = "pyspyd findings --open --since 1h",
+	.options = options,
+	.takes = TAKES_NOTHING,
+	.run = run,
+};
