@@ -14,6 +14,7 @@
 #define STACK_PERCENT 10.0 /* threads that are as busy as that get their stacks */
 
 #define SLOW_LOOKS 120 /* at the costly counters, in the window of process-leak: as many as its trend needs */
+#define SLOW_EACH_NS (50 * NS_PER_MS) /* with so many processes, so much less often */
 
 struct detection { /* of one process */
 	struct detect_set *set;
@@ -306,8 +307,9 @@ int findings_feed(struct findings *findings, struct watched *watched, uint64_t n
 	r = build_input(findings, watched, &input);
 	recorder_unlock(*findings->recorder);
 	counters_fill(&detection->counters, watched,
-		(uint64_t)(detect_config_get(&detection->config, "process-leak.window") / SLOW_LOOKS), now_ns,
-		&input.process);
+		max_of((uint64_t)(detect_config_get(&detection->config, "process-leak.window") / SLOW_LOOKS),
+			findings->watched_n * SLOW_EACH_NS),
+		now_ns, &input.process);
 	input.process.expect_busy = detection->expect_busy;
 	if (!r)
 		r = decide(findings, watched, &input, now_ns);

@@ -12,6 +12,7 @@
 #include <signal.h>
 
 #define TRY_CHILD_NS (3 * NS_PER_SEC) /* a child that is no Python by then is left alone */
+#define TENDED_AT_ONCE 8              /* members; of more each has its turn less often */
 
 struct member {
 	struct sample_target *target;
@@ -38,6 +39,7 @@ struct recorder {
 	VEC(struct candidate) candidates;
 	uint64_t start_ns;
 	uint64_t lost; /* samples that the profile had no room for */
+	size_t turn;   /* whose it is to be tended */
 };
 
 static uint32_t frame_of(struct recorder *recorder, struct member *member, uint32_t place) {
@@ -376,14 +378,14 @@ static bool check_member(struct recorder *recorder, struct member *member) {
 size_t recorder_tend(struct recorder *recorder, bool children) {
 	size_t n = recorder->members.n, alive = 0;
 
-	for (size_t i = 0; i < n; i++) {
-		struct member *member = recorder->members.items[i];
+	for (size_t i = 0; i < min_of(n, (size_t)TENDED_AT_ONCE); i++) {
+		struct member *member = recorder->members.items[recorder->turn++ % n];
 
-		if (!check_member(recorder, member))
-			continue;
-		alive++;
-		name_threads(recorder, member);
+		if (check_member(recorder, member))
+			name_threads(recorder, member);
 	}
+	vec_foreach (target, &recorder->targets)
+		alive += !(*target)->ended;
 	alive += try_candidates(recorder);
 	for (size_t i = 0; children && i < n; i++)
 		find_children(recorder, recorder->members.items[i]->target->proc.pid);

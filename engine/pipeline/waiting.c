@@ -9,9 +9,11 @@
 #include "engine/waits/graph.h"
 #include "engine/waits/look.h"
 
-#define SHARE_MAX 100 /* one part in so many of a CPU */
+#define SHARE_MAX 100  /* one part in so many of a CPU; … */
+#define SHARE_MANY 400 /* … where many processes are watched */
+#define MANY 16
 #define PAUSE_MAX_NS (30 * NS_PER_SEC)
-#define GILS_AT_ONCE 16 /* processes whose GIL is read at one time */
+#define GILS_AT_ONCE 8 /* processes whose GIL is read at one time */
 #define WORTH_COUNTING_NS (300 * NS_PER_MS)
 #define WAITERS_LOOKED_AT 64
 #define LOOKS_SUMMED 4
@@ -117,7 +119,7 @@ static void tend_one(struct watched *watched, uint64_t now_ns) {
 	struct py_interp_view view;
 	int r;
 
-	if (!gil || watched->ended)
+	if (!gil || watched->ended || !watched->ran)
 		return;
 	pthread_mutex_lock(&target->lock);
 	r = py_interps_read(&target->rt, &interps);
@@ -219,7 +221,9 @@ int waiting_interval(struct waiting *waiting, struct watched *const *watched, si
 		r = look(waiting, targets, alive);
 		if (!r && waiting->fresh)
 			sum_gil_waiters(waiting->now, watched, n);
-		waiting->next_ns = now_ns + min_of((clock_cpu_ns() - began_cpu_ns) * SHARE_MAX, (uint64_t)PAUSE_MAX_NS);
+		waiting->next_ns = now_ns +
+			min_of((clock_cpu_ns() - began_cpu_ns) * (n > MANY ? SHARE_MANY : SHARE_MAX),
+				(uint64_t)PAUSE_MAX_NS);
 	}
 	return r;
 }

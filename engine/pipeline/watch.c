@@ -173,7 +173,7 @@ static int search(struct watch *watch, uint64_t now_ns) {
 }
 
 static int update(struct watch *watch, struct watched *watched, uint64_t now_ns) {
-	int r = watched->ended ? PYSPYD_E_GONE : watched_update(watched, now_ns);
+	int r = watched->ended ? PYSPYD_E_GONE : watched_update(watched, now_ns, watch->watched.n);
 
 	if (r == PYSPYD_E_GONE && !watched->ended) {
 		watched->ended = true;

@@ -14,7 +14,11 @@
 #define SMAPS_REST 500                  /* … and so many times what it took: the target cannot map memory meanwhile */
 #define BUSY_PERCENT 20.0               /* from here on a thread's user and system time are read apart */
 #define NATIVE_THREADS_MAX 256          /* of one process; two files are kept open for each */
-#define STATUS_THREADS_MAX 64           /* switches are read for so many threads of a process, the busiest first come */
+#define COUNTERS_EACH_NS (25 * NS_PER_MS)  /* with so many processes, so much older each may be */
+#define COUNTERS_IDLE_NS (10 * NS_PER_SEC) /* memory may be swapped out of a process that does not run */
+#define SMAPS_EACH_NS (250 * NS_PER_MS)
+#define ALL_THREADS_NS (10 * NS_PER_SEC) /* and from time to time all are read, for those that ran so little */
+#define UNACCOUNTED_NS (200 * NS_PER_US) /* run time of a process that need not be found among its threads */
 
 int watched_new(struct sample_target *target, struct watched **ret_watched) {
 	struct watched *watched = calloc(1, sizeof(*watched));
@@ -104,13 +108,19 @@ static void read_switches(const struct proc *proc, struct watched_thread *thread
 	thread->involuntary = status.involuntary_switches;
 }
 
-/* Reads what the kernel counts of a thread. Return: whether it is there. */
+/* Reads what the kernel counts of a thread. One that has not run is as it was: it cannot even have been stopped.
+ * Return: whether it is there. */
 static bool update_thread(struct watched *watched, struct watched_thread *thread, const struct proc_task *task) {
 	struct proc_schedstat stat;
 	int cpu;
 
-	if (proc_task_schedstat(task, &stat) || proc_task_state(task, &thread->state, &cpu))
+	if (proc_task_schedstat(task, &stat))
 		return false;
+	if (stat.run_ns != thread->run_ns || !thread->state) {
+		if (proc_task_state(task, &thread->state, &cpu))
+			return false;
+		read_switches(&watched->target->proc, thread);
+	}
 	thread->last_run_ns = thread->run_ns;
 	thread->run_ns = stat.run_ns;
 	thread->last_wait_ns = thread->wait_ns;
@@ -127,7 +137,7 @@ static bool update_thread(struct watched *watched, struct watched_thread *thread
 	return true;
 }
 
-static void update_python_thread(struct watched *watched, const struct sample_thread *sampled, bool with_status) {
+static void update_python_thread(struct watched *watched, const struct sample_thread *sampled) {
 	struct watched_thread *thread = find_thread(watched, sampled->py.tid);
 
 	if (!thread)
@@ -142,8 +152,6 @@ static void update_python_thread(struct watched *watched, const struct sample_th
 	thread->python = true;
 	thread->ident = sampled->py.ident;
 	thread->holds_gil = sampled->flags & SAMPLE_GIL;
-	if (with_status)
-		read_switches(&watched->target->proc, thread);
 }
 
 /* Threads of native libraries: no Python stack, but they can spin as well. */
@@ -211,26 +219,71 @@ static void name_threads(struct watched *watched) {
 	py_thread_names_deinit(&names);
 }
 
-static void update_threads(struct watched *watched) {
+static void stand_still_thread(struct watched_thread *thread) {
+	thread->last_run_ns = thread->run_ns;
+	thread->last_wait_ns = thread->wait_ns;
+	thread->cpu_percent = 0;
+	thread->seen = true;
+	forget_split(thread);
+}
+
+/* A process that has not run since the last report has the threads that it had, and they are as they were. */
+static void stand_still(struct watched *watched) {
+	vec_foreach (thread, &watched->threads)
+		stand_still_thread(thread);
+}
+
+/* How much run time of the last interval is that of threads that were read. */
+static uint64_t accounted_ns(const struct watched *watched) {
+	uint64_t sum = 0;
+
+	vec_foreach (thread, &watched->threads)
+		if (thread->seen && thread->last_run_ns)
+			sum += thread->run_ns - thread->last_run_ns;
+	return sum;
+}
+
+/* Threads that ran lately come first: where they account for what the process has used, the others have not run. */
+static void update_python_threads(struct watched *watched, bool lately) {
+	vec_foreach (sampled, &watched->target->threads) {
+		const struct watched_thread *thread = find_thread(watched, (*sampled)->py.tid);
+
+		if ((!thread || thread->last_run_ns != thread->run_ns || !thread->python) == lately)
+			update_python_thread(watched, *sampled);
+	}
+}
+
+static void update_threads(struct watched *watched, uint64_t now_ns) {
 	struct sample_target *target = watched->target;
-	size_t n = 0;
 
 	vec_foreach (thread, &watched->threads)
 		thread->seen = false;
 	pthread_mutex_lock(&target->lock);
-	vec_foreach (sampled, &target->threads)
-		update_python_thread(watched, *sampled, n++ < STATUS_THREADS_MAX);
-	update_native_threads(watched);
+	update_python_threads(watched, true);
+	if (now_ns >= watched->all_due_ns || accounted_ns(watched) + UNACCOUNTED_NS < watched->used_ns) {
+		watched->all_due_ns = now_ns + ALL_THREADS_NS;
+		update_python_threads(watched, false);
+		update_native_threads(watched);
+	} else {
+		vec_foreach (thread, &watched->threads)
+			if (!thread->seen)
+				stand_still_thread(thread);
+	}
 	drop_unseen(watched);
 	name_threads(watched);
 	pthread_mutex_unlock(&target->lock);
 }
 
-static int update_counters(struct watched *watched, uint64_t now_ns) {
+static int update_counters(struct watched *watched, uint64_t now_ns, size_t processes) {
 	bool with_smaps = now_ns >= watched->smaps_due_ns;
 	uint64_t began = clock_mono_ns();
 	struct proc_counters counters;
-	int r = proc_counters_read(&watched->target->proc, with_smaps, &counters);
+	int r;
+
+	if (now_ns < watched->counters_due_ns)
+		return 0;
+	watched->counters_due_ns = now_ns + max_of(processes * COUNTERS_EACH_NS, watched->ran ? 1 : COUNTERS_IDLE_NS);
+	r = proc_counters_read(&watched->target->proc, with_smaps, &counters);
 
 	if (r)
 		return r == PROC_E_GONE ? PYSPYD_E_GONE : r;
@@ -254,24 +307,31 @@ static void update_cpu(struct watched *watched) {
 	if (clock_gettime(watched->target->cpu_clock, &ts))
 		return;
 	ns = (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
+	watched->ran = ns != watched->cpu_ns;
+	watched->used_ns = watched->cpu_ns ? ns - watched->cpu_ns : UINT64_MAX;
 	watched->cpu_percent = 0;
 	if (watched->cpu_ns && watched->interval_ns && ns >= watched->cpu_ns)
 		watched->cpu_percent = 100.0 * (double)(ns - watched->cpu_ns) / (double)watched->interval_ns;
 	watched->cpu_ns = ns;
 }
 
-int watched_update(struct watched *watched, uint64_t now_ns) {
+int watched_update(struct watched *watched, uint64_t now_ns, size_t processes) {
 	int r;
 
 	if (watched->target->ended || !proc_alive(&watched->target->proc))
 		return PYSPYD_E_GONE;
 	watched->interval_ns = watched->last_ns ? now_ns - watched->last_ns : 0;
 	watched->last_ns = now_ns;
-	r = update_counters(watched, now_ns);
+	watched->ran = true; /* where the clock cannot be read */
+	watched->used_ns = UINT64_MAX;
+	update_cpu(watched);
+	r = update_counters(watched, now_ns, processes);
 	if (r)
 		return r;
-	update_cpu(watched);
-	update_threads(watched);
+	if (watched->ran)
+		update_threads(watched, now_ns);
+	else
+		stand_still(watched);
 	return 0;
 }
 
@@ -328,16 +388,19 @@ int watched_report(const struct watched *watched, struct recorder *recorder, str
 		.findings_open = findings_open(watched),
 		.fds = counters->fds,
 		.threads_total = counters->threads,
-		.voluntary_switches = counters->voluntary_switches,
-		.involuntary_switches = counters->involuntary_switches,
 		.accuracy = profile->accuracy,
 		.ended = watched->ended,
 	};
 	ret->threads = calloc(watched->threads.n + 1, sizeof(*ret->threads));
 	if (!ret->threads)
 		return -ENOMEM;
-	for (size_t i = 0; i < watched->threads.n; i++)
-		fill_thread(watched, profile, &watched->threads.items[i], &ret->threads[ret->threads_n++]);
+	for (size_t i = 0; i < watched->threads.n; i++) {
+		const struct watched_thread *thread = &watched->threads.items[i];
+
+		ret->voluntary_switches += thread->voluntary;
+		ret->involuntary_switches += thread->involuntary;
+		fill_thread(watched, profile, thread, &ret->threads[ret->threads_n++]);
+	}
 	qsort(ret->threads, ret->threads_n, sizeof(*ret->threads), by_cpu);
 	return 0;
 }

@@ -40,10 +40,14 @@ struct watched {
 	struct proc_counters counters;
 	uint64_t private_bytes; /* anonymous memory, in RAM or swap */
 	double cpu_percent;
-	uint64_t cpu_ns;       /* as of the last report; 0: none yet */
-	uint64_t last_ns;      /* time of the last report */
-	uint64_t interval_ns;  /* that it covered */
-	uint64_t smaps_due_ns; /* when the costly counters are to be read again */
+	uint64_t cpu_ns;          /* as of the last report; 0: none yet */
+	uint64_t used_ns;         /* CPU time since the report before; UINT64_MAX not known */
+	bool ran;                 /* since the report before */
+	uint64_t last_ns;         /* time of the last report */
+	uint64_t interval_ns;     /* that it covered */
+	uint64_t counters_due_ns; /* when the counters are to be read again */
+	uint64_t all_due_ns;      /* when all threads are to be read again */
+	uint64_t smaps_due_ns;    /* when the costly counters are to be read again */
 	bool ended;
 	void *detection; /* findings.h */
 	void *gil;       /* waiting.h */
@@ -53,8 +57,9 @@ struct watched {
 int watched_new(struct sample_target *target, struct watched **ret_watched);
 void watched_free(struct watched *watched);
 
-/* Reads counters and threads. Return: 0; PYSPYD_E_GONE; negative errno. */
-int watched_update(struct watched *watched, uint64_t now_ns);
+/* Reads counters and threads. What costs more is read again when it is as old as is due with so many processes under
+ * one watch; a process that has not run costs next to nothing. Return: 0; PYSPYD_E_GONE; negative errno. */
+int watched_update(struct watched *watched, uint64_t now_ns, size_t processes);
 
 /* Fills the public shape; free with watched_report_deinit. `recorder` locked. */
 int watched_report(const struct watched *watched, struct recorder *recorder, struct pyspyd_watch_process *ret);

@@ -3,8 +3,7 @@
  *
  * CPU time comes from stat, in clock ticks (10 ms): the kernel scales it from exact run times, so nothing is lost but
  * the last tick. Descriptors: the size of the fd folder is their number since Linux 6.2; before, the entries are
- * counted. Context switches are kept per thread and nowhere summed: beyond SWITCH_THREADS threads the sum would cost
- * more than it tells and stays unknown; threads that have ended take theirs with them, so that the sum can fall. */
+ * counted. */
 #include "engine/proc/files.h"
 
 #include "engine/base/clock.h"
@@ -14,7 +13,6 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
-#define SWITCH_THREADS 256
 #define ROLLUP_MAX (16U << 10)
 
 static uint64_t count_fds(const struct proc *proc) {
@@ -32,37 +30,6 @@ static uint64_t count_fds(const struct proc *proc) {
 	n = fds.n;
 	vec_free(&fds);
 	return n;
-}
-
-static bool add_switches(const struct proc *proc, pid_t tid, struct proc_counters *counters) {
-	struct proc_status status;
-	_free_ char *data = NULL;
-	char name[32];
-	size_t len;
-	int r;
-
-	snprintf(name, sizeof(name), "task/%d/status", (int)tid);
-	r = proc_read_file(proc, name, FILES_STATUS_MAX, &data, &len);
-	if (r == PROC_E_GONE)
-		return true;
-	if (r || proc_status_parse(data, len, &status))
-		return false;
-	counters->voluntary_switches += status.voluntary_switches;
-	counters->involuntary_switches += status.involuntary_switches;
-	return true;
-}
-
-static void sum_switches(const struct proc *proc, struct proc_counters *counters) {
-	pid_vec tids = { 0 };
-	bool known;
-
-	counters->voluntary_switches = counters->involuntary_switches = 0;
-	known = counters->threads <= SWITCH_THREADS && !proc_threads(proc, &tids) && tids.n <= SWITCH_THREADS;
-	for (size_t i = 0; known && i < tids.n; i++)
-		known = add_switches(proc, tids.items[i], counters);
-	if (!known)
-		counters->voluntary_switches = counters->involuntary_switches = PROC_UNKNOWN;
-	vec_free(&tids);
 }
 
 /* "Pss:                 484 kB". Return: bytes, 0 where the line is another. */
@@ -112,7 +79,6 @@ int proc_counters_read(const struct proc *proc, bool with_smaps, struct proc_cou
 	counters.minor_faults = stat.minor_faults;
 	counters.major_faults = stat.major_faults;
 	counters.fds = count_fds(proc);
-	sum_switches(proc, &counters);
 	if (with_smaps)
 		read_rollup(proc, &counters);
 	*ret = counters;

@@ -142,7 +142,6 @@ struct proc_counters {
 		swap_bytes; /* smaps_rollup: costs the target its mmap lock, so asked for separately */
 	uint64_t threads;
 	uint64_t fds;
-	uint64_t voluntary_switches, involuntary_switches; /* of all threads */
 	uint64_t minor_faults, major_faults;
 };
 int proc_counters_read(const struct proc *proc, bool with_smaps, struct proc_counters *ret);

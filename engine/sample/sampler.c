@@ -30,6 +30,7 @@
 #define TARGETS_MAX 4096
 #define IDLE_AFTER_NS (100 * NS_PER_MS) /* an active thread that did not run for so long is idle */
 #define PARK_AFTER_NS NS_PER_SEC        /* a sampler that had nothing to look at for so long parks */
+#define IDLE_AT_ONCE 32                 /* processes that sleep and are asked at a tick whether they still do */
 #define FAST_TICK_NS NS_PER_MS          /* at the highest rate the housekeeping is done so often */
 #define STOP_TIMEOUT_NS (100 * NS_PER_MS)
 #define ELSEWHERE_TOLERANCE_NS (200 * NS_PER_US) /* run time that threads on other CPUs add between two reads */
@@ -434,10 +435,22 @@ static void mind_idle(struct look *look) {
 	}
 }
 
+/* Where many processes sleep, each is looked at less often, for whether it has woken up. */
+static bool minds(const struct look *look) {
+	size_t stride = 1 + atomic_load(&look->me->owner->targets_n) / IDLE_AT_ONCE;
+
+	if (stride == 1 || ((uint64_t)look->target->proc.pid + look->tick) % stride == 0)
+		return true;
+	vec_foreach (thread, &look->target->threads)
+		if ((*thread)->active)
+			return true;
+	return false;
+}
+
 static void look_at_target(struct look *look) {
 	struct sample_target *target = look->target;
 
-	if (is_leader(look->me))
+	if (is_leader(look->me) && minds(look))
 		mind_idle(look);
 	for (size_t i = 0; i < target->threads.n; i++)
 		if (target->threads.items[i]->active)

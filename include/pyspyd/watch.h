@@ -27,7 +27,7 @@ struct pyspyd_watch_process {
 	uint64_t cpu_ns;        /* that it has used since it started */
 	unsigned findings_open;
 	uint64_t fds, threads_total;                       /* UINT64_MAX: not known */
-	uint64_t voluntary_switches, involuntary_switches; /* UINT64_MAX: not known */
+	uint64_t voluntary_switches, involuntary_switches; /* of the threads that are there */
 	struct pyspyd_watch_thread *threads;               /* by CPU, highest first */
 	size_t threads_n;
 	struct pyspyd_accuracy accuracy; /* since the watch began */
