@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: MIT */
+/* What the service may do: four capabilities, and the system calls of the table below.
+ *
+ * The list of calls was made by watching the engine, SQLite, libsystemd, libmicrohttpd and libcurl at work, and by
+ * adding the calls that another libc, kernel or processor uses for the same purpose. It keeps out, for all threads and
+ * for good: new processes and programs, writing into or tracing other processes, signals to them, other identities and
+ * namespaces, modules, mounts, BPF, io_uring, memory that is written and executed, and the network where no sink
+ * needs it.
+ *
+ * It does not look at paths: which files can be reached is the unit's business (mount namespace, capabilities). */
+#include "daemon/privileges.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/capability.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef CAP_CHECKPOINT_RESTORE /* Linux 5.9, include/uapi/linux/capability.h */
+#define CAP_CHECKPOINT_RESTORE 40
+#endif
+#ifndef PR_SET_VMA /* Linux 5.17, include/uapi/linux/prctl.h */
+#define PR_SET_VMA 0x53564d41
+#endif
+
+#define FIRST_FD 3 /* behind stdin, stdout and stderr; where the service manager's sockets begin */
+
+static const cap_value_t kept[] = { CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_CHECKPOINT_RESTORE, CAP_SYS_NICE };
+
+#define KEPT_N (sizeof(kept) / sizeof(kept[0]))
+
+/* In the order of `kept`. Measured on Linux 6.18 with all but one, looking at a process of another user. */
+static struct privilege privileges[KEPT_N] = {
+	{ "cap_sys_ptrace", false, "no process of another user can be watched" },
+	{ "cap_dac_read_search", false,
+		"what threads of other users' processes wait for is not known (no deadlock, no hang), nor are their "
+		"descriptors (no handle-leak)" },
+	{ "cap_checkpoint_restore", false,
+		"a process whose libpython was deleted or replaced since it started, as by an upgrade, cannot be "
+		"watched" },
+	{ "cap_sys_nice", false,
+		"samplers do not come at once: more samples are discarded, and shares are less exact" },
+};
+
+/* Capabilities */
+
+static bool is_kept(cap_value_t capability) {
+	for (size_t i = 0; i < KEPT_N; i++)
+		if (kept[i] == capability)
+			return true;
+	return false;
+}
+
+/* Not permitted without CAP_SETPCAP; then no_new_privs alone keeps the others away. */
+static void drop_bounding(void) {
+	for (cap_value_t capability = 0; cap_get_bound(capability) >= 0; capability++)
+		if (!is_kept(capability))
+			(void)!cap_drop_bound(capability);
+}
+
+/* Permitted and effective: what there is of those that are kept. Inheritable and ambient: none. */
+static int keep_only(void) {
+	cap_t now = cap_get_proc(), wanted = cap_init();
+	int r = now && wanted ? 0 : -ENOMEM;
+
+	for (size_t i = 0; !r && i < KEPT_N; i++) {
+		cap_flag_value_t held;
+
+		if (cap_get_flag(now, kept[i], CAP_PERMITTED, &held) || held != CAP_SET)
+			continue;
+		if (cap_set_flag(wanted, CAP_PERMITTED, 1, &kept[i], CAP_SET) ||
+			cap_set_flag(wanted, CAP_EFFECTIVE, 1, &kept[i], CAP_SET))
+			r = -errno;
+	}
+	if (!r && cap_set_proc(wanted))
+		r = -errno;
+	cap_free(now);
+	cap_free(wanted);
+	return r;
+}
+
+/* Sockets that the service manager hands over stay (man 3 sd_listen_fds). */
+static unsigned handed_over(void) {
+	const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
+
+	if (!pid || !n || strtol(pid, NULL, 10) != getpid())
+		return 0;
+	return (unsigned)strtoul(n, NULL, 10);
+}
+
+int privileges_drop(struct err *err) {
+	int r;
+
+	(void)!syscall(SYS_close_range, FIRST_FD + handed_over(), ~0U, 0);
+	drop_bounding();
+	if (cap_reset_ambient() && errno != EINVAL) /* EINVAL: before Linux 4.3 there are none */
+		return err_set(err, -errno, "cannot drop ambient capabilities: %s", strerror(errno));
+	r = keep_only();
+	if (r)
+		return err_set(err, r, "cannot drop capabilities: %s", strerror(-r));
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+		return err_set(err, -errno, "prctl: %s", strerror(errno));
+	return 0;
+}
+
+const struct privilege *privileges_list(size_t *ret_n) {
+	cap_t now = cap_get_proc();
+
+	for (size_t i = 0; i < KEPT_N; i++) {
+		cap_flag_value_t held = CAP_CLEAR;
+
+		if (now)
+			cap_get_flag(now, kept[i], CAP_EFFECTIVE, &held);
+		privileges[i].held = held == CAP_SET;
+	}
+	cap_free(now);
+	*ret_n = KEPT_N;
+	return privileges;
+}
+
+/* System calls */
+
+/* Whatever their arguments are. By name: not every processor has all, and an older libseccomp does not know all. */
+static const char *const calls[] = {
+	/* files: targets' in /proc, the store, the file sink, the configuration at a reload */
+	"open",
+	"openat",
+	"openat2",
+	"creat",
+	"close",
+	"close_range",
+	"read",
+	"readv",
+	"pread64",
+	"preadv",
+	"preadv2",
+	"write",
+	"writev",
+	"pwrite64",
+	"pwritev",
+	"pwritev2",
+	"lseek",
+	"_llseek",
+	"stat",
+	"lstat",
+	"fstat",
+	"newfstatat",
+	"stat64",
+	"lstat64",
+	"fstat64",
+	"fstatat64",
+	"statx",
+	"statfs",
+	"fstatfs",
+	"statfs64",
+	"fstatfs64",
+	"access",
+	"faccessat",
+	"faccessat2",
+	"readlink",
+	"readlinkat",
+	"getdents",
+	"getdents64",
+	"getcwd",
+	"fcntl",
+	"fcntl64",
+	"flock",
+	"dup",
+	"dup2",
+	"dup3",
+	"fsync",
+	"fdatasync",
+	"sync_file_range",
+	"ftruncate",
+	"ftruncate64",
+	"truncate",
+	"fallocate",
+	"fadvise64",
+	"unlink",
+	"unlinkat",
+	"rename",
+	"renameat",
+	"renameat2",
+	"link",
+	"linkat",
+	"mkdir",
+	"mkdirat",
+	"rmdir",
+	"chmod",
+	"fchmod",
+	"fchmodat",
+	"chown",
+	"fchown",
+	"fchownat",
+	"lchown",
+	"umask",
+	"utimensat",
+	"sendfile",
+	"sendfile64",
+	"copy_file_range",
+	"pipe",
+	"pipe2",
+	"memfd_create",
+	/* other processes: to read */
+	"process_vm_readv",
+	"pidfd_open",
+	"getpgid",
+	"getsid",
+	"sched_getattr",
+	"getpriority",
+	/* itself */
+	"getpid",
+	"getppid",
+	"gettid",
+	"getuid",
+	"geteuid",
+	"getgid",
+	"getegid",
+	"getresuid",
+	"getresgid",
+	"getgroups",
+	"getuid32",
+	"geteuid32",
+	"getgid32",
+	"getegid32",
+	"getrlimit",
+	"ugetrlimit",
+	"prlimit64",
+	"getrusage",
+	"times",
+	"uname",
+	"sysinfo",
+	"getrandom",
+	"getcpu",
+	"capget",
+	"getpgrp",
+	/* memory; mmap and mprotect are below */
+	"brk",
+	"munmap",
+	"mremap",
+	"madvise",
+	"msync",
+	"mincore",
+	"mlock",
+	"munlock",
+	"membarrier",
+	/* threads; clone is below */
+	"futex",
+	"futex_time64",
+	"futex_waitv",
+	"set_robust_list",
+	"get_robust_list",
+	"rseq",
+	"set_tid_address",
+	"arch_prctl",
+	"set_thread_area",
+	"exit",
+	"exit_group",
+	"sched_yield",
+	"sched_setscheduler",
+	"sched_getscheduler",
+	"sched_setparam",
+	"sched_getparam",
+	"sched_setattr",
+	"sched_setaffinity",
+	"sched_getaffinity",
+	"sched_get_priority_min",
+	"sched_get_priority_max",
+	"sched_rr_get_interval",
+	/* signals that come */
+	"rt_sigaction",
+	"rt_sigprocmask",
+	"rt_sigreturn",
+	"rt_sigpending",
+	"rt_sigtimedwait",
+	"rt_sigsuspend",
+	"sigreturn",
+	"sigaltstack",
+	"restart_syscall",
+	"signalfd4",
+	"pause",
+	/* time */
+	"clock_gettime",
+	"clock_gettime64",
+	"clock_getres",
+	"clock_getres_time64",
+	"clock_nanosleep",
+	"clock_nanosleep_time64",
+	"nanosleep",
+	"gettimeofday",
+	"time",
+	"timerfd_create",
+	"timerfd_settime",
+	"timerfd_settime64",
+	"timerfd_gettime",
+	"timerfd_gettime64",
+	/* waiting */
+	"poll",
+	"ppoll",
+	"ppoll_time64",
+	"select",
+	"_newselect",
+	"pselect6",
+	"pselect6_time64",
+	"epoll_create",
+	"epoll_create1",
+	"epoll_ctl",
+	"epoll_wait",
+	"epoll_pwait",
+	"epoll_pwait2",
+	"eventfd",
+	"eventfd2",
+	"inotify_init1",
+	"inotify_add_watch",
+	"inotify_rm_watch",
+	"waitid",
+	/* sockets; socket is below */
+	"bind",
+	"listen",
+	"accept",
+	"accept4",
+	"connect",
+	"shutdown",
+	"socketpair",
+	"getsockname",
+	"getpeername",
+	"getsockopt",
+	"setsockopt",
+	"send",
+	"sendto",
+	"sendmsg",
+	"sendmmsg",
+	"recv",
+	"recvfrom",
+	"recvmsg",
+	"recvmmsg",
+};
+
+/* Those with some values of one argument only: (argument & mask) == value. */
+struct argument {
+	const char *call;
+	unsigned index;
+	uint64_t mask, value;
+};
+
+#define ALL UINT64_MAX
+#define LOW UINT32_MAX /* an int: the upper half of the register is not ours to count on */
+
+static const struct argument arguments[] = {
+	/* a thread, not a process */
+	{ "clone", 0, CLONE_THREAD, CLONE_THREAD },
+	/* not what is, or was, written */
+	{ "mmap", 2, PROT_EXEC, 0 }, { "mmap", 2, PROT_EXEC | PROT_WRITE, PROT_EXEC }, { "mmap2", 2, PROT_EXEC, 0 },
+	{ "mmap2", 2, PROT_EXEC | PROT_WRITE, PROT_EXEC }, { "mprotect", 2, PROT_EXEC, 0 },
+	{ "prctl", 0, LOW, PR_SET_NAME }, { "prctl", 0, LOW, PR_GET_NAME }, { "prctl", 0, LOW, PR_SET_TIMERSLACK },
+	{ "prctl", 0, LOW, PR_GET_DUMPABLE }, { "prctl", 0, LOW, PR_CAPBSET_READ },
+	{ "prctl", 0, LOW, PR_SET_VMA },                                      /* libcs name their memory by it */
+	{ "setpriority", 0, LOW, PRIO_PROCESS }, { "ioctl", 1, LOW, TCGETS }, /* isatty, which stdio asks */
+	{ "ioctl", 1, LOW, TIOCGWINSZ }, { "ioctl", 1, LOW, FIONBIO }, { "ioctl", 1, LOW, FIONREAD },
+	{ "ioctl", 1, LOW, FIOCLEX }, { "socket", 0, LOW, AF_UNIX },
+	{ "socket", 0, LOW, AF_NETLINK }, /* sock_diag; getaddrinfo asks for addresses */
+};
+
+static const struct argument inet_arguments[] = {
+	{ "socket", 0, LOW, AF_INET }, { "socket", 0, LOW, AF_INET6 }, { "ioctl", 1, LOW, 0x8910 }, /* SIOCGIFNAME */
+	{ "ioctl", 1, LOW, 0x8933 }, /* SIOCGIFINDEX, of addresses with a zone */
+};
+
+/* Takes in what this libseccomp knows and this processor has. */
+static int allow(scmp_filter_ctx filter, const char *call, unsigned n, const struct scmp_arg_cmp *compare) {
+	int number = seccomp_syscall_resolve_name(call), r;
+
+	if (number == __NR_SCMP_ERROR)
+		return 0;
+	r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, n, compare);
+	return r == -EDOM || r == -EEXIST ? 0 : r;
+}
+
+static int allow_arguments(scmp_filter_ctx filter, const struct argument *arguments_of, size_t n) {
+	int r = 0;
+
+	for (size_t i = 0; !r && i < n; i++) {
+		const struct argument *a = &arguments_of[i];
+		const struct scmp_arg_cmp compare = {
+			.arg = a->index, .op = SCMP_CMP_MASKED_EQ, .datum_a = a->mask, .datum_b = a->value
+		};
+
+		r = allow(filter, a->call, 1, &compare);
+	}
+	return r;
+}
+
+#define ALLOW_ARGUMENTS(filter, table) allow_arguments(filter, table, sizeof(table) / sizeof((table)[0]))
+
+/* abort() and pthread_kill() of its own threads. */
+static int allow_own_signals(scmp_filter_ctx filter) {
+	const struct scmp_arg_cmp own = {
+		.arg = 0, .op = SCMP_CMP_MASKED_EQ, .datum_a = LOW, .datum_b = (scmp_datum_t)getpid()
+	};
+	int r = allow(filter, "tgkill", 1, &own);
+
+	return r ? r : allow(filter, "rt_tgsigqueueinfo", 1, &own);
+}
+
+static int fill(scmp_filter_ctx filter, bool inet) {
+	int r = allow_own_signals(filter);
+
+	for (size_t i = 0; !r && i < sizeof(calls) / sizeof(calls[0]); i++)
+		r = allow(filter, calls[i], 0, NULL);
+	/* Its arguments are in memory, where no filter looks; `refuse_clone3` has the last word. */
+	r = r ? r : allow(filter, "clone3", 0, NULL);
+	r = r ? r : ALLOW_ARGUMENTS(filter, arguments);
+	return r || !inet ? r : ALLOW_ARGUMENTS(filter, inet_arguments);
+}
+
+static int load(scmp_filter_ctx filter, bool log) {
+	int r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
+
+	r = r ? r : seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	if (!r && log)
+		(void)!seccomp_attr_set(filter, SCMP_FLTATR_CTL_LOG, 1); /* Linux 4.14 */
+	(void)!seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2);    /* a tree in place of a chain */
+	return r ? r : seccomp_load(filter);
+}
+
+/* A filter of its own, which logs nothing: libcs try clone3 for each thread, and take clone on ENOSYS. */
+static int refuse_clone3(void) {
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+	int number = seccomp_syscall_resolve_name("clone3"), r = filter ? 0 : -ENOMEM;
+
+	if (!r && number != __NR_SCMP_ERROR)
+		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), number, 0);
+	r = r ? r : load(filter, false);
+	seccomp_release(filter);
+	return r;
+}
+
+static int seal(const struct privileges_options *options) {
+	scmp_filter_ctx filter = seccomp_init(options->strict ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(EPERM));
+	int r = filter ? fill(filter, options->inet) : -ENOMEM;
+
+	r = r ? r : load(filter, true);
+	seccomp_release(filter);
+	return r;
+}
+
+int privileges_seal(const struct privileges_options *options, struct err *err) {
+	int r;
+
+	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) < 0 && errno == EINVAL)
+		return err_set(err, -ENOTSUP, "this kernel has no seccomp: system calls are not limited");
+	r = refuse_clone3(); /* first: loading a filter is not on the list */
+	r = r ? r : seal(options);
+	return r ? err_set(err, r, "cannot limit system calls: %s", strerror(-r)) : 0;
+}
