@@ -18,6 +18,7 @@ static const struct command *const commands[] = {
 	&handles_command,
 	&findings_command,
 	&show_command,
+	&daemon_command,
 	&doctor_command,
 	NULL,
 };

@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: MIT */
+/* pyspyd daemon: the engine watches all processes in a thread of its own and puts what it has into a mailbox; the event
+ * loop here takes it out, writes it to the store, and only then lets sinks, followers and metrics know of it. */
+#include "pyspyd/daemon.h"
+
+#include "daemon/log.h"
+#include "daemon/mailbox.h"
+#include "daemon/metrics.h"
+#include "daemon/privileges.h"
+#include "daemon/restart.h"
+#include "daemon/rules.h"
+#include "daemon/server.h"
+#include "daemon/sink.h"
+#include "daemon/status.h"
+#include "pyspyd/version.h"
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
+
+#define S 1000000ULL /* in microseconds, as the loop counts */
+#define TICK_US (5 * S)
+#define PRUNE_TICKS 12
+#define COUNTERS_NS (15 * 1000000000ULL) /* between two rows of a process */
+#define DRAIN_NS (5 * 1000000000ULL)
+
+enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2 };
+
+struct service {
+	const struct pyspyd_daemon_options *options;
+	struct config *config;          /* the loop's */
+	_Atomic(struct config *) fresh; /* for the engine's thread, to be taken at a reload; a copy of its own */
+	struct config *watched;         /* the engine's thread's */
+	volatile int stop, reload;
+	struct pyspyd_watch_options watch;
+	struct rules *rules; /* the engine's thread's */
+	struct mailbox *mailbox;
+	pthread_t engine;
+	bool engine_runs;
+
+	sd_event *loop;
+	struct pyspyd_store *store;
+	struct sinks *sinks;
+	struct server *server;
+	struct metrics *metrics;
+	struct status *status;
+	uint64_t counters_ns; /* when they were written last */
+	unsigned ticks;
+	bool store_fails;
+	int result;
+};
+
+static uint64_t now_real_ns(void) {
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
+}
+
+/* The engine's thread */
+
+static int on_finding(void *userdata, const struct pyspyd_finding *finding) {
+	struct service *service = userdata;
+
+	return mailbox_put_finding(service->mailbox, finding);
+}
+
+static int on_report(void *userdata, const struct pyspyd_watch_process *processes, size_t n) {
+	struct service *service = userdata;
+
+	return mailbox_put_report(service->mailbox, processes, n);
+}
+
+static int on_health(void *userdata, const struct pyspyd_watch_health *health) {
+	struct service *service = userdata;
+
+	return mailbox_put_health(service->mailbox, health);
+}
+
+static int on_profile(void *userdata, const struct pyspyd_process *process, const struct pyspyd_packed *packed) {
+	struct service *service = userdata;
+
+	return mailbox_put_profile(service->mailbox, process, packed);
+}
+
+static void on_process(void *userdata, const struct pyspyd_process *process, struct pyspyd_watch_rule *ret_rule) {
+	struct service *service = userdata;
+
+	rules_apply(service->rules, process, ret_rule);
+}
+
+static void use_config(struct service *service, struct config *config) {
+	struct pyspyd_watch_options *watch = &service->watch;
+
+	watch->rate_hz = config->rate_hz;
+	watch->interval_ns = config->interval_ns;
+	watch->cpu_budget_percent = config->cpu_budget_percent;
+	watch->memory_budget_bytes = config->memory_budget_bytes;
+	watch->settings = (const char *const *)config->settings;
+	watch->park = (const char *const *)config->park;
+	watch->bucket_ns = config->bucket_ns;
+	rules_use(service->rules, config);
+	config_free(service->watched);
+	service->watched = config;
+}
+
+static void on_reload(void *userdata) {
+	struct service *service = userdata;
+	struct config *fresh = atomic_exchange(&service->fresh, NULL);
+
+	if (fresh)
+		use_config(service, fresh);
+}
+
+static void *run_engine(void *arg) {
+	struct service *service = arg;
+	struct err err = { 0 };
+	int r;
+
+	pthread_setname_np(pthread_self(), "pyspyd-engine");
+	r = pyspyd_watch(&service->watch, &err);
+	mailbox_put_end(service->mailbox, r, &err);
+	return NULL;
+}
+
+static int start_engine(struct service *service, struct config *config) {
+	service->watch = (struct pyspyd_watch_options){
+		.all = true,
+		.stop = &service->stop,
+		.reload = &service->reload,
+		.on_reload = on_reload,
+		.on_process = on_process,
+		.on_finding = on_finding,
+		.on_report = on_report,
+		.on_health = on_health,
+		.on_profile = config->recorder ? on_profile : NULL,
+		.userdata = service,
+	};
+	use_config(service, config);
+	service->engine_runs = !pthread_create(&service->engine, NULL, run_engine, service);
+	return service->engine_runs ? 0 : -EAGAIN;
+}
+
+/* Mail */
+
+/* Says once that the store does not take what it gets, and once that it does again. */
+static void store_said(struct service *service, int r) {
+	if (r && !service->store_fails)
+		log_say(LOG_ERR, "the store does not take what is put into it: %s", strerror(r < 0 ? -r : EIO));
+	if (!r && service->store_fails)
+		log_say(LOG_NOTICE, "the store works again");
+	service->store_fails = r != 0;
+}
+
+static void take_finding(struct service *service, const struct mail *mail) {
+	const struct pyspyd_finding *finding = mail->finding;
+	struct pyspyd_event event = {
+		.time_real_ns = finding->time_real_ns,
+		.id = finding->id,
+		.fingerprint = finding->fingerprint,
+		.kind = finding->kind,
+		.severity = finding->severity,
+		.state = finding->state,
+		.pid = finding->process.pid,
+		.start_real_ns = finding->process.start_real_ns,
+		.uid = finding->process.uid,
+		.json = mail->json,
+	};
+
+	status_count_finding(service->status, finding);
+	status_keep_event(service->status, &event); /* until the store has it */
+	store_said(service, status_flush_events(service->status, service->store));
+	sinks_wake(service->sinks);
+	server_wake(service->server);
+}
+
+static int number_of(struct service *service, const struct pyspyd_process *process, int64_t *ret_number) {
+	return status_process_number(service->status, service->store, process, ret_number);
+}
+
+static void take_report(struct service *service, struct mail *mail) {
+	struct pyspyd_store_counters *rows;
+	size_t n = 0;
+	int r = 0;
+
+	status_keep_report(service->status, mail);
+	if (now_real_ns() - service->counters_ns < COUNTERS_NS)
+		return;
+	service->counters_ns = now_real_ns();
+	rows = calloc(mail->processes_n + 1, sizeof(*rows));
+	for (size_t i = 0; rows && !r && i < mail->processes_n; i++) {
+		const struct pyspyd_watch_process *process = &mail->processes[i];
+
+		rows[n] = (struct pyspyd_store_counters){
+			.time_real_ns = service->counters_ns,
+			.cpu_percent = process->cpu_percent,
+			.rss_bytes = process->rss_bytes,
+			.private_bytes = process->private_bytes,
+			.fds = process->fds,
+			.threads = process->threads_total,
+		};
+		r = number_of(service, &process->process, &rows[n++].process);
+	}
+	if (rows && !r)
+		r = pyspyd_store_put_counters(service->store, rows, n);
+	free(rows);
+	store_said(service, r);
+}
+
+static void take_profile(struct service *service, const struct mail *mail) {
+	struct pyspyd_store_profile profile = {
+		.start_real_ns = mail->packed.start_real_ns,
+		.end_real_ns = mail->packed.end_real_ns,
+		.data = mail->packed.data,
+		.len = mail->packed.len,
+	};
+	int r = number_of(service, &mail->process, &profile.process);
+
+	if (!r)
+		r = pyspyd_store_put_profiles(service->store, &profile, 1);
+	store_said(service, r);
+}
+
+static void take(struct service *service, struct mail *mail) {
+	switch (mail->kind) {
+	case MAIL_FINDING: take_finding(service, mail); break;
+	case MAIL_REPORT: take_report(service, mail); break;
+	case MAIL_HEALTH: status_keep_health(service->status, &mail->health); break;
+	case MAIL_PROFILE: take_profile(service, mail); break;
+	case MAIL_ENDED:
+		if (!service->stop) {
+			log_say(LOG_ERR, "the engine ended: %s", mail->err.text[0] ? mail->err.text : strerror(EIO));
+			service->result = STATUS_FAILED;
+			sd_event_exit(service->loop, STATUS_FAILED);
+		}
+		break;
+	}
+}
+
+static void take_all(struct service *service) {
+	for (struct mail *mail = mailbox_take(service->mailbox), *next; mail; mail = next) {
+		next = mail->next;
+		take(service, mail);
+		mail_free(mail);
+	}
+}
+
+static int on_mail(sd_event_source *source, int fd, uint32_t events, void *userdata) {
+	(void)source;
+	(void)fd;
+	(void)events;
+	take_all(userdata);
+	return 0;
+}
+
+/* The loop */
+
+static void update_metrics(struct service *service) {
+	struct metrics_input input;
+	struct sink_stats sinks[8];
+
+	if (!service->metrics)
+		return;
+	status_metrics(service->status, &input);
+	input.sinks = sinks;
+	input.sinks_n = sinks_stats(service->sinks, sinks, sizeof(sinks) / sizeof(sinks[0]));
+	server_stats(service->server, &input.server);
+	if (pyspyd_store_stats(service->store, &input.store))
+		input.store = (struct pyspyd_store_stats){ 0 };
+	(void)!metrics_update(service->metrics, &input);
+}
+
+static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
+	struct service *service = userdata;
+
+	store_said(service, status_flush_events(service->status, service->store));
+	if (++service->ticks % PRUNE_TICKS == 0)
+		store_said(service, pyspyd_store_prune(service->store, now_real_ns(), sinks_names(service->sinks)));
+	update_metrics(service);
+	status_complain(service->status);
+	sd_event_source_set_time(source, usec + TICK_US);
+	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+static int open_sinks(struct service *service, const struct config *config, struct err *err) {
+	struct sinks *sinks;
+	int r = sinks_new(config, service->store, service->loop, &sinks, err);
+
+	if (r)
+		return r;
+	sinks_free(service->sinks);
+	service->sinks = sinks;
+	return 0;
+}
+
+static int open_metrics(struct service *service, const struct config *config, struct err *err) {
+	metrics_free(service->metrics);
+	service->metrics = NULL;
+	return config->metrics ? metrics_new(config->metrics_listen, config->metrics_processes, &service->metrics, err)
+			       : 0;
+}
+
+/* Two readings: one for each thread. What is wrong leaves everything as it was. */
+static void reload(struct service *service) {
+	struct config *mine, *engines;
+	struct err err = { 0 };
+
+	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)status_monotonic_us());
+	if (config_read(service->options->config, stderr, &mine)) {
+		log_say(LOG_ERR, "the configuration is wrong: the old one stays in use");
+	} else if (config_read(service->options->config, stderr, &engines)) {
+		config_free(mine);
+	} else {
+		if (open_sinks(service, mine, &err) || open_metrics(service, mine, &err))
+			log_say(LOG_ERR, "%s", err.text);
+		config_free(service->config);
+		service->config = mine;
+		config_free(atomic_exchange(&service->fresh, engines));
+		service->reload++;
+		log_say(LOG_INFO, "the configuration was read again");
+	}
+	sd_notify(0, "READY=1");
+}
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata) {
+	struct service *service = userdata;
+
+	if (info->ssi_signo == SIGHUP)
+		reload(service);
+	else
+		sd_event_exit(sd_event_source_get_event(source), STATUS_OK);
+	return 0;
+}
+
+static int watch_signals(struct service *service) {
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < sizeof(signals) / sizeof(signals[0]); i++)
+		r = sd_event_add_signal(service->loop, NULL, signals[i], on_signal, service);
+	return r;
+}
+
+/* Before any thread is made: they inherit it. */
+static void block_signals(void) {
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static char *status_json(void *userdata) {
+	struct service *service = userdata;
+	struct sink_stats sinks[8];
+	struct pyspyd_store_stats store = { 0 };
+	size_t n = sinks_stats(service->sinks, sinks, sizeof(sinks) / sizeof(sinks[0]));
+
+	(void)!pyspyd_store_stats(service->store, &store);
+	return status_text(service->status, sinks, n, &store);
+}
+
+static bool is_watched(void *userdata, pid_t pid, uint64_t start_real_ns) {
+	const struct service *service = userdata;
+
+	return status_is_watched(service->status, pid, start_real_ns);
+}
+
+static int open_store(struct service *service, struct err *err) {
+	const struct config *config = service->config;
+	const struct pyspyd_store_options options = {
+		.path = config->store_path,
+		.max_bytes = config->store_max_bytes,
+		.finding_age_ns = config->finding_age_ns,
+		.counter_age_ns = config->counter_age_ns,
+		.profile_age_ns = config->profile_age_ns,
+	};
+	char *note = NULL;
+	int r = pyspyd_store_open(&options, &service->store, &note, err);
+
+	if (note)
+		log_say(LOG_WARNING, "%s", note);
+	free(note);
+	return r ? r : restart_resolve(service->store, now_real_ns());
+}
+
+static int open_all(struct service *service, struct err *err) {
+	const struct server_options server = {
+		.path = service->config->socket_path,
+		.group = service->config->socket_group,
+		.status = status_json,
+		.watched = is_watched,
+		.userdata = service,
+	};
+	struct server_options with_store = server;
+	int fd, r = open_store(service, err);
+
+	if (!r)
+		r = status_new(&service->status);
+	if (!r)
+		r = sd_event_default(&service->loop) < 0 ? -ENOMEM : 0;
+	if (!r)
+		r = open_sinks(service, service->config, err);
+	with_store.store = service->store;
+	if (!r)
+		r = server_new(service->loop, &with_store, &service->server, err);
+	if (!r)
+		r = open_metrics(service, service->config, err);
+	if (!r)
+		r = mailbox_new(&service->mailbox, &fd);
+	if (!r &&
+		(sd_event_add_io(service->loop, NULL, fd, EPOLLIN, on_mail, service) < 0 ||
+			sd_event_add_time_relative(service->loop, NULL, CLOCK_MONOTONIC, TICK_US, 0, on_tick, service) <
+				0 ||
+			watch_signals(service) < 0))
+		r = -ENOMEM;
+	return r;
+}
+
+static void say_privileges(void) {
+	size_t n;
+	const struct privilege *list = privileges_list(&n);
+
+	for (size_t i = 0; i < n; i++)
+		if (!list[i].held)
+			log_say(LOG_WARNING, "without %s: %s", list[i].capability, list[i].turns_off);
+}
+
+static int seal(const struct config *config) {
+	const struct privileges_options options = {
+		.inet = config->otlp.enabled || config->metrics ||
+			(config->syslog.enabled && config->syslog.transport != SYSLOG_LOCAL),
+	};
+	struct err err = { 0 };
+	int r = privileges_seal(&options, &err);
+
+	if (r)
+		log_say(LOG_WARNING, "no list of system calls: %s", err.text[0] ? err.text : strerror(-r));
+	return 0;
+}
+
+static void stop_engine(struct service *service) {
+	service->stop = 1;
+	if (service->engine_runs)
+		pthread_join(service->engine, NULL);
+	service->engine_runs = false;
+	if (service->mailbox) {
+		take_all(service);
+		mailbox_close(service->mailbox);
+	}
+}
+
+static void close_all(struct service *service) {
+	stop_engine(service);
+	if (service->sinks)
+		sinks_drain(service->sinks, DRAIN_NS);
+	server_free(service->server);
+	metrics_free(service->metrics);
+	sinks_free(service->sinks);
+	mailbox_free(service->mailbox);
+	status_free(service->status);
+	pyspyd_store_close(service->store);
+	rules_free(service->rules);
+	config_free(service->watched);
+	config_free(atomic_exchange(&service->fresh, NULL));
+	config_free(service->config);
+	sd_event_unref(service->loop);
+}
+
+static int run(struct service *service, struct config *engines, struct err *err) {
+	int r = privileges_drop(err);
+
+	if (!r)
+		r = open_all(service, err);
+	if (!r)
+		r = rules_new(&service->rules);
+	if (!r)
+		r = start_engine(service, engines);
+	else
+		config_free(engines);
+	if (r)
+		return r;
+	say_privileges();
+	seal(service->config);
+	sd_event_set_watchdog(service->loop, true);
+	log_say(LOG_INFO, "pyspyd %s watches this host", PYSPYD_VERSION);
+	sd_notify(0, "READY=1");
+	r = sd_event_loop(service->loop);
+	sd_notify(0, "STOPPING=1");
+	return r;
+}
+
+int pyspyd_daemon_run(const struct pyspyd_daemon_options *options) {
+	struct service service = { .options = options };
+	struct config *engines;
+	struct err err = { 0 };
+	int r;
+
+	log_init(options->foreground);
+	if (config_read(options->config, stderr, &service.config))
+		return STATUS_USAGE;
+	if (options->check_config || config_read(options->config, stderr, &engines)) {
+		config_free(service.config);
+		return options->check_config ? STATUS_OK : STATUS_USAGE;
+	}
+	block_signals();
+	umask(0027);
+	r = run(&service, engines, &err);
+	if (r < 0 || (r > 0 && err.text[0]))
+		log_say(LOG_ERR, "%s", err.text[0] ? err.text : strerror(r < 0 ? -r : EIO));
+	close_all(&service);
+	return r ? STATUS_FAILED : service.result;
+}
