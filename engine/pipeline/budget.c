@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* What is used grows with the rate, but not in proportion: looks at counters cost the same at any rate. So a step down
- * goes by what was measured, and is taken again until it suffices; steps up are small and wait for three calm windows,
+ * goes by what was measured, and is taken again until it suffices; steps up are small and wait for calm windows,
  * so that the rate does not swing. */
 #include "engine/pipeline/budget.h"
 
 #include "engine/base/util.h"
 
 #define CALM 0.7 /* of the limit */
-#define CALM_WINDOWS 3
+#define CALM_WINDOWS 2
 #define STEP_UP 1.25
 #define STEP_DOWN_LEAST 0.9
 #define STEP_DOWN_MOST 0.25
@@ -47,7 +47,7 @@ bool budget_add(struct budget *budget, uint64_t now_ns, uint64_t cpu_ns) {
 	budget->used_percent = 100.0 * (double)(cpu_ns - budget->began_cpu_ns) / (double)(now_ns - budget->began_ns);
 	budget->began_ns = now_ns;
 	budget->began_cpu_ns = cpu_ns;
-	if (budget->limit_percent > 0)
+	if (budget->limit_percent > 0 && ++budget->windows > BUDGET_GRACE_WINDOWS)
 		judge(budget);
 	return budget->rate_hz != before;
 }

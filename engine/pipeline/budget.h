@@ -8,7 +8,8 @@
 /* How often to sample, so that pyspyd itself uses no more of a CPU than it was given. Pure: times and what was used are
  * arguments. It gives way within one window, and comes back slowly. */
 
-#define BUDGET_WINDOW_NS 5000000000ULL
+#define BUDGET_WINDOW_NS 10000000000ULL
+#define BUDGET_GRACE_WINDOWS 3 /* at the start, when everything is looked at for the first time: not judged */
 #define BUDGET_RATE_MIN 1.0
 
 struct budget {
@@ -18,6 +19,7 @@ struct budget {
 	double used_percent; /* of the last window */
 	unsigned over;       /* windows in a row that were beyond the limit */
 	unsigned under;      /* … far below it */
+	unsigned windows;    /* since the start */
 	uint64_t began_ns, began_cpu_ns;
 };
 

@@ -38,6 +38,7 @@ Test(budget, samples_less_beyond_it) {
 	double rate;
 
 	budget_init(&budget, 1, 100);
+	cr_assert_eq(run(&budget, (struct load){ 50, 0.04 }, BUDGET_GRACE_WINDOWS, &now, &cpu), 100, "the start");
 	rate = run(&budget, (struct load){ 0.2, 0.04 }, 10, &now, &cpu); /* 4.2 % at first */
 	cr_assert_leq(0.2 + 0.04 * rate, 1.0);
 	cr_assert_geq(rate, 5, "it gives way no more than it must: %g", rate);
@@ -50,7 +51,7 @@ Test(budget, comes_back_when_it_is_calm) {
 	double low, high;
 
 	budget_init(&budget, 1, 50);
-	low = run(&budget, (struct load){ 0, 0.1 }, 10, &now, &cpu);
+	low = run(&budget, (struct load){ 0, 0.1 }, 13, &now, &cpu);
 	high = run(&budget, (struct load){ 0, 0.001 }, 60, &now, &cpu);
 	cr_assert_lt(low, 12);
 	cr_assert_eq(high, 50);
