@@ -58,6 +58,8 @@ FUZZ_O := $(ENGINE_C:%.c=$(BUILD)/fuzz/obj/%.o) $(GEN_C:$(BUILD)/gen/%.c=$(BUILD
 C_FILES = $(shell find bench bpf cli daemon engine include tests tools -name '*.[ch]')
 
 LIB := $(O)/libpyspyd.a
+# For drivers of live tests, which take parts of it.
+DAEMON_LIB := $(O)/libdaemon.a
 UNIT := $(if $(UNIT_O),$(O)/tests/unit)
 
 .DELETE_ON_ERROR:
@@ -161,6 +163,8 @@ $(O)/obj/%.o: %.c $(O)/flags | $(GEN_H)
 
 # Made anew each time: an archive keeps members whose source is gone.
 $(LIB): $(LIB_O)
+$(DAEMON_LIB): $(DAEMON_O)
+$(LIB) $(DAEMON_LIB):
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
@@ -173,12 +177,10 @@ $(O)/tests/unit: $(UNIT_O) $(DAEMON_O) $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -lcriterion -o $@
 
-# What drives parts of the service links them before the library.
-$(O)/tests/live/sinks_driver: $(DAEMON_O)
-$(LIVE) $(BENCH): $(O)/%: $(O)/obj/%.o $(DAEMON_O) $(LIB)
+$(LIVE) $(BENCH): $(O)/%: $(O)/obj/%.o $(DAEMON_LIB) $(LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_LDFLAGS) $(filter %.o,$^) $(LIB) $(LIBS) -o $@
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
 
 $(TOOLS): $(O)/%: $(O)/obj/%.o $(LIB)
 	$(call say,LD,$@)
