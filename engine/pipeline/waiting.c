@@ -11,7 +11,8 @@
 
 #define SHARE_MAX 100  /* one part in so many of a CPU; … */
 #define SHARE_MANY 400 /* … where many processes are watched */
-#define MANY 16
+#define MANY 64
+#define CONFIRM_NS (2 * NS_PER_SEC) /* a knot that was seen once is worth another look soon */
 #define PAUSE_MAX_NS (30 * NS_PER_SEC)
 #define GILS_AT_ONCE 8 /* processes whose GIL is read at one time */
 #define WORTH_COUNTING_NS (300 * NS_PER_MS)
@@ -24,7 +25,8 @@ struct waiting {
 	size_t turn;              /* of the GILs */
 	struct pyspyd_waits *now; /* of the last look */
 	bool *alive;
-	bool fresh; /* `now` is of this interval */
+	bool fresh;   /* `now` is of this interval */
+	bool hurried; /* the last look came sooner, to confirm */
 };
 
 struct gil_watch {
@@ -199,6 +201,21 @@ static int look(struct waiting *waiting, struct sample_target *const *targets, s
 	return 0;
 }
 
+static bool has_news(const struct pyspyd_waits *waits) {
+	for (size_t i = 0; i < waits->knots_n; i++)
+		if (!waits->knots[i].confirmed)
+			return true;
+	return false;
+}
+
+/* Every other look may come sooner than its cost allows. */
+static uint64_t pause_after(struct waiting *waiting, uint64_t cost_ns, size_t processes) {
+	uint64_t pause = min_of(cost_ns * (processes > MANY ? SHARE_MANY : SHARE_MAX), (uint64_t)PAUSE_MAX_NS);
+
+	waiting->hurried = !waiting->hurried && waiting->fresh && has_news(waiting->now);
+	return waiting->hurried ? min_of(pause, (uint64_t)CONFIRM_NS) : pause;
+}
+
 int waiting_interval(struct waiting *waiting, struct watched *const *watched, size_t n, uint64_t now_ns) {
 	struct sample_target **targets _free_ = calloc(n + 1, sizeof(*targets));
 	uint64_t began_cpu_ns = clock_cpu_ns();
@@ -221,9 +238,7 @@ int waiting_interval(struct waiting *waiting, struct watched *const *watched, si
 		r = look(waiting, targets, alive);
 		if (!r && waiting->fresh)
 			sum_gil_waiters(waiting->now, watched, n);
-		waiting->next_ns = now_ns +
-			min_of((clock_cpu_ns() - began_cpu_ns) * (n > MANY ? SHARE_MANY : SHARE_MAX),
-				(uint64_t)PAUSE_MAX_NS);
+		waiting->next_ns = now_ns + pause_after(waiting, clock_cpu_ns() - began_cpu_ns, n);
 	}
 	return r;
 }
