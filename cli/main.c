@@ -12,6 +12,7 @@ static const struct command *const commands[] = {
 	&watch_command,
 	&dump_command,
 	&record_command,
+	&flamegraph_command,
 	&ps_command,
 	&waits_command,
 	&heap_command,
@@ -28,7 +29,7 @@ static int print_usage(FILE *to) {
 		"Usage: pyspyd COMMAND [OPTION…]\n\nWatches Python processes from outside, without stopping them.\n\n"
 		"Commands:\n");
 	for (const struct command *const *command = commands; *command; command++)
-		fprintf(to, "  %-8s %s\n", (*command)->name, (*command)->summary);
+		fprintf(to, "  %-10s %s\n", (*command)->name, (*command)->summary);
 	fprintf(to,
 		"\n'pyspyd COMMAND --help' says more; 'pyspyd --version' prints the version.\n"
 		"Exit status: 0 done, 1 failed, 2 usage, 3 no such process or it ended, 4 not permitted,\n"

@@ -67,7 +67,7 @@ static bool scan_date(const char **s, struct tm *tm) {
 	return timegm(&there) != -1 && there.tm_mday == tm->tm_mday;
 }
 
-/* What stands behind a time: "Z", "+02:00"; nothing: local time. */
+/* What stands behind a time: "Z", "+02:00", "+0200"; nothing: local time. */
 static bool scan_zone(const char **s, struct tm *tm, time_t *ret) {
 	int hours, minutes, sign = **s == '-' ? -1 : 1;
 
@@ -79,8 +79,10 @@ static bool scan_zone(const char **s, struct tm *tm, time_t *ret) {
 	*ret = timegm(tm);
 	if (scan_char(s, "Zz"))
 		return true;
-	if (!scan_char(s, "+-") || !scan_number(s, 2, 23, &hours) || !scan_char(s, ":") ||
-		!scan_number(s, 2, 59, &minutes))
+	if (!scan_char(s, "+-") || !scan_number(s, 2, 23, &hours))
+		return false;
+	scan_char(s, ":");
+	if (!scan_number(s, 2, 59, &minutes))
 		return false;
 	*ret -= sign * (hours * 3600 + minutes * 60);
 	return true;

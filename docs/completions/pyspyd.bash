@@ -10,7 +10,7 @@ _pyspyd() {
 	COMPREPLY=()
 
 	if [ "$COMP_CWORD" = 1 ]; then
-		COMPREPLY=($(compgen -W "watch dump record ps waits heap handles doctor help --help --version" -- "$cur"))
+		COMPREPLY=($(compgen -W "watch dump record flamegraph ps waits heap handles doctor help --help --version" -- "$cur"))
 		return
 	fi
 	# Behind "--" stands somebody else's command line.
@@ -28,7 +28,7 @@ _pyspyd() {
 	-f | --format) COMPREPLY=($(compgen -W "svg collapsed speedscope pprof" -- "$cur")); return ;;
 	-m | --mode) COMPREPLY=($(compgen -W "wall cpu gil" -- "$cur")); return ;;
 	--exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state memory-leak handle-leak thread-leak process-leak gc-pressure oom-risk" -- "$cur")); return ;;
-	-d | --duration | -i | --interval | --diff) COMPREPLY=($(compgen -W "10s 1m 10m 1h" -- "$cur")); return ;;
+	-d | --duration | -i | --interval | --last | --since | --until | --diff) COMPREPLY=($(compgen -W "10s 1m 10m 1h" -- "$cur")); return ;;
 	--park | --top | -n | --name | -r | --rate | --spike | --hang-after | --leak-window | --var | --set) return ;;
 	esac
 
@@ -36,15 +36,16 @@ _pyspyd() {
 	watch) options="--pid --name --all --children --duration --interval --rate --json --exit-on --spike --hang-after --leak-window --park --var --unmask --set --help" ;;
 	dump) options="--pid --locals --unmask --async --json --blocking --help" ;;
 	record) options="--pid --output --duration --rate --format --mode --children --threads --blocking --help" ;;
+	flamegraph) options="--pid --output --last --since --until --diff --format --threads --start --help" ;;
 	ps) options="--json --help" ;;
 	waits) options="--pid --json --dot --once --park --help" ;;
 	heap) options="--pid --top --diff --no-paths --json --help" ;;
 	handles) options="--pid --diff --json --help" ;;
 	doctor) options="--pid --help" ;;
-	help) options="watch dump record ps waits heap handles doctor" ;;
+	help) options="watch dump record flamegraph ps waits heap handles doctor" ;;
 	*) return ;;
 	esac
-	if [[ ${COMP_WORDS[1]} = @(dump|waits|heap|handles) && $cur != -* ]]; then
+	if [[ ${COMP_WORDS[1]} = @(dump|flamegraph|waits|heap|handles) && $cur != -* ]]; then
 		_pyspyd_pids "$cur"
 		return
 	fi

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 # fish completion for pyspyd
 
-set -l commands watch dump record ps waits heap handles doctor help
+set -l commands watch dump record flamegraph ps waits heap handles doctor help
 
 complete -c pyspyd -f
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a watch -d 'Watch processes, and findings as they come'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a dump -d 'Show all threads with their stacks'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a record -d 'Sample a process into a profile'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a flamegraph -d 'Draw what a process did a while ago'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a ps -d 'List the Python processes here'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a waits -d 'Show who waits for whom, deadlocks first'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a heap -d 'Count objects by type, and what grew'
@@ -18,8 +19,8 @@ complete -c pyspyd -s h -l help -d 'Help'
 
 set -l pids '(pgrep -l python | string replace " " \t)'
 
-complete -c pyspyd -n '__fish_seen_subcommand_from watch dump record waits heap handles doctor' -s p -l pid -x -a "$pids" -d 'The process'
-complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap handles' -a "$pids"
+complete -c pyspyd -n '__fish_seen_subcommand_from watch dump record flamegraph waits heap handles doctor' -s p -l pid -x -a "$pids" -d 'The process'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump flamegraph waits heap handles' -a "$pids"
 
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s n -l name -x -d 'Those whose command line matches'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s a -l all -d 'Every Python process here'
@@ -45,10 +46,16 @@ complete -c pyspyd -n '__fish_seen_subcommand_from heap' -l diff -x -d 'Count tw
 complete -c pyspyd -n '__fish_seen_subcommand_from heap' -l no-paths -d 'Do not look for who keeps what'
 complete -c pyspyd -n '__fish_seen_subcommand_from handles' -l diff -x -d 'Look twice, that far apart'
 
-complete -c pyspyd -n '__fish_seen_subcommand_from record' -s o -l output -r -F -d 'Where the profile goes'
-complete -c pyspyd -n '__fish_seen_subcommand_from record' -s f -l format -x -a 'svg collapsed speedscope pprof' -d 'Of the file'
+complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s o -l output -r -F -d 'Where the profile goes'
+complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s f -l format -x -a 'svg collapsed speedscope pprof' -d 'Of the file'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -s m -l mode -x -a 'wall cpu gil' -d 'Which threads are counted'
-complete -c pyspyd -n '__fish_seen_subcommand_from record' -s t -l threads -d 'The thread as the outermost element'
+complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s t -l threads -d 'The thread as the outermost element'
+
+complete -c pyspyd -n '__fish_seen_subcommand_from flamegraph' -s l -l last -x -d 'So long until now, or --until'
+complete -c pyspyd -n '__fish_seen_subcommand_from flamegraph' -s s -l since -x -d 'From then'
+complete -c pyspyd -n '__fish_seen_subcommand_from flamegraph' -s u -l until -x -d 'To then'
+complete -c pyspyd -n '__fish_seen_subcommand_from flamegraph' -s D -l diff -x -d 'What changed since the time before'
+complete -c pyspyd -n '__fish_seen_subcommand_from flamegraph' -l start -x -d 'The process that had the pid then'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s l -l locals -d 'Variables of every frame'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump watch' -l unmask -d 'Mask nothing'

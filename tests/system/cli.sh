@@ -52,7 +52,7 @@ expect 0 --help
 prints
 expect 0 --version
 prints
-for command in watch dump record ps waits heap handles findings show doctor; do
+for command in watch dump record flamegraph ps waits heap handles findings show doctor; do
 	expect 0 "$command" --help
 	prints
 	grep -q '^Example:' "$work/out" || fail "$command --help has no example"
