@@ -13,9 +13,9 @@
 
 struct census_container {
 	raddr addr;
-	uint32_t type; /* number in the census's types */
-	uint64_t length;
-	uint64_t bytes; /* with its table */
+	uint64_t length : 44;
+	uint64_t type : 20; /* number in the census's types */
+	uint64_t bytes;     /* with its table */
 };
 
 /* Which memory was in use, and where the tables of large objects lie: what a later census, and those who look for

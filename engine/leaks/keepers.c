@@ -50,9 +50,9 @@ struct search {
 	struct referrers referrers;
 	VEC(struct node) nodes; /* the objects that were asked for come first */
 	VEC(struct edge) edges;
-	struct map index;      /* address → node */
-	struct map containers; /* long ones: address → number */
-	size_t targets;        /* nodes */
+	struct map index;        /* address → node */
+	struct marks containers; /* on long ones */
+	size_t targets;          /* nodes */
 	unsigned pass;
 	bool limited;
 };
@@ -427,12 +427,15 @@ static void chain_of(const struct search *search, uint32_t target, struct chain 
 	chain->n = n;
 }
 
+static bool is_container(const struct search *search, raddr object) {
+	return marks_get(&search->containers, object);
+}
+
 /* Appends a step as Python writes it: across objects that it does not show, where there are such. Return: 0 and
  * *ret_to, the number of the object that it ends at; as root_step. */
 static int add_step(const struct search *search, const struct chain *chain, size_t from, size_t last,
 	struct strbuf *out, size_t *ret_to) {
-	uint64_t unused;
-	bool is_long = map_get(&search->containers, chain->nodes[from]->addr, &unused);
+	bool is_long = is_container(search, chain->nodes[from]->addr);
 	size_t most =
 		min_of(last, from + (is_long ? 1U : SKIPS)); /* a long one's items are not looked at: any is one */
 
@@ -526,14 +529,13 @@ static int write_path(
 static int container_in_map(const struct search *search, raddr object, struct keeper *ret) {
 	const struct root_map *map = search->roots;
 	struct strbuf path = { 0 };
-	uint64_t at, unused;
+	uint64_t at;
 	int r = 0;
 
 	if (!map_get(&map->index, object, &at))
 		return 0;
 	for (at = map->entries.items[at].parent; at != ROOT_NONE; at = map->entries.items[at].parent)
-		if (!map->entries.items[at].hidden &&
-			map_get(&search->containers, map->entries.items[at].object, &unused))
+		if (!map->entries.items[at].hidden && is_container(search, map->entries.items[at].object))
 			break;
 	if (at == ROOT_NONE)
 		return 0;
@@ -549,11 +551,10 @@ static int container_in_map(const struct search *search, raddr object, struct ke
 }
 
 static int describe(const struct search *search, const struct chain *chain, struct keeper *ret) {
-	uint64_t unused;
 	int r = write_path(search, chain, ret->root, chain->n - 1, &ret->path);
 
 	for (size_t i = chain->n - 1; !r && i-- > 0;) {
-		if (!map_get(&search->containers, chain->nodes[i]->addr, &unused))
+		if (!is_container(search, chain->nodes[i]->addr))
 			continue;
 		ret->container = chain->nodes[i]->addr;
 		return write_path(search, chain, ret->root, i, &ret->container_path);
@@ -641,11 +642,15 @@ static int begin(struct search *search, const raddr *objects, size_t n) {
 	return r;
 }
 
-static int index_containers(const struct census *census, struct map *ret) {
+/* Those in places for which there is no mark are as short ones. */
+static int mark_containers(const struct census *census, struct marks *ret) {
 	int r = 0;
 
-	for (size_t i = 0; !r && i < census->containers.n; i++)
-		r = map_put(ret, census->containers.items[i].addr, i);
+	for (size_t i = 0; !r && i < census->containers.n; i++) {
+		r = marks_set(ret, census->containers.items[i].addr, MARK_TAKEN);
+		if (r == -ENOSPC)
+			r = 0;
+	}
 	return r;
 }
 
@@ -680,7 +685,7 @@ int keepers_find(const struct py_runtime *rt, const struct census *census, const
 	r = referrers_init(&search.referrers, rt, census);
 	if (r)
 		return r;
-	r = index_containers(census, &search.containers);
+	r = mark_containers(census, &search.containers);
 	if (!r)
 		r = begin(&search, objects, n);
 	if (!r)
@@ -690,7 +695,7 @@ int keepers_find(const struct py_runtime *rt, const struct census *census, const
 	if (!r)
 		r = hand_out(&search, objects, n, found, ret_keepers);
 	keepers_deinit(found, search.targets);
-	map_deinit(&search.containers);
+	marks_deinit(&search.containers);
 	root_map_free(search.roots);
 	vec_free(&search.nodes);
 	vec_free(&search.edges);

@@ -16,16 +16,10 @@ void marks_deinit(struct marks *marks) {
 	*marks = (struct marks){ 0 };
 }
 
-static uint8_t *find_piece(struct marks *marks, uint64_t piece) {
+static uint8_t *find_piece(const struct marks *marks, uint64_t piece) {
 	uint64_t at;
 
-	if (marks->last_bits && marks->last == piece)
-		return marks->last_bits;
-	if (!map_get(&marks->index, piece, &at))
-		return NULL;
-	marks->last = piece;
-	marks->last_bits = marks->pieces.items[at];
-	return marks->last_bits;
+	return map_get(&marks->index, piece, &at) ? marks->pieces.items[at] : NULL;
 }
 
 static size_t grain_of(raddr addr) {
@@ -36,7 +30,7 @@ static unsigned shift_of(raddr addr) {
 	return grain_of(addr) % IN_BYTE * MARK_BITS;
 }
 
-unsigned marks_get(struct marks *marks, raddr addr) {
+unsigned marks_get(const struct marks *marks, raddr addr) {
 	const uint8_t *bits = find_piece(marks, addr / PIECE_BYTES);
 
 	return bits ? bits[grain_of(addr) / IN_BYTE] >> shift_of(addr) & (MARK_ASKED | MARK_TAKEN) : 0;

@@ -17,13 +17,11 @@ enum {
 struct marks {
 	struct map index; /* piece of memory → its number in `pieces` */
 	VEC(uint8_t *) pieces;
-	uint64_t last;      /* piece … */
-	uint8_t *last_bits; /* … that was looked at last; NULL none */
 };
 
 void marks_deinit(struct marks *marks);
 
-unsigned marks_get(struct marks *marks, raddr addr);
+unsigned marks_get(const struct marks *marks, raddr addr);
 
 /* Adds to those that are there. Return: 0; -ENOMEM; -ENOSPC: there are marks in too many places. */
 int marks_set(struct marks *marks, raddr addr, unsigned mark);

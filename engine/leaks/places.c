@@ -11,6 +11,7 @@
 #define GUARD_BYTES_MAX (64U << 10)
 #define ADDRESS_BITS ((UINT64_C(1) << 48) - 1)
 #define WORD sizeof(uint64_t)
+#define SORT_FEW 24
 #define WORDS_MAX ((UINT64_C(1) << 31) - 1)
 
 static bool is_anonymous(const struct proc_map *map) {
@@ -156,15 +157,51 @@ struct place_span place_unpack(const struct packed_span *packed) {
 	};
 }
 
-static int by_addr(const void *a, const void *b) {
-	const struct packed_span *x = a, *y = b;
+static void swap(struct packed_span *a, struct packed_span *b) {
+	struct packed_span old = *a;
 
-	return (x->addr > y->addr) - (x->addr < y->addr);
+	*a = *b;
+	*b = old;
+}
+
+static void sort_few(struct packed_span *items, size_t n) {
+	for (size_t i = 1; i < n; i++)
+		for (size_t k = i; k && items[k - 1].addr > items[k].addr; k--)
+			swap(&items[k - 1], &items[k]);
+}
+
+/* By one byte of the address after another, each span straight to the part where it belongs: qsort() would take as much
+ * memory again. */
+static void sort_spans(struct packed_span *items, size_t n, unsigned shift) {
+	size_t next[256] = { 0 }, end[256], at = 0;
+
+	if (n <= SORT_FEW) {
+		sort_few(items, n);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		next[items[i].addr >> shift & 0xff]++;
+	for (unsigned i = 0; i < 256; i++) {
+		end[i] = at + next[i];
+		next[i] = at;
+		at = end[i];
+	}
+	for (unsigned i = 0; i < 256; i++)
+		while (next[i] < end[i]) {
+			unsigned to = items[next[i]].addr >> shift & 0xff;
+
+			if (to == i)
+				next[i]++;
+			else
+				swap(&items[next[i]], &items[next[to]++]);
+		}
+	at = 0;
+	for (unsigned i = 0; shift && i < 256; at = end[i++])
+		sort_spans(items + at, end[i] - at, shift - 8);
 }
 
 void places_sort(struct census_places *places) {
-	if (places->spans.n)
-		qsort(places->spans.items, places->spans.n, sizeof(*places->spans.items), by_addr);
+	sort_spans(places->spans.items, places->spans.n, 40);
 }
 
 size_t places_find_pool(const struct census_places *places, raddr pool) {

@@ -9,6 +9,8 @@
 
 #define CONTAINERS_DEFAULT 100
 #define LINES_DEFAULT 100
+#define PART_CONTAINERS 65536
+#define ROWS_MORE 10000 /* of containers, beyond those wanted, until the worst are dropped */
 #define MAPPINGS_SHOWN 20
 
 /* Types. */
@@ -121,36 +123,59 @@ static int by_length(const void *a, const void *b) {
 	return r ? r : compare_int((int64_t)x->container->addr, (int64_t)y->container->addr);
 }
 
-static int container_rows_of(const struct census *before, const struct census *now, container_rows *rows) {
+/* The best `top` rows, in their order. */
+static void keep_best(container_rows *rows, size_t top) {
+	if (rows->n)
+		qsort(rows->items, rows->n, sizeof(*rows->items), by_length);
+	rows->n = min_of(rows->n, top);
+}
+
+/* Of those whose addresses are of one part: a map of all that were there would be larger than they are. */
+static int add_container_rows(const struct census *before, const struct census *now, size_t part, size_t parts,
+	size_t top, container_rows *rows) {
 	struct map index = { 0 };
 	int r = 0;
 
-	for (size_t i = 0; !r && before && i < before->containers.n; i++)
-		r = map_put(&index, before->containers.items[i].addr, before->containers.items[i].length);
+	for (size_t i = 0; !r && before && i < before->containers.n; i++) {
+		const struct census_container *container = &before->containers.items[i];
+
+		if (hash_mix(container->addr) % parts == part)
+			r = map_put(&index, container->addr, container->length);
+	}
 	for (size_t i = 0; !r && i < now->containers.n; i++) {
 		struct container_row row = { .container = &now->containers.items[i] };
 		uint64_t length;
 
+		if (hash_mix(row.container->addr) % parts != part)
+			continue;
 		if (before && map_get(&index, row.container->addr, &length))
 			row.grew = (int64_t)(row.container->length - length);
 		else
 			row.is_new = before != NULL;
 		r = vec_push(rows, row);
+		if (rows->n >= top + ROWS_MORE)
+			keep_best(rows, top);
 	}
 	map_deinit(&index);
-	if (rows->n)
-		qsort(rows->items, rows->n, sizeof(*rows->items), by_length);
 	return r;
 }
 
-static int fill_containers(const struct py_reader *py, const struct census *now, const container_rows *rows, size_t top,
-	struct pyspyd_heap *heap) {
-	size_t n = min_of(rows->n, top ? top : (size_t)CONTAINERS_DEFAULT);
+static int container_rows_of(const struct census *before, const struct census *now, size_t top, container_rows *rows) {
+	size_t parts = before ? before->containers.n / PART_CONTAINERS + 1 : 1;
+	int r = 0;
 
-	heap->containers = calloc(n + 1, sizeof(*heap->containers));
+	for (size_t part = 0; !r && part < parts; part++)
+		r = add_container_rows(before, now, part, parts, top, rows);
+	keep_best(rows, top);
+	return r;
+}
+
+static int fill_containers(
+	const struct py_reader *py, const struct census *now, const container_rows *rows, struct pyspyd_heap *heap) {
+	heap->containers = calloc(rows->n + 1, sizeof(*heap->containers));
 	if (!heap->containers)
 		return -ENOMEM;
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < rows->n; i++) {
 		const struct container_row *row = &rows->items[i];
 
 		heap->containers[i] = (struct pyspyd_heap_container){
@@ -312,9 +337,9 @@ static int fill(struct sample_target *target, const struct heap_count *before, c
 	if (!r)
 		r = fill_types(py, &types, top, heap);
 	if (!r)
-		r = container_rows_of(old, &now->census, &containers);
+		r = container_rows_of(old, &now->census, top ? top : (size_t)CONTAINERS_DEFAULT, &containers);
 	if (!r)
-		r = fill_containers(py, &now->census, &containers, top, heap);
+		r = fill_containers(py, &now->census, &containers, heap);
 	if (!r)
 		r = fill_lines(before, now, top, heap);
 	if (!r)
