@@ -25,11 +25,12 @@ void datagram_close(struct datagram *datagram) {
 
 int datagram_connect_unix(struct datagram *datagram) {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	size_t len = strlen(datagram->path);
 	int size = SEND_BUFFER;
 
-	if (strlen(datagram->path) >= sizeof(address.sun_path))
+	if (len >= sizeof(address.sun_path))
 		return -ENAMETOOLONG;
-	strcpy(address.sun_path, datagram->path);
+	memcpy(address.sun_path, datagram->path, len);
 	datagram->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (datagram->fd < 0)
 		return -errno;

@@ -18,12 +18,10 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <syslog.h>
 #include <time.h>
@@ -391,10 +389,11 @@ static void stream_finish(struct syslog *syslog, enum sink_result result) {
 /* The connection is at its end. What is still in the kernel's queue does not arrive; what the other side had not read
  * when it broke off neither. */
 static void stream_lost(struct syslog *syslog, int error) {
-	int unsent = 0;
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+	bool unsent = getsockopt(syslog->fd, IPPROTO_TCP, TCP_INFO, &info, &len) || info.tcpi_unacked ||
+		info.tcpi_notsent_bytes;
 
-	if (ioctl(syslog->fd, SIOCOUTQ, &unsent))
-		unsent = 1;
 	stream_close(syslog);
 	sink_fault(syslog->sink, "%s: %s", syslog->address, error ? reason(error) : "has closed the connection");
 	if (error || unsent)

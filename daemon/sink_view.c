@@ -18,14 +18,16 @@ static const char *text_of(const json_t *object, const char *key) {
 
 static char *words_of(const json_t *array) {
 	char *text = NULL;
-	size_t len, i;
-	const json_t *word;
+	size_t len;
 	FILE *out = open_memstream(&text, &len);
 
 	if (!out)
 		return NULL;
-	json_array_foreach(array, i, word)
-		fprintf(out, "%s%s", i ? " " : "", json_is_string(word) ? json_string_value(word) : "?");
+	for (size_t i = 0; i < json_array_size(array); i++) {
+		const char *word = json_string_value(json_array_get(array, i));
+
+		fprintf(out, "%s%s", i ? " " : "", word ? word : "?");
+	}
 	if (fclose(out)) {
 		free(text);
 		return NULL;
@@ -118,8 +120,7 @@ static void put_frame(FILE *out, const json_t *frame) {
 }
 
 static void put_thread(FILE *out, const json_t *thread) {
-	const json_t *stack = json_object_get(thread, "stack"), *frame;
-	size_t i;
+	const json_t *stack = json_object_get(thread, "stack");
 
 	fprintf(out, "thread %" JSON_INTEGER_FORMAT " ", json_integer_value(json_object_get(thread, "tid")));
 	put_printable(out, text_of(thread, "name"));
@@ -128,27 +129,27 @@ static void put_thread(FILE *out, const json_t *thread) {
 		put_printable(out, text_of(thread, "role"));
 	}
 	fputs(":\n", out);
-	json_array_foreach(stack, i, frame) {
+	for (size_t i = 0; i < json_array_size(stack); i++) {
 		if (ftell(out) > (long)STACKS_MAX)
 			return;
-		put_frame(out, frame);
+		put_frame(out, json_array_get(stack, i));
 	}
 }
 
 char *sink_view_stacks(const struct sink_view *view) {
-	const json_t *threads = json_object_get(view->root, "threads"), *thread;
+	const json_t *threads = json_object_get(view->root, "threads");
 	char *text = NULL;
-	size_t len, i;
+	size_t len;
 	FILE *out = open_memstream(&text, &len);
 
 	if (!out)
 		return NULL;
-	json_array_foreach(threads, i, thread) {
+	for (size_t i = 0; i < json_array_size(threads); i++) {
 		if (ftell(out) > (long)STACKS_MAX) {
 			fputs("…\n", out);
 			break;
 		}
-		put_thread(out, thread);
+		put_thread(out, json_array_get(threads, i));
 	}
 	if (fclose(out)) {
 		free(text);
