@@ -44,9 +44,11 @@ static int put_process(struct pyspyd_store *store, void *data) {
 	known = put->number;
 	if (!known)
 		put->number = ++store->state.last_process;
-	return store_do(store, known ? update_process : insert_process, v_int(put->number), v_int(p->pid),
+	rc = store_do(store, known ? update_process : insert_process, v_int(put->number), v_int(p->pid),
 		v_int((int64_t)p->start_real_ns), v_int(p->uid), v_int((int64_t)p->seen_real_ns), v_text(p->name),
 		v_text(p->unit), v_text(p->container), v_text(p->cmdline));
+	/* The index knows one that is not there. */
+	return !rc && !sqlite3_changes(store->db) ? SQLITE_CORRUPT : rc;
 }
 
 int pyspyd_store_put_process(

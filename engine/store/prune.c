@@ -200,6 +200,11 @@ static int vacuum(struct pyspyd_store *store, void *data) {
 	return store_failed(store, sqlite3_exec(store->db, sql, NULL, NULL, NULL));
 }
 
+/* Where the limit was above what there is now. */
+static int limit_again(struct pyspyd_store *store) {
+	return store->db && store->max_pages ? store_errno(store, store_limit_pages(store)) : 0;
+}
+
 static int give_back(struct pyspyd_store *store) {
 	int64_t pages, unused, give;
 	const struct store_write write = { .work = vacuum, .data = &give };
@@ -209,7 +214,9 @@ static int give_back(struct pyspyd_store *store) {
 		return r;
 	give = unused - max_of((int64_t)FREE_PAGES_LEAST, pages / FREE_PART);
 	give = min_of(give, (int64_t)VACUUM_PAGES_MAX);
-	return give > 0 ? store_write(store, &write) : 0;
+	if (give > 0)
+		r = store_write(store, &write);
+	return r ? r : limit_again(store);
 }
 
 /* One large transaction leaves a large log behind, until it is written over. */
@@ -228,9 +235,27 @@ static int cut_log(struct pyspyd_store *store) {
 	return (rc & 0xff) == SQLITE_LOCKED ? 0 : store_errno(store, rc);
 }
 
-int pyspyd_store_prune(struct pyspyd_store *store, uint64_t now_real_ns, const char *const *sinks) {
-	int r = prune_age(store, now_real_ns, sinks);
+/* What is written into a file that has no name any more is gone when it is closed. Its log must not meet another. */
+static void check_place(struct pyspyd_store *store) {
+	_free_ char *log = NULL;
+	int moved = 0;
 
+	if (!store->db || sqlite3_file_control(store->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved) || !moved)
+		return;
+	if (asprintf(&log, "%s-wal", store->options.path) < 0)
+		return;
+	store_disconnect(store, true);
+	unlink(log);
+	store_note(store, "was moved or removed while it was in use; a new one is made");
+}
+
+int pyspyd_store_prune(struct pyspyd_store *store, uint64_t now_real_ns, const char *const *sinks) {
+	int r;
+
+	check_place(store);
+	r = store_finish_rescue(store, STORE_INTERRUPTED);
+	if (!r)
+		r = prune_age(store, now_real_ns, sinks);
 	if (!r)
 		r = prune_size(store);
 	if (!r)

@@ -6,6 +6,8 @@
  * The damaged file is only read. What it says may be anything: rows that the tables do not take are left out. */
 #include "engine/store/store_internal.h"
 
+#include <sys/stat.h>
+
 #define EVENTS_MAX 100000
 #define BYTES_MAX (64U << 20)
 #define NUMBER_MAX (1LL << 53)
@@ -95,23 +97,32 @@ static void raise_numbers(struct pyspyd_store *store, int64_t event, int64_t pro
 	store->state.last_process = max_of(store->state.last_process, min_of(process, NUMBER_MAX));
 }
 
-/* The numbers that were given last. Where that cannot be read, at least those that are there. */
-static int copy_numbers(struct pyspyd_store *store, struct rescue *rescue) {
-	static const char sql[] = "SELECT last_event, last_process FROM state";
-	static const char event_sql[] = "SELECT max(seq) FROM events";
-	static const char process_sql[] = "SELECT max(number) FROM processes";
-	int64_t event = 0, process = 0;
-	sqlite3_stmt *from;
-	int rc;
+/* The numbers that were given last, or at least those that are there. They hold also where nothing can be copied. */
+static void take_numbers(struct pyspyd_store *store, sqlite3 *from) {
+	static const char *const sql[] = {
+		"SELECT last_event, last_process FROM state",
+		"SELECT max(seq), 0 FROM events",
+		"SELECT 0, max(number) FROM processes",
+	};
 
-	if (!sqlite3_prepare_v2(rescue->from, sql, -1, &from, NULL)) {
-		if (sqlite3_step(from) == SQLITE_ROW)
-			raise_numbers(store, sqlite3_column_int64(from, 0), sqlite3_column_int64(from, 1));
-		sqlite3_finalize(from);
+	for (size_t i = 0; i < ARRAY_SIZE(sql); i++) {
+		sqlite3_stmt *statement;
+
+		if (sqlite3_prepare_v2(from, sql[i], -1, &statement, NULL))
+			continue;
+		if (sqlite3_step(statement) == SQLITE_ROW)
+			raise_numbers(store, sqlite3_column_int64(statement, 0), sqlite3_column_int64(statement, 1));
+		sqlite3_finalize(statement);
 	}
-	rc = store_number(store, event_sql, NULL, 0, &event);
+}
+
+/* What was copied may have numbers that the above did not find. */
+static int check_numbers(struct pyspyd_store *store) {
+	int64_t event = 0, process = 0;
+	int rc = store_number(store, "SELECT max(seq) FROM events", NULL, 0, &event);
+
 	if (!rc)
-		rc = store_number(store, process_sql, NULL, 0, &process);
+		rc = store_number(store, "SELECT max(number) FROM processes", NULL, 0, &process);
 	if (!rc)
 		raise_numbers(store, event, process);
 	return rc;
@@ -126,14 +137,18 @@ static int copy_all(struct pyspyd_store *store, void *data) {
 	for (size_t i = 0; !rc && i < ARRAY_SIZE(parts); i++)
 		if (i + 1 < ARRAY_SIZE(parts) || !whole)
 			rc = copy(store, rescue, parts + i, &whole);
-	store->state.events = (int64_t)rescue->events;
-	return rc ? rc : copy_numbers(store, rescue);
+	store->state.events += (int64_t)rescue->events;
+	return rc ? rc : check_numbers(store);
 }
 
+/* An empty file is not opened: SQLite would delete its log. */
 static int open_damaged(const char *name, sqlite3 **ret_db) {
-	int rc =
-		sqlite3_open_v2(name, ret_db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW, NULL);
+	struct stat st;
+	int rc;
 
+	if (lstat(name, &st) || !S_ISREG(st.st_mode) || st.st_size < STORE_PAGE_BYTES)
+		return SQLITE_CANTOPEN;
+	rc = sqlite3_open_v2(name, ret_db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW, NULL);
 	if (!rc)
 		rc = sqlite3_db_config(*ret_db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	if (!rc)
@@ -142,17 +157,20 @@ static int open_damaged(const char *name, sqlite3 **ret_db) {
 	return rc;
 }
 
-uint64_t store_rescue(struct pyspyd_store *store, const char *name) {
+int store_rescue(struct pyspyd_store *store, const char *name, uint64_t *ret_events) {
 	uint64_t limit = (uint64_t)store->max_pages * STORE_PAGE_BYTES / 2;
 	struct rescue rescue = { .bytes_max = limit ? min_of(limit, (uint64_t)BYTES_MAX) : BYTES_MAX };
 	struct store_write write = { .synced = true, .work = copy_all, .data = &rescue };
-	bool saved = false;
+	int r = 0;
 
 	if (!open_damaged(name, &rescue.from) && store_schema_is_known(rescue.from)) {
+		take_numbers(store, rescue.from);
 		store->rescuing = true;
-		saved = !store_write(store, &write);
+		r = store_write(store, &write);
 		store->rescuing = false;
 	}
 	sqlite3_close(rescue.from);
-	return saved ? rescue.events : 0;
+	if (!r)
+		*ret_events = rescue.events;
+	return r;
 }

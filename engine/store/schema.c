@@ -88,7 +88,7 @@ int store_schema(sqlite3 *db, const char **ret_why) {
 
 	if (rc || *ret_why)
 		return rc;
-	rc = sqlite3_exec(db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL);
+	rc = sqlite3_exec(db, "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL", NULL, NULL, NULL);
 	for (size_t step = (size_t)version; !rc && step < ARRAY_SIZE(steps); step++)
 		rc = take_step(db, step);
 	return rc;

@@ -96,11 +96,17 @@ const char *store_column_text(sqlite3_stmt *statement, int column) {
 	return text ? text : "";
 }
 
+/* All of the SQL is ours and fits the tables: where it does not (an error in it, a constraint that does not hold), the
+ * tables or their indexes are not as we made them. */
 bool store_is_damage(int rc) {
-	int basic = rc & 0xff;
-
-	return basic == SQLITE_CORRUPT || basic == SQLITE_NOTADB || rc == SQLITE_IOERR_CORRUPTFS ||
-		rc == SQLITE_IOERR_SHORT_READ;
+	switch (rc & 0xff) {
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+	case SQLITE_ERROR:
+	case SQLITE_CONSTRAINT:
+	case SQLITE_MISMATCH: return true;
+	default: return rc == SQLITE_IOERR_CORRUPTFS || rc == SQLITE_IOERR_SHORT_READ;
+	}
 }
 
 static bool is_full_errno(int e) {

@@ -10,7 +10,6 @@
  * every damage shows when the file is opened; nothing reads it all for that. Text inside is not checksummed. */
 #include "engine/store/store_internal.h"
 
-#include "engine/base/strbuf.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -99,7 +98,7 @@ static int configure(struct pyspyd_store *store) {
 	char sql[512];
 
 	snprintf(sql, sizeof(sql),
-		"PRAGMA locking_mode = EXCLUSIVE; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA cell_size_check = ON;"
+		"PRAGMA locking_mode = EXCLUSIVE; PRAGMA cell_size_check = ON;"
 		"PRAGMA secure_delete = OFF; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0;"
 		"PRAGMA trusted_schema = OFF; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = %lld;"
 		"PRAGMA wal_autocheckpoint = %lld",
@@ -111,7 +110,7 @@ static int configure(struct pyspyd_store *store) {
 	return sqlite3_exec(store->db, sql, NULL, NULL, NULL);
 }
 
-static int limit_pages(struct pyspyd_store *store) {
+int store_limit_pages(struct pyspyd_store *store) {
 	char sql[64];
 
 	if (!store->max_pages)
@@ -165,7 +164,7 @@ static int set_up(struct pyspyd_store *store, const char **ret_why) {
 	if (!rc)
 		rc = store_schema(store->db, ret_why);
 	if (!rc && !*ret_why)
-		rc = limit_pages(store);
+		rc = store_limit_pages(store);
 	if (!rc && !*ret_why)
 		rc = load_state(store);
 	return rc;
@@ -186,8 +185,7 @@ int store_connect(struct pyspyd_store *store, struct err *err) {
 		return 0;
 	store_failed(store, rc);
 	store_disconnect(store, true);
-	/* All of the SQL is ours: an error in it is a table or column that is not there. */
-	if (why || store_is_damage(rc) || rc == SQLITE_ERROR)
+	if (why || store_is_damage(rc))
 		return err_set(err, STORE_E_DAMAGED, "%s", why ? why : sqlite3_errstr(rc));
 	r = store_errno(store, rc);
 	if (r == -EBUSY)
@@ -202,47 +200,6 @@ void store_disconnect(struct pyspyd_store *store, bool keep_log) {
 		sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	sqlite3_close_v2(store->db);
 	store->db = NULL;
-}
-
-int store_attach(struct pyspyd_store *store, struct err *err) {
-	struct err why = { 0 };
-	int r = store_connect(store, &why);
-
-	if (r == STORE_E_DAMAGED)
-		return store_start_anew(store, why.text, err);
-	return r ? err_set(err, r, "%s", why.text) : 0;
-}
-
-/* SQLite's words are "database disk image is malformed" and "file is not a database". */
-static void note(struct pyspyd_store *store, const char *why, const char *name, uint64_t saved) {
-	_cleanup_(strbuf_deinit) struct strbuf sb = { 0 };
-
-	if (store->note)
-		strbuf_addf(&sb, "%s; ", store->note);
-	strbuf_addf(&sb, "%s: %s; it was set aside as %s and a new one made, ", store->options.path, why, name);
-	strbuf_addf(&sb, saved ? "with %llu events of the old one" : "which is empty", (unsigned long long)saved);
-	free(store->note);
-	store->note = strbuf_take(&sb);
-}
-
-int store_start_anew(struct pyspyd_store *store, const char *why, struct err *err) {
-	_free_ char *name = NULL;
-	struct err again = { 0 };
-	uint64_t saved;
-	int r;
-
-	if (store->db)
-		store_disconnect(store, true);
-	r = store_move_aside(store->options.path, &name);
-	if (r)
-		return err_set(
-			err, r, "%s: %s, and it cannot be set aside: %s", store->options.path, why, strerror(-r));
-	store->set_aside++;
-	store->state.events = store->state.counters = store->state.profiles = 0;
-	r = store_connect(store, &again);
-	saved = r || store->rescuing ? 0 : store_rescue(store, name);
-	note(store, why, name, saved);
-	return r ? err_set(err, r == STORE_E_DAMAGED ? -EIO : r, "%s", again.text) : 0;
 }
 
 static void bound(struct pyspyd_store *store) {

@@ -135,7 +135,7 @@ int store_rows(struct pyspyd_store *store, const char *sql, const struct store_v
 /* store_number() for those outside of a transaction. Return: 0 or negative errno. */
 int store_ask_once(struct pyspyd_store *store, const char *sql, int64_t *ret_number);
 
-/* The file (store.c, schema.c, aside.c) */
+/* The file (store.c, schema.c) */
 
 #define STORE_E_DAMAGED 1
 
@@ -144,21 +144,32 @@ int store_ask_once(struct pyspyd_store *store, const char *sql, int64_t *ret_num
 int store_connect(struct pyspyd_store *store, struct err *err);
 void store_disconnect(struct pyspyd_store *store, bool keep_log);
 
-/* store_connect(), and anew where that says damaged. Return: 0 or negative errno with a text. */
-int store_attach(struct pyspyd_store *store, struct err *err);
-
-/* Sets a file aside that shows its damage while it is used, and goes on with a new one. Return: 0 or negative errno. */
-int store_start_anew(struct pyspyd_store *store, const char *why, struct err *err);
+/* Sets the limit again: SQLite takes none that is below what the file has. Return: rc. */
+int store_limit_pages(struct pyspyd_store *store);
 
 /* Brings an opened, empty or older database to the present form. Return: rc; *ret_why: set where it is not for us. */
 int store_schema(sqlite3 *db, const char **ret_why);
 bool store_schema_is_known(sqlite3 *db);
 
-/* Moves file and log away: *ret_name is where it is then. Return: 0 or negative errno. */
-int store_move_aside(const char *path, char **ret_name);
+/* Damage (aside.c, rescue.c) */
 
-/* Copies what can still be read in a file that was set aside. Return: how many events. */
-uint64_t store_rescue(struct pyspyd_store *store, const char *name);
+/* store_connect(), and anew where that says damaged. Return: 0 or negative errno with a text. */
+int store_attach(struct pyspyd_store *store, struct err *err);
+
+/* Sets the file aside, and goes on with a new one. Return: 0 or negative errno with a text. */
+int store_start_anew(struct pyspyd_store *store, const char *why, struct err *err);
+
+#define STORE_INTERRUPTED "was damaged, and was being set aside when that was interrupted"
+
+/* Copies what can be read in a file that is being set aside, and lets go of it; nothing where there is none. Return:
+ * 0; -ENOSPC: to be tried again; other negative errno. */
+int store_finish_rescue(struct pyspyd_store *store, const char *why);
+
+/* The copying alone. Return: 0 also where nothing can be read; negative errno of the new file. */
+int store_rescue(struct pyspyd_store *store, const char *name, uint64_t *ret_events);
+
+/* Adds to what the user of the store is told. */
+void store_note(struct pyspyd_store *store, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Room (prune.c) */
 

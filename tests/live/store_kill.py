@@ -2,11 +2,12 @@
 """SIGKILL of a process that writes into a store: what was acknowledged is there, no number is given twice, the file opens
 without a word, and SQLite finds it sound.
 
-Killed from outside at random moments, and by itself in the middle of each of the first changes of a file, of a new store
-and of one that is at its limit, where old events go."""
+Killed from outside at random moments, and by itself in the middle of each of the first changes of a file: of a new store,
+of one that is at its limit, where old events go, and of a damaged one that is being set aside."""
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ KILLS = int(os.environ.get("STORE_KILLS") or 120)
 CHANGES = 120
 LIMIT = 1 << 20
 LIMIT_KILLS = 100
+RESCUE_CHANGES = 200
 
 checks = live.Checks()
 
@@ -72,7 +74,7 @@ class Store:
         self.check_sound(text, what)
 
     def check_sound(self, text, what):
-        numbers = dict(line.split() for line in text.splitlines() if not line.startswith("event "))
+        numbers = dict(line.split(" ", 1) for line in text.splitlines() if not line.startswith("event "))
         db = sqlite3.connect(self.path)
         checks.that(db.execute("PRAGMA integrity_check").fetchall() == [("ok",)], what + ": not sound")
         for table in "events", "counters", "profiles":
@@ -87,8 +89,10 @@ def kill_from_outside(store, rng):
     out = "".join(writer.stdout.readline() for _ in range(rng.choice((0, 0, 1, 2, 5, 20, 60))))
     time.sleep(rng.random() * 0.02)  # the moment, not time to get ready
     writer.send_signal(signal.SIGKILL)
-    rest, err = writer.communicate()
-    store.take(out + rest, err, "run %d" % store.run)
+    out += writer.stdout.read()  # not communicate(), which knows nothing of lines that were read ahead
+    err = writer.stderr.read()
+    writer.wait()
+    store.take(out, err, "run %d" % store.run)
     return checks.that(writer.returncode == -signal.SIGKILL, "run %d ended by itself: %d" % (store.run, writer.returncode))
 
 
@@ -134,6 +138,40 @@ def at_the_limit(seed):
         live.note("%d kills at the limit: %d events, %d left" % (LIMIT_KILLS, len(store.acknowledged), len(there)))
 
 
+def while_set_aside():
+    """A file that opens as damaged, and whose events can all be read."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        out, err = store.start(1 << 30).communicate(timeout=live.COMMAND_S)
+        store.take(out, err, "a whole run")
+        db = sqlite3.connect(store.path)
+        db.execute("DELETE FROM state")
+        db.commit()
+        db.close()
+        damaged = store.path
+        kills = sum(kill_while_set_aside(damaged, store.acknowledged, die_at) for die_at in range(1, RESCUE_CHANGES + 1))
+    checks.that(kills == RESCUE_CHANGES, "only %d kills while a file is set aside" % kills)
+    live.note("%d kills while a damaged file is set aside" % kills)
+
+
+def kill_while_set_aside(damaged, acknowledged, die_at):
+    what = "change %d of a rescue" % die_at
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        shutil.copy(damaged, store.path)
+        writer = store.start(die_at)
+        new = events_of(writer.communicate(timeout=live.COMMAND_S)[0])
+        checks.that(all(seq > max(acknowledged) for seq in new), what + ": a number was given again")
+        done = subprocess.run([DRIVER, "list", store.path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        there = events_of(done.stdout)
+        for seq, name in {**acknowledged, **new}.items():
+            checks.that(there.get(seq) == name, "%s: event %d is lost %s" % (what, seq, done.stderr))
+        store.check_sound(done.stdout, what)
+        checks.that(any(".damaged-" in name for name in os.listdir(folder)), what + ": it was not kept")
+        checks.that("a.db.rescue" not in os.listdir(folder), what + ": was not finished")
+        return writer.returncode == -signal.SIGKILL
+
+
 def main():
     if not os.access(DRIVER, os.X_OK):
         live.skip("no " + DRIVER)
@@ -142,6 +180,7 @@ def main():
         random_moments(folder, seed)
     each_change()
     at_the_limit(seed)
+    while_set_aside()
     checks.end()
 
 

@@ -18,6 +18,7 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define DAY (86400 * NS_PER_SEC)
@@ -47,15 +48,20 @@ static void remove_folder(void) {
 
 TestSuite(store, .init = make_folder, .fini = remove_folder);
 
+/* Without their logs. */
 static size_t damaged_files(void) {
-	char pattern[96];
-	glob_t found = { 0 };
-	size_t n;
+	static const char *const endings[] = { "Z", "Z-[0-9]" };
+	size_t n = 0;
 
-	snprintf(pattern, sizeof(pattern), "%s.damaged-*Z*", path);
-	glob(pattern, 0, NULL, &found);
-	n = found.gl_pathc;
-	globfree(&found);
+	for (size_t i = 0; i < ARRAY_SIZE(endings); i++) {
+		char pattern[96];
+		glob_t found = { 0 };
+
+		snprintf(pattern, sizeof(pattern), "%s.damaged-*%s", path, endings[i]);
+		glob(pattern, 0, NULL, &found);
+		n += found.gl_pathc;
+		globfree(&found);
+	}
 	return n;
 }
 
@@ -212,6 +218,38 @@ static void run_sql(const char *sql) {
 	cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
 	cr_assert_eq(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK, "%s", sqlite3_errmsg(db));
 	sqlite3_close(db);
+}
+
+/* SQLite's own calls come by here. */
+
+static unsigned syncs;
+
+int fdatasync(int fd) {
+	syncs++;
+	return (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd) {
+	syncs++;
+	return (int)syscall(SYS_fsync, fd);
+}
+
+Test(store, an_event_is_on_the_disk_when_it_is_acknowledged) {
+	struct pyspyd_store *store = open_store();
+	int64_t process;
+
+	put(store, "a", PYSPYD_OPEN, NOW);
+	syncs = 0;
+	put(store, "a", PYSPYD_OPEN, NOW);
+	cr_assert_eq(syncs, 1);
+	process = put_process(store, 1, NOW);
+	cr_assert_eq(put_counter(store, process, NOW), 0);
+	cr_assert_eq(put_profile(store, process, NOW, 10), 0);
+	cr_assert_eq(pyspyd_store_sink_put(store, "journal", 1, 0), 0);
+	cr_assert_eq(syncs, 1, "what is put every second waits for no disk");
+	put(store, "a", PYSPYD_OPEN, NOW);
+	cr_assert_eq(syncs, 2);
+	pyspyd_store_close(store);
 }
 
 /* What comes back */
@@ -561,6 +599,23 @@ Test(store, what_is_free_is_given_back) {
 	check_sound();
 }
 
+Test(store, a_lower_limit_is_reached_in_time) {
+	const struct pyspyd_store_options options = { .max_bytes = 2 * MIB };
+	struct pyspyd_store *store = open_store();
+	int64_t process = put_process(store, 1, NOW);
+
+	for (uint64_t i = 0; i < 80; i++)
+		cr_assert_eq(put_profile(store, process, NOW + i, 100 * KIB), 0);
+	pyspyd_store_close(store);
+	store = open_with(&options, NULL);
+	for (int i = 0; i < 10; i++)
+		cr_assert_eq(pyspyd_store_prune(store, NOW, NULL), 0);
+	for (uint64_t i = 100; i < 150; i++)
+		cr_assert_eq(put_profile(store, process, NOW + i, 100 * KIB), 0);
+	cr_assert_leq(stats_of(store).bytes, 2 * MIB + 128 * KIB);
+	pyspyd_store_close(store);
+}
+
 Test(store, a_log_that_has_grown_is_cut) {
 	struct pyspyd_store *store = open_store();
 	int64_t process = put_process(store, 1, NOW);
@@ -887,6 +942,153 @@ Test(store, a_file_whose_making_was_cut_short_is_new) {
 	run_sql("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL");
 	pyspyd_store_close(open_store());
 	cr_assert_eq(damaged_files(), 0);
+}
+
+static void rename_to(const char *ending) {
+	char name[80];
+
+	snprintf(name, sizeof(name), "%s%s", path, ending);
+	cr_assert_eq(rename(path, name), 0);
+}
+
+Test(store, a_rescue_that_was_interrupted_goes_on) {
+	struct pyspyd_store *store = open_store();
+	_free_ char *note = NULL;
+
+	fill(store);
+	pyspyd_store_close(store);
+	rename_to(".rescue");
+	store = open_with(NULL, &note);
+	cr_assert(note && strstr(note, "300 events"), "%s", note);
+	cr_assert_eq(count_events(store), 300);
+	cr_assert_eq(stats_of(store).events, 300);
+	cr_assert_eq(damaged_files(), 1);
+	cr_assert_eq(put(store, "b", PYSPYD_OPEN, NOW), 301);
+	pyspyd_store_close(store);
+	pyspyd_store_close(open_store());
+	check_sound();
+}
+
+Test(store, a_few_damaged_files_are_kept) {
+	for (int i = 0; i < 8; i++) {
+		struct pyspyd_store *store;
+		_free_ char *note = NULL;
+
+		pyspyd_store_close(open_store());
+		damage_first_page();
+		store = open_with(NULL, &note);
+		cr_assert(note);
+		pyspyd_store_close(store);
+	}
+	cr_assert_eq(damaged_files(), 4);
+}
+
+Test(store, a_file_that_is_removed_is_made_again) {
+	struct pyspyd_store *store = open_store();
+	_free_ char *note = NULL;
+
+	put(store, "a", PYSPYD_OPEN, NOW);
+	cr_assert_eq(unlink(path), 0);
+	cr_assert_eq(pyspyd_store_prune(store, NOW, NULL), 0);
+	note = pyspyd_store_take_note(store);
+	cr_assert(note && strstr(note, "removed"), "%s", note);
+	cr_assert_eq(put(store, "b", PYSPYD_OPEN, NOW), 2, "the numbers go on");
+	pyspyd_store_close(store);
+	store = open_store();
+	cr_assert_eq(count_events(store), 1);
+	cr_assert_eq(damaged_files(), 0);
+	pyspyd_store_close(store);
+}
+
+/* Any bytes may be anything: no crash, no endless loop, and what is put is there afterwards. */
+
+static uint32_t dice;
+
+static uint32_t roll(uint32_t sides) {
+	dice = dice * 1664525 + 1013904223;
+	return (dice >> 8) % sides;
+}
+
+static void damage_somewhere(off_t size) {
+	static const unsigned char values[] = { 0x00, 0xff, 0x7f, 0x80, 0x0d, 0x05 };
+	unsigned char bytes[64];
+
+	for (uint32_t times = 1 + roll(20); times; times--) {
+		off_t page = (off_t)roll((uint32_t)(size / 4096)) * 4096;
+		size_t n = 1 + roll(sizeof(bytes));
+
+		for (size_t i = 0; i < n; i++)
+			bytes[i] = roll(2) ? values[roll(sizeof(values))] : (unsigned char)roll(256);
+		/* Mostly where a page says what is in it. */
+		change_file(page + roll(roll(2) ? 100 : 4000), bytes, roll(4) ? 1 + n % 4 : n);
+	}
+}
+
+static void copy_file(const char *from, const char *to) {
+	_close_ int in = open(from, O_RDONLY | O_CLOEXEC),
+		    out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	char bytes[4096];
+	ssize_t n;
+
+	while ((n = read(in, bytes, sizeof(bytes))) > 0)
+		cr_assert_eq(write(out, bytes, (size_t)n), n);
+	cr_assert_eq(n, 0);
+}
+
+static int see_nothing(void *userdata, int64_t number, const struct pyspyd_store_process *process) {
+	(void)number;
+	*(size_t *)userdata += strlen(process->name) + strlen(process->cmdline);
+	return 0;
+}
+
+static void use_damaged(uint32_t seed) {
+	static const char *const sinks[] = { "journal", NULL };
+	const struct pyspyd_store_options options = { .counter_age_ns = DAY, .max_bytes = 2 * MIB };
+	_free_ char *note = NULL, *later = NULL;
+	struct pyspyd_store *store = open_with(&options, &note);
+	struct seen seen = { 0 };
+	size_t length = 0;
+	uint64_t seq;
+	int r;
+
+	pyspyd_store_events(store, &all_events, see_event, &seen);
+	pyspyd_store_events(store, &(struct pyspyd_event_filter){ .open = true, .uid = 1000, .since_real_ns = 1 },
+		see_event, &seen);
+	pyspyd_store_profiles(store, 1, 0, 0, see_profile, &seen);
+	pyspyd_store_counters(store, 1, 0, 0, see_counters, &seen);
+	pyspyd_store_processes(store, 0, (uid_t)-1, see_nothing, &length);
+	pyspyd_store_prune(store, NOW + 2 * DAY, sinks);
+	seq = put(store, "b", PYSPYD_OPEN, NOW);
+	r = put_counter(store, put_process(store, 1, NOW), NOW + 3 * DAY);
+	cr_assert_eq(r, 0, "seed %u: %d", seed, r);
+	cr_assert_eq(pyspyd_store_last_seq(store), seq);
+	seen = (struct seen){ 0 };
+	cr_assert_eq(pyspyd_store_events(store, &(struct pyspyd_event_filter){ .after_seq = seq - 1, .uid = (uid_t)-1 },
+			     see_event, &seen),
+		0);
+	/* A damaged key can make a search find more than there is. */
+	cr_assert_geq(seen.n, 1, "seed %u", seed);
+	later = pyspyd_store_take_note(store);
+	cr_assert_eq(!!later + !!note, stats_of(store).set_aside, "seed %u: %s %s", seed, note, later);
+	pyspyd_store_close(store);
+}
+
+Test(store, any_damage, .timeout = 100) {
+	struct pyspyd_store *store = open_store();
+	char whole[80];
+	off_t size;
+
+	fill(store);
+	pyspyd_store_close(store);
+	size = size_now();
+	snprintf(whole, sizeof(whole), "%s/whole", folder);
+	copy_file(path, whole);
+	for (uint32_t seed = 1; seed <= 200; seed++) {
+		copy_file(whole, path);
+		dice = seed;
+		damage_somewhere(size);
+		use_damaged(seed);
+	}
 }
 
 /* Full disks */
