@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the service may do: four capabilities, and the system calls of the table below.
+/* What the service may do: four capabilities, and the system calls of privileges_calls.def.
  *
  * The list of calls was made by watching the engine, SQLite, libsystemd, libmicrohttpd and libcurl at work, and by
  * adding the calls that another libc, kernel or processor uses for the same purpose. It keeps out, for all threads and
@@ -10,7 +10,9 @@
  * It does not look at paths: which files can be reached is the unit's business (mount namespace, capabilities). */
 #include "daemon/privileges.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stdlib.h>
@@ -128,251 +130,39 @@ const struct privilege *privileges_list(size_t *ret_n) {
 
 /* System calls */
 
-/* Whatever their arguments are. By name: not every processor has all, and an older libseccomp does not know all. */
-static const char *const calls[] = {
-	/* files: targets' in /proc, the store, the file sink, the configuration at a reload */
-	"open",
-	"openat",
-	"openat2",
-	"creat",
-	"close",
-	"close_range",
-	"read",
-	"readv",
-	"pread64",
-	"preadv",
-	"preadv2",
-	"write",
-	"writev",
-	"pwrite64",
-	"pwritev",
-	"pwritev2",
-	"lseek",
-	"_llseek",
-	"stat",
-	"lstat",
-	"fstat",
-	"newfstatat",
-	"stat64",
-	"lstat64",
-	"fstat64",
-	"fstatat64",
-	"statx",
-	"statfs",
-	"fstatfs",
-	"statfs64",
-	"fstatfs64",
-	"access",
-	"faccessat",
-	"faccessat2",
-	"readlink",
-	"readlinkat",
-	"getdents",
-	"getdents64",
-	"getcwd",
-	"fcntl",
-	"fcntl64",
-	"flock",
-	"dup",
-	"dup2",
-	"dup3",
-	"fsync",
-	"fdatasync",
-	"sync_file_range",
-	"ftruncate",
-	"ftruncate64",
-	"truncate",
-	"fallocate",
-	"fadvise64",
-	"unlink",
-	"unlinkat",
-	"rename",
-	"renameat",
-	"renameat2",
-	"link",
-	"linkat",
-	"mkdir",
-	"mkdirat",
-	"rmdir",
-	"chmod",
-	"fchmod",
-	"fchmodat",
-	"chown",
-	"fchown",
-	"fchownat",
-	"lchown",
-	"umask",
-	"utimensat",
-	"sendfile",
-	"sendfile64",
-	"copy_file_range",
-	"pipe",
-	"pipe2",
-	"memfd_create",
-	/* other processes: to read */
-	"process_vm_readv",
-	"pidfd_open",
-	"getpgid",
-	"getsid",
-	"sched_getattr",
-	"getpriority",
-	/* itself */
-	"getpid",
-	"getppid",
-	"gettid",
-	"getuid",
-	"geteuid",
-	"getgid",
-	"getegid",
-	"getresuid",
-	"getresgid",
-	"getgroups",
-	"getuid32",
-	"geteuid32",
-	"getgid32",
-	"getegid32",
-	"getrlimit",
-	"ugetrlimit",
-	"prlimit64",
-	"getrusage",
-	"times",
-	"uname",
-	"sysinfo",
-	"getrandom",
-	"getcpu",
-	"capget",
-	"getpgrp",
-	/* memory; mmap and mprotect are below */
-	"brk",
-	"munmap",
-	"mremap",
-	"madvise",
-	"msync",
-	"mincore",
-	"mlock",
-	"munlock",
-	"membarrier",
-	/* threads; clone is below */
-	"futex",
-	"futex_time64",
-	"futex_waitv",
-	"set_robust_list",
-	"get_robust_list",
-	"rseq",
-	"set_tid_address",
-	"arch_prctl",
-	"set_thread_area",
-	"exit",
-	"exit_group",
-	"sched_yield",
-	"sched_setscheduler",
-	"sched_getscheduler",
-	"sched_setparam",
-	"sched_getparam",
-	"sched_setattr",
-	"sched_setaffinity",
-	"sched_getaffinity",
-	"sched_get_priority_min",
-	"sched_get_priority_max",
-	"sched_rr_get_interval",
-	/* signals that come */
-	"rt_sigaction",
-	"rt_sigprocmask",
-	"rt_sigreturn",
-	"rt_sigpending",
-	"rt_sigtimedwait",
-	"rt_sigsuspend",
-	"sigreturn",
-	"sigaltstack",
-	"restart_syscall",
-	"signalfd4",
-	"pause",
-	/* time */
-	"clock_gettime",
-	"clock_gettime64",
-	"clock_getres",
-	"clock_getres_time64",
-	"clock_nanosleep",
-	"clock_nanosleep_time64",
-	"nanosleep",
-	"gettimeofday",
-	"time",
-	"timerfd_create",
-	"timerfd_settime",
-	"timerfd_settime64",
-	"timerfd_gettime",
-	"timerfd_gettime64",
-	/* waiting */
-	"poll",
-	"ppoll",
-	"ppoll_time64",
-	"select",
-	"_newselect",
-	"pselect6",
-	"pselect6_time64",
-	"epoll_create",
-	"epoll_create1",
-	"epoll_ctl",
-	"epoll_wait",
-	"epoll_pwait",
-	"epoll_pwait2",
-	"eventfd",
-	"eventfd2",
-	"inotify_init1",
-	"inotify_add_watch",
-	"inotify_rm_watch",
-	"waitid",
-	/* sockets; socket is below */
-	"bind",
-	"listen",
-	"accept",
-	"accept4",
-	"connect",
-	"shutdown",
-	"socketpair",
-	"getsockname",
-	"getpeername",
-	"getsockopt",
-	"setsockopt",
-	"send",
-	"sendto",
-	"sendmsg",
-	"sendmmsg",
-	"recv",
-	"recvfrom",
-	"recvmsg",
-	"recvmmsg",
-};
-
-/* Those with some values of one argument only: (argument & mask) == value. */
 struct argument {
 	const char *call;
 	unsigned index;
 	uint64_t mask, value;
 };
 
-#define ALL UINT64_MAX
 #define LOW UINT32_MAX /* an int: the upper half of the register is not ours to count on */
 
-static const struct argument arguments[] = {
-	/* a thread, not a process */
-	{ "clone", 0, CLONE_THREAD, CLONE_THREAD },
-	/* not what is, or was, written */
-	{ "mmap", 2, PROT_EXEC, 0 }, { "mmap", 2, PROT_EXEC | PROT_WRITE, PROT_EXEC }, { "mmap2", 2, PROT_EXEC, 0 },
-	{ "mmap2", 2, PROT_EXEC | PROT_WRITE, PROT_EXEC }, { "mprotect", 2, PROT_EXEC, 0 },
-	{ "prctl", 0, LOW, PR_SET_NAME }, { "prctl", 0, LOW, PR_GET_NAME }, { "prctl", 0, LOW, PR_SET_TIMERSLACK },
-	{ "prctl", 0, LOW, PR_GET_DUMPABLE }, { "prctl", 0, LOW, PR_CAPBSET_READ },
-	{ "prctl", 0, LOW, PR_SET_VMA },                                      /* libcs name their memory by it */
-	{ "setpriority", 0, LOW, PRIO_PROCESS }, { "ioctl", 1, LOW, TCGETS }, /* isatty, which stdio asks */
-	{ "ioctl", 1, LOW, TIOCGWINSZ }, { "ioctl", 1, LOW, FIONBIO }, { "ioctl", 1, LOW, FIONREAD },
-	{ "ioctl", 1, LOW, FIOCLEX }, { "socket", 0, LOW, AF_UNIX },
-	{ "socket", 0, LOW, AF_NETLINK }, /* sock_diag; getaddrinfo asks for addresses */
+#define CALLS(names) names,
+#define CALL_IF(call, index, mask, value)
+#define CALL_INET(call, index, mask, value)
+static const char *const calls[] = {
+#include "daemon/privileges_calls.def"
 };
+#undef CALLS
+#undef CALL_IF
 
-static const struct argument inet_arguments[] = {
-	{ "socket", 0, LOW, AF_INET }, { "socket", 0, LOW, AF_INET6 }, { "ioctl", 1, LOW, 0x8910 }, /* SIOCGIFNAME */
-	{ "ioctl", 1, LOW, 0x8933 }, /* SIOCGIFINDEX, of addresses with a zone */
+#define CALLS(names)
+#define CALL_IF(call, index, mask, value) { #call, index, mask, value },
+static const struct argument arguments[] = {
+#include "daemon/privileges_calls.def"
 };
+#undef CALL_IF
+#undef CALL_INET
+
+#define CALL_IF(call, index, mask, value)
+#define CALL_INET(call, index, mask, value) { #call, index, mask, value },
+static const struct argument inet_arguments[] = {
+#include "daemon/privileges_calls.def"
+};
+#undef CALLS
+#undef CALL_IF
+#undef CALL_INET
 
 /* Takes in what this libseccomp knows and this processor has. */
 static int allow(scmp_filter_ctx filter, const char *call, unsigned n, const struct scmp_arg_cmp *compare) {
@@ -410,13 +200,22 @@ static int allow_own_signals(scmp_filter_ctx filter) {
 	return r ? r : allow(filter, "rt_tgsigqueueinfo", 1, &own);
 }
 
+static int allow_words(scmp_filter_ctx filter, const char *words) {
+	char copy[256], *rest = NULL;
+	int r = 0;
+
+	assert(strlen(words) < sizeof(copy));
+	strcpy(copy, words);
+	for (char *word = strtok_r(copy, " ", &rest); !r && word; word = strtok_r(NULL, " ", &rest))
+		r = allow(filter, word, 0, NULL);
+	return r;
+}
+
 static int fill(scmp_filter_ctx filter, bool inet) {
 	int r = allow_own_signals(filter);
 
 	for (size_t i = 0; !r && i < sizeof(calls) / sizeof(calls[0]); i++)
-		r = allow(filter, calls[i], 0, NULL);
-	/* Its arguments are in memory, where no filter looks; `refuse_clone3` has the last word. */
-	r = r ? r : allow(filter, "clone3", 0, NULL);
+		r = allow_words(filter, calls[i]);
 	r = r ? r : ALLOW_ARGUMENTS(filter, arguments);
 	return r || !inet ? r : ALLOW_ARGUMENTS(filter, inet_arguments);
 }
