@@ -3,8 +3,9 @@
  *
  * Who is stuck for good is the graph's business (engine/waits). Here it is decided when that is a fault: when the same
  * knot stood, and none of its members ran in between, in `scans` looks at the graph in a row. From then on it is one
- * until a look does not show it; a look that is incomplete does not prove that it has gone. A knot over several
- * processes is found by the looks at each of them: the lowest process of those that are watched raises it. */
+ * until a look does not show it; a look that is incomplete does not prove that it has gone. A lock that is acquired
+ * twice may be a signal that somebody else gives: where that cannot be excluded, `after` has to pass. A knot over
+ * several processes is found by the looks at each of them: the lowest process of those that are watched raises it. */
 #include "engine/detect/detect.h"
 
 #include "engine/base/clock.h"
@@ -16,11 +17,19 @@
 #define UNPROVEN_GONE_NS (10 * NS_PER_SEC) /* that an incomplete look may lack a knot */
 #define PIDS_MAX 64                        /* processes of one knot that are told apart */
 
-enum { SCANS };
+enum { SCANS, AFTER };
 
 static const struct detect_setting settings_table[] = {
 	[SCANS] = { "scans", DETECT_NUMBERS, 2, 2, 1000,
 		"looks at the wait graph in a row that must agree, 2 to 1000" },
+	{ 0 },
+};
+
+static const struct detect_setting self_settings_table[] = {
+	[SCANS] = { "scans", DETECT_NUMBERS, 2, 2, 1000,
+		"looks at the wait graph in a row that must agree, 2 to 1000" },
+	[AFTER] = { "after", DETECT_DURATION, 60e9, 0, 86400e9,
+		"how long it has waited for a lock that it only seems to hold, and others might release, up to 24h" },
 	{ 0 },
 };
 
@@ -235,6 +244,8 @@ static int look_at(struct episodes *episodes, const struct episode_words *words,
 		episode_restart(episode, input->now_ns);
 	if (!episode->firing && (double)episode->looks < settings[SCANS])
 		return 0;
+	if (!episode->firing && knot->open && (double)take_census(input->waits, knot).waited_ns < settings[AFTER])
+		return 0;
 	if (!episode->firing)
 		episode->since_ns = input->now_ns - min_of(take_census(input->waits, knot).waited_ns, input->now_ns);
 	episode->firing = true;
@@ -288,7 +299,7 @@ const struct detector deadlock_detector = {
 
 const struct detector self_deadlock_detector = {
 	.kind = "self-deadlock",
-	.settings = settings_table,
+	.settings = self_settings_table,
 	.state_bytes = sizeof(struct episodes),
 	.state_deinit = state_deinit,
 	.decide = decide_self_deadlock,

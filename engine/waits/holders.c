@@ -12,6 +12,7 @@
 #include "engine/cpython/locals.h"
 #include "engine/cpython/locks.h"
 #include "engine/cpython/objects.h"
+#include "engine/waits/remember.h"
 #include "engine/waits/scan.h"
 #include <string.h>
 
@@ -24,6 +25,7 @@
 #define RELEASE_FRAMES 16   /* innermost ones of a thread that may release a lock */
 
 struct search {
+	const struct wait_memory *memory;
 	struct wait_view *view;
 	struct wait_holders *holders;
 	uint32_t thread;
@@ -47,7 +49,8 @@ static void add(struct search *search, raddr object) {
 		.inferred = search->inferred_why != NULL,
 	};
 
-	if (object == search->released[0] || object == search->released[1])
+	if (object == search->released[0] || object == search->released[1] ||
+		(search->inferred_why && scan_is_signal(search->memory, search->view, object)))
 		return;
 	if (search->inferred_why)
 		snprintf(holder.why, sizeof(holder.why), "%s", search->inferred_why);
@@ -152,7 +155,7 @@ static raddr released_condition(const struct wait_view *view, const struct view_
 }
 
 static int search_blocks(struct wait_scan *scan, struct wait_view *view) {
-	struct search search = { .view = view, .holders = holders_of(scan, view) };
+	struct search search = { .memory = scan->memory, .view = view, .holders = holders_of(scan, view) };
 
 	for (size_t i = 0; i < view->threads.n && !scan_is_late(scan); i++) {
 		const struct view_thread *thread = &view->threads.items[i];
@@ -207,7 +210,7 @@ static bool first_time(raddr *seen, size_t *n, raddr globals) {
 /* Who will go on with a generator is not known: of a variable's most likely the thread whose variable it is, of a
  * module's any thread. */
 static int search_generators(struct wait_scan *scan, struct wait_view *view) {
-	struct search search = { .view = view, .holders = holders_of(scan, view) };
+	struct search search = { .memory = scan->memory, .view = view, .holders = holders_of(scan, view) };
 	const struct py_runtime *rt = &view->python->rt;
 	raddr seen[GLOBALS_MAX];
 	size_t seen_n = 0;
@@ -270,15 +273,17 @@ bool scan_may_be_released(const struct wait_view *view, raddr lock, const struct
 	return false;
 }
 
-/* A lock that a thread takes twice is a signal where somebody else may release it: who is in a function that does, or,
- * where nothing but a variable of its frame names it, whoever it has shown the lock (so conditions are made). */
+/* A lock that a thread takes twice is a signal where somebody else may release it: who is in a function that does; a
+ * signal handler, where one frame takes it twice; or, where nothing but a variable of its frame names it, whoever it
+ * has shown the lock (so conditions are made). */
 static bool is_signal(const struct search *search, const struct view_frame *frame, const struct py_acquired *acquired) {
 	const struct wait_view *view = search->view;
 	const struct view_thread *thread = &view->threads.items[search->thread];
 	uint64_t unused;
 
 	return waits_at(view, thread, acquired->object) &&
-		(!py_local_get(&view->python->rt, &frame->raw, acquired->expression, &unused) ||
+		((frame == thread->frames && scan_has_handlers(view)) ||
+			!py_local_get(&view->python->rt, &frame->raw, acquired->expression, &unused) ||
 			scan_may_be_released(view, acquired->object, thread));
 }
 
@@ -308,7 +313,7 @@ static void add_acquired(struct search *search, const struct view_frame *frame) 
 }
 
 static int search_acquired(struct wait_scan *scan, struct wait_view *view) {
-	struct search search = { .view = view, .holders = holders_of(scan, view) };
+	struct search search = { .memory = scan->memory, .view = view, .holders = holders_of(scan, view) };
 
 	for (size_t i = 0; i < view->threads.n && !scan_is_late(scan); i++) {
 		const struct view_thread *thread = &view->threads.items[i];

@@ -57,6 +57,33 @@ static bool orphan_locks(struct pyspyd_waits *waits) {
 	return any;
 }
 
+/* Whether some thread of a process goes on that might do anything: workers of native libraries do nothing of Python's.
+ */
+static bool has_others(const struct pyspyd_waits *waits, pid_t pid) {
+	for (size_t i = 0; i < waits->nodes_n; i++) {
+		const struct pyspyd_wait_node *node = &waits->nodes[i];
+
+		if (node->kind == PYSPYD_WAIT_THREAD && node->pid == pid && !node->stuck &&
+			(node->python || node->timed || !node->idle || strcmp(node->idle, WAITS_NATIVE_WORKER)))
+			return true;
+	}
+	return false;
+}
+
+/* Bytecode alone says who holds a lock, if others might release it. */
+static void mark_open(struct pyspyd_waits *waits) {
+	for (size_t i = 0; i < waits->edges_n; i++) {
+		const struct pyspyd_wait_edge *edge = &waits->edges[i];
+		const struct pyspyd_wait_node *from = &waits->nodes[edge->from], *to = &waits->nodes[edge->to];
+		struct pyspyd_wait_knot *knot =
+			from->knot != WAITS_NONE && from->knot == to->knot ? &waits->knots[from->knot] : NULL;
+
+		if (knot && knot->kind == PYSPYD_KNOT_SELF && edge->inferred && from->type &&
+			!strcmp(from->type, "Lock"))
+			knot->open = has_others(waits, to->pid);
+	}
+}
+
 /* Whether a knot is more than a closed world. */
 static bool has_dependency(const struct pyspyd_waits *waits, uint32_t knot) {
 	if (waits->knots[knot].kind == PYSPYD_KNOT_ORPHAN)
@@ -114,7 +141,9 @@ int knots_find(struct pyspyd_waits *waits) {
 		r = waits_solve(waits);
 	if (!r && orphan_locks(waits))
 		r = waits_solve(waits);
-	if (!r)
+	if (!r) {
+		mark_open(waits);
 		drop_closed_worlds(waits);
+	}
 	return r;
 }

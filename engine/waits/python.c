@@ -149,6 +149,10 @@ static void plain_lock(struct wait_scan *scan, struct wait_view *view, uint32_t 
 	node->rule = PYSPYD_WAIT_ANY;
 	if (scan_holders(scan, view, object, add_holder, &edges))
 		return;
+	if (scan_is_signal(scan->memory, view, object)) { /* by somebody who need not be seen */
+		scan_node(scan, index)->rule = PYSPYD_WAIT_FREE;
+		return;
+	}
 	if (scan_is_late(scan)) { /* its holder may not have been looked at */
 		scan_node(scan, index)->rule = PYSPYD_WAIT_FREE;
 		return;

@@ -6,6 +6,28 @@
 
 /* What earlier looks knew of the holders of locks. */
 
+/* Where somebody waited for a lock that a thread was only taken to hold. */
+struct lock_claim {
+	uint64_t lock; /* identity of the lock object */
+	uint64_t process;
+	pid_t waiter, holder;          /* may be the same */
+	uint64_t waiter_ns, holder_ns; /* CPU time of these threads; UINT64_MAX: not known */
+	raddr frame, instr;            /* where the waiter waited */
+	unsigned awakenings;           /* it ran in between, and waits there again */
+};
+
+typedef VEC(struct lock_claim) claim_vec;
+
+/* How such a wait went on. */
+struct claim_sequel {
+	bool known; /* waiter and holder are alive, and their frames could be read */
+	bool there; /* the waiter still is in the same call */
+	uint64_t waiter_ns, holder_ns;
+};
+
+/* Updates a claim. Return: whether somebody else has released the lock, so that it was never the holder's. */
+bool lock_claim_refuted(struct lock_claim *claim, const struct claim_sequel *sequel);
+
 struct remembered {
 	uint64_t lock, waiter, stamp; /* keys of the nodes; the waiter's stamp */
 	pid_t holder_tid;
@@ -16,7 +38,17 @@ typedef VEC(struct remembered) remembered_vec;
 
 struct wait_memory { /* zeroed memory is an empty one */
 	remembered_vec now, before;
+	claim_vec claims_now, claims_before;
+	VEC(uint64_t) signals; /* identities of locks; the oldest ones are overwritten */
+	size_t signals_next;
 };
+
+/* Looks what has become of the view's waits for locks that were only taken to be held. Before the waits are built. */
+void scan_learn(struct wait_scan *scan, struct wait_memory *memory, const struct wait_view *view);
+
+/* Whether a lock was once obtained by somebody while the thread that the code says has it did not run, or waited for it
+ * itself: it is a signal, released by whoever gives it. */
+bool scan_is_signal(const struct wait_memory *memory, const struct wait_view *view, raddr object);
 
 /* Tells the memory of a waiter at a plain lock, whose node has its edges already. Where nobody holds the lock any more
  * because the holder of before has ended, the node becomes one that nobody can help. Return: why that is inferred; NULL

@@ -2,6 +2,7 @@
 /* Nodes and edges of one look: resources by their identity, threads, and processes as far as others wait for them. */
 #include "engine/waits/scan.h"
 
+#include "engine/waits/remember.h"
 #include "engine/waits/sites.h"
 #include <signal.h>
 #include <stdarg.h>
@@ -305,6 +306,7 @@ int scan_build(struct wait_scan *scan, struct wait_view *view) {
 	vec_foreach (thread, &view->threads)
 		if (scan_thread(scan, view, thread) == WAITS_NONE)
 			return -ENOMEM;
+	scan_learn(scan, scan->memory, view);
 	vec_foreach (thread, &view->threads)
 		build_wait(scan, view, thread);
 	return scan->failed ? -ENOMEM : 0;

@@ -75,6 +75,7 @@ struct pyspyd_wait_knot {
 	uint64_t key;    /* of its members and edges: the same for the same knot in the next look */
 	uint64_t stamp;  /* of its members' stamps: the same when none of them ran in between */
 	bool inferred;   /* one of the edges that make it is */
+	bool open;       /* SELF: that its thread holds the lock is inferred, and others go on who might release it */
 	bool confirmed;  /* stood in the look before too, and nobody ran in between */
 	uint32_t *nodes; /* a cycle in the order of its edges, beginning with a thread where there is one; else: threads
 			    and tasks that wait for something to happen, those that wait for others to end, the rest,
