@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""SIGKILL of the service in the middle of its work.
+
+Python processes are stopped and continued all the time, which are findings that open and are resolved. The service is
+killed at any moment and started again. What it has acknowledged, to a client of its socket or by a line in its file, is in
+the store afterwards; everything in the store reaches the file in the end, in order; numbers are never used again; no
+process stays stopped that was not stopped by us."""
+
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "../live"))
+import live
+
+TARGETS = 8
+START_S = 30
+SETTLE_S = 60
+CONF = """
+[watch]
+interval = 200ms
+cpu-budget = 20%%
+stopped.after = 1s
+[store]
+path = %(dir)s/pyspyd.db
+[journal]
+enabled = no
+[file]
+enabled = yes
+path = %(dir)s/findings.jsonl
+[sinks]
+rate = 1000
+burst = 10000
+[socket]
+path = %(dir)s/sock
+[rule ours]
+match-cmdline = time.sleep.0.5
+[rule others]
+match-cmdline = .
+exclude = yes
+"""
+
+
+class Client(threading.Thread):
+    """Reads findings until all are told or, where it follows them, the service is gone. What it was told is
+    acknowledged."""
+
+    def __init__(self, folder, follow):
+        super().__init__(daemon=True)
+        self.path = folder + "/sock"
+        self.follow = follow
+        self.seen = []
+        self.start()
+
+    def read(self, connection, n):
+        data = b""
+        while len(data) < n:
+            more = connection.recv(n - len(data))
+            if not more:
+                raise EOFError
+            data += more
+        return data
+
+    def frame(self, connection):
+        length, letter = struct.unpack(">IB", self.read(connection, 5))
+        body = self.read(connection, length)
+        return json.loads(body) if letter == ord("J") else None
+
+    def run(self):
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(self.path)
+                self.frame(connection)
+                request = json.dumps({"request": "findings", "follow": self.follow}).encode()
+                connection.sendall(struct.pack(">IB", len(request), ord("J")) + request)
+                answer = self.frame(connection)
+                while "event" in answer:
+                    self.seen.append(key(answer["event"]))
+                    answer = self.frame(connection)
+        except (OSError, EOFError, ValueError):
+            pass
+
+
+def key(finding):
+    return finding["id"], finding["state"], finding["time"]
+
+
+class Service:
+    def __init__(self, folder):
+        self.folder = folder
+        self.log = open(os.path.join(folder, "log"), "ab")
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen([live.PYSPYD, "daemon", "--foreground", "--config", self.folder + "/conf"],
+                                        stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        end = time.monotonic() + START_S
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise SystemExit("the service ended: %s" % open(self.folder + "/log").read()[-2000:])
+            with socket.socket(socket.AF_UNIX) as connection:
+                try:
+                    connection.connect(self.folder + "/sock")
+                    break
+                except OSError:
+                    time.sleep(0.02)
+        self.client = Client(self.folder, follow=True)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.client.join(5)
+        return self.client.seen
+
+    def end(self):
+        self.process.terminate()
+        return self.process.wait(SETTLE_S)
+
+
+def state(pid):
+    with open("/proc/%d/stat" % pid) as f:
+        return f.read().rsplit(")", 1)[1].split()[0]
+
+
+def disturb(targets, stop):
+    """Stops and continues them, each for longer than it takes to be found."""
+    chance = random.Random(1)
+    while not stop.is_set():
+        chosen = chance.sample(targets, 3)
+        for target in chosen:
+            target.send_signal(signal.SIGSTOP)
+        stop.wait(chance.uniform(1.2, 2.5))
+        for target in chosen:
+            target.send_signal(signal.SIGCONT)
+        stop.wait(0.3)
+
+
+def lines(folder):
+    path = folder + "/findings.jsonl"
+    if not os.path.exists(path):
+        return []
+    with open(path, "rb") as f:
+        return [line for line in f.read().split(b"\n") if line]
+
+
+def stored(folder):
+    client = Client(folder, follow=False)
+    client.join(SETTLE_S)
+    return client.seen
+
+
+def main():
+    kills = int(sys.argv[1])
+    checks = live.Checks()
+    targets = [subprocess.Popen([sys.executable, "-c", "import time\nwhile True: time.sleep(0.5)"]) for _ in range(TARGETS)]
+    stop = threading.Event()
+    disturber = threading.Thread(target=disturb, args=(targets, stop))
+    acknowledged, chance = [], random.Random(2)
+    try:
+        with tempfile.TemporaryDirectory(prefix="daemon-kill-") as folder:
+            with open(folder + "/conf", "w") as f:
+                f.write(CONF % {"dir": folder})
+            service = Service(folder)
+            disturber.start()
+            for _ in range(kills):
+                time.sleep(chance.uniform(0.5, 4.0))
+                acknowledged += service.kill()
+                service.start()
+            time.sleep(4)
+            stop.set()
+            disturber.join()
+            kept = stored(folder)
+            end = time.monotonic() + SETTLE_S
+            written = []
+            while time.monotonic() < end and not set(kept) <= set(written):
+                written = []
+                for line in lines(folder):
+                    checks.that(line.endswith(b"}"), "a line is cut: %r" % line[-80:])
+                    written.append(key(json.loads(line)))
+                time.sleep(0.2)
+            checks.that(service.end() == 0, "the service ends with 0")
+            checks.that(len(kept) >= kills, "only %d events were stored" % len(kept))
+            checks.that(len(set(kept)) == len(kept), "an event is stored twice")
+            lost = set(acknowledged) - set(kept)
+            checks.that(not lost, "%d events were acknowledged and are not stored: %s" % (len(lost), sorted(lost)[:3]))
+            lost = set(written) - set(kept)
+            checks.that(not lost, "%d events are in the file and not in the store" % len(lost))
+            lost = set(kept) - set(written)
+            checks.that(not lost, "%d events never reached the file" % len(lost))
+            first = list(dict.fromkeys(written))
+            checks.that(first == kept, "the file is not in the order of the store")
+            live.note("%d kills, %d events stored, %d acknowledged to clients, %d lines in the file" % (
+                kills, len(kept), len(acknowledged), len(written)))
+        for target in targets:
+            checks.that(state(target.pid) != "T", "process %d is stopped" % target.pid)
+    finally:
+        stop.set()
+        for target in targets:
+            target.kill()
+            target.wait()
+    checks.end()
+
+
+main()
