@@ -10,7 +10,7 @@ _pyspyd() {
 	COMPREPLY=()
 
 	if [ "$COMP_CWORD" = 1 ]; then
-		COMPREPLY=($(compgen -W "watch dump record flamegraph ps waits heap handles doctor help --help --version" -- "$cur"))
+		COMPREPLY=($(compgen -W "watch dump record flamegraph ps waits heap handles findings show doctor daemon help --help --version" -- "$cur"))
 		return
 	fi
 	# Behind "--" stands somebody else's command line.
@@ -25,11 +25,22 @@ _pyspyd() {
 	case $prev in
 	-p | --pid) _pyspyd_pids "$cur"; return ;;
 	-o | --output) COMPREPLY=($(compgen -f -- "$cur")); return ;;
-	-f | --format) COMPREPLY=($(compgen -W "svg collapsed speedscope pprof" -- "$cur")); return ;;
+	-f | --format)
+		if [[ ${COMP_WORDS[1]} != @(findings|daemon) ]]; then
+			COMPREPLY=($(compgen -W "svg collapsed speedscope pprof" -- "$cur"))
+			return
+		fi
+		;;
+	-c | --config)
+		if [ "${COMP_WORDS[1]}" = daemon ]; then
+			COMPREPLY=($(compgen -f -- "$cur"))
+			return
+		fi
+		;;
 	-m | --mode) COMPREPLY=($(compgen -W "wall cpu gil" -- "$cur")); return ;;
-	--exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state memory-leak handle-leak thread-leak process-leak gc-pressure oom-risk" -- "$cur")); return ;;
+	-k | --kind | --exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state memory-leak handle-leak thread-leak process-leak gc-pressure oom-risk" -- "$cur")); return ;;
 	-d | --duration | -i | --interval | --last | --since | --until | --diff) COMPREPLY=($(compgen -W "10s 1m 10m 1h" -- "$cur")); return ;;
-	--park | --top | -n | --name | -r | --rate | --spike | --hang-after | --leak-window | --var | --set) return ;;
+	--park | --top | --lines | -n | --name | -r | --rate | --spike | --hang-after | --leak-window | --var | --set) return ;;
 	esac
 
 	case ${COMP_WORDS[1]} in
@@ -41,8 +52,11 @@ _pyspyd() {
 	waits) options="--pid --json --dot --once --park --help" ;;
 	heap) options="--pid --top --diff --no-paths --json --help" ;;
 	handles) options="--pid --diff --json --help" ;;
+	findings) options="--follow --open --since --until --kind --pid --lines --json --help" ;;
+	show) options="--json --help" ;;
+	daemon) options="--config --check-config --foreground --help" ;;
 	doctor) options="--pid --help" ;;
-	help) options="watch dump record flamegraph ps waits heap handles doctor" ;;
+	help) options="watch dump record flamegraph ps waits heap handles findings show doctor daemon" ;;
 	*) return ;;
 	esac
 	if [[ ${COMP_WORDS[1]} = @(dump|flamegraph|waits|heap|handles) && $cur != -* ]]; then

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # fish completion for pyspyd
 
-set -l commands watch dump record flamegraph ps waits heap handles doctor help
+set -l commands watch dump record flamegraph ps waits heap handles findings show doctor daemon help
 
 complete -c pyspyd -f
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a watch -d 'Watch processes, and findings as they come'
@@ -12,6 +12,9 @@ complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a ps -d 'List
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a waits -d 'Show who waits for whom, deadlocks first'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a heap -d 'Count objects by type, and what grew'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a handles -d 'Show descriptors, threads, children and mappings'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a findings -d 'List what the service has found'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a show -d 'Show one finding whole'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a daemon -d 'Run the service'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'Say what works here and what does not'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a help -d 'Help of a command'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -l version -d 'Print the version'
@@ -19,7 +22,7 @@ complete -c pyspyd -s h -l help -d 'Help'
 
 set -l pids '(pgrep -l python | string replace " " \t)'
 
-complete -c pyspyd -n '__fish_seen_subcommand_from watch dump record flamegraph waits heap handles doctor' -s p -l pid -x -a "$pids" -d 'The process'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch dump record flamegraph waits heap handles findings doctor' -s p -l pid -x -a "$pids" -d 'The process'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump flamegraph waits heap handles' -a "$pids"
 
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s n -l name -x -d 'Those whose command line matches'
@@ -61,4 +64,15 @@ complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s l -l locals -d 'Vari
 complete -c pyspyd -n '__fish_seen_subcommand_from dump watch' -l unmask -d 'Mask nothing'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s a -l async -d 'Also the tasks of asyncio, as a tree'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump record' -l blocking -d 'Stop the Python threads while they are read'
-complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps waits heap handles' -l json -d 'For machines'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps waits heap handles findings show' -l json -d 'For machines'
+
+complete -c pyspyd -n '__fish_seen_subcommand_from findings' -s f -l follow -d 'Go on with what is found from now on'
+complete -c pyspyd -n '__fish_seen_subcommand_from findings' -s o -l open -d 'Only those that are open'
+complete -c pyspyd -n '__fish_seen_subcommand_from findings' -s s -l since -x -d 'Not earlier'
+complete -c pyspyd -n '__fish_seen_subcommand_from findings' -s u -l until -x -d 'Earlier than this'
+complete -c pyspyd -n '__fish_seen_subcommand_from findings' -s k -l kind -x -a 'spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state memory-leak handle-leak thread-leak process-leak gc-pressure oom-risk' -d 'Only these'
+complete -c pyspyd -n '__fish_seen_subcommand_from findings' -s n -l lines -x -d 'Only the last ones'
+
+complete -c pyspyd -n '__fish_seen_subcommand_from daemon' -s c -l config -r -F -d 'Another configuration'
+complete -c pyspyd -n '__fish_seen_subcommand_from daemon' -l check-config -d 'Say what is wrong with the configuration, and end'
+complete -c pyspyd -n '__fish_seen_subcommand_from daemon' -s f -l foreground -d 'Messages for people on stderr'
