@@ -12,7 +12,7 @@
 struct pack_head {
 	uint64_t start_real_ns, end_real_ns;
 	uint64_t period_ns;
-	struct pyspyd_accuracy accuracy;
+	struct pyspyd_accuracy accuracy; /* of this stretch of time alone: unpacking adds up */
 };
 
 /* Packs these counts (indices into the profile's threads and nodes), with the frames and strings that they need, and
