@@ -385,13 +385,15 @@ static int want_next(struct search *search) {
 
 static int search_all(struct search *search, const struct keeper_limits *limits) {
 	unsigned rounds = limits->rounds ? limits->rounds : KEEPER_ROUNDS;
+	uint64_t began = clock_cpu_ns();
 	int r = spread_roots(search);
 
 	for (search->pass = 1; !r; search->pass++) {
 		r = want_next(search);
 		if (r)
 			break;
-		if (search->pass > rounds || clock_mono_ns() > limits->until_ns) {
+		if (search->pass > rounds || clock_mono_ns() > limits->until_ns ||
+			(limits->cpu_ns && clock_cpu_ns() - began > limits->cpu_ns)) {
 			search->limited = true;
 			return 0;
 		}

@@ -28,7 +28,8 @@ struct keeper {
 
 struct keeper_limits {
 	unsigned rounds;   /* passes over the memory at most; 0: KEEPER_ROUNDS */
-	uint64_t until_ns; /* CLOCK_MONOTONIC: no further pass begins after it */
+	uint64_t until_ns; /* CLOCK_MONOTONIC: no further pass begins after it, … */
+	uint64_t cpu_ns;   /* … nor when the thread has used so much CPU time since; 0: that does not count */
 };
 
 #define KEEPER_ROUNDS 12

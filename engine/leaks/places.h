@@ -15,6 +15,7 @@ struct place_span {
 	uint64_t len;
 	bool is_table;
 };
+typedef VEC(struct place_span) place_span_vec;
 
 /* The same in 16 bytes; as long as 16 GiB, in words. */
 struct packed_span {

@@ -201,9 +201,9 @@ static int find_moved(struct referrers *referrers) {
 	return r;
 }
 
-static bool find_span(const struct referrers *referrers, raddr addr, struct place_span *ret_span) {
-	size_t low = 0, high = referrers->moved.n;
-	const struct place_span *items = referrers->moved.items;
+static const struct place_span *moved_at(const place_span_vec *moved, raddr addr) {
+	const struct place_span *items = moved->items;
+	size_t low = 0, high = moved->n;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
@@ -213,9 +213,15 @@ static bool find_span(const struct referrers *referrers, raddr addr, struct plac
 		else
 			high = middle;
 	}
-	if (!low || addr - items[low - 1].addr >= items[low - 1].len)
+	return low && addr - items[low - 1].addr < items[low - 1].len ? &items[low - 1] : NULL;
+}
+
+static bool find_span(const struct referrers *referrers, raddr addr, struct place_span *ret_span) {
+	const struct place_span *moved = moved_at(&referrers->moved, addr);
+
+	if (!moved)
 		return places_find_span(referrers->places, addr, ret_span);
-	*ret_span = items[low - 1];
+	*ret_span = *moved;
 	return true;
 }
 
@@ -631,6 +637,24 @@ static int search_moved(struct referrers *referrers) {
 	return r;
 }
 
+/* Those that moved during the pass: what was found there passed for nobody's. */
+static int search_moved_since(struct referrers *referrers) {
+	place_span_vec before = referrers->moved;
+	int r;
+
+	referrers->moved = (place_span_vec){ 0 };
+	r = find_moved(referrers);
+	for (size_t i = 0; !r && i < referrers->moved.n; i++) {
+		struct place_span span = referrers->moved.items[i];
+		const struct place_span *old = moved_at(&before, span.addr);
+
+		if (!old || old->owner != span.owner)
+			r = search_range(referrers, span.addr, span.addr + span.len, CENSUS_READ_BYTES);
+	}
+	vec_free(&before);
+	return r;
+}
+
 int referrers_pass(struct referrers *referrers, referrer_each each, void *userdata) {
 	uint32_t last = referrers->last;
 	int r = find_moved(referrers);
@@ -649,6 +673,8 @@ int referrers_pass(struct referrers *referrers, referrer_each each, void *userda
 	}
 	if (!r)
 		r = search_moved(referrers);
+	if (!r)
+		r = search_moved_since(referrers);
 	return r ? r : search_hot(referrers, last);
 }
 

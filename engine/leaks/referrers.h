@@ -47,8 +47,8 @@ struct referrers {
 	bool is_hot;
 	VEC(uint8_t) weak; /* by type: 0 not known yet, 1 no, 2 its objects are weak references */
 	VEC(struct span) interps;
-	VEC(struct place_span) moved; /* tables that lie elsewhere than the census saw them, ascending */
-	struct referrer_pool pool;    /* the last one that was looked at */
+	place_span_vec moved;      /* tables that lie elsewhere than the census saw them, ascending */
+	struct referrer_pool pool; /* the last one that was looked at */
 
 	const uint8_t *bytes; /* of the memory that is searched now */
 	raddr addr;

@@ -11,6 +11,7 @@
 #define KNOWN_MIN 4    /* of the samples, or … */
 #define KNOWN_PART 4   /* … one of so many, whose keepers are known: then they speak for the others */
 #define BUDGET_NS (5 * NS_PER_SEC)
+#define BUDGET_WALL_NS (20 * NS_PER_SEC) /* where others need the CPU */
 
 struct question {
 	VEC(raddr) objects; /* the containers, then those of the types */
@@ -69,7 +70,8 @@ static size_t count_votes(const struct keeper *keepers, size_t n, bool python, c
 }
 
 /* The path that most of them have in common. One of Python is worth more than any number of others: those are what was
- * seen on a way that got lost. Of few that are known nothing follows for the rest. */
+ * seen on a way that got lost. Of few that are known nothing follows for the rest, and where each of many has another
+ * keeper there is none to be named. */
 static int vote(const struct keeper *keepers, size_t n, struct pyspyd_heap_type *type) {
 	bool python = count_votes(keepers, n, true, NULL) > 0;
 	size_t known = count_votes(keepers, n, false, NULL), best_votes = 0;
@@ -84,7 +86,7 @@ static int vote(const struct keeper *keepers, size_t n, struct pyspyd_heap_type 
 			best = path;
 		}
 	}
-	if (!best_votes)
+	if (!best_votes || (best_votes == 1 && known >= KNOWN_MIN))
 		return 0;
 	type->kept_by = strdup(best);
 	type->kept_share = (double)best_votes / (double)(known >= KNOWN_MIN || known * KNOWN_PART >= n ? known : n);
@@ -105,7 +107,7 @@ static int answer(struct keeper *keepers, const struct question *question, struc
 
 int heap_find_keepers(struct sample_target *target, const struct heap_count *now, struct pyspyd_heap *heap) {
 	uint64_t start = clock_mono_ns();
-	const struct keeper_limits limits = { .until_ns = start + BUDGET_NS };
+	const struct keeper_limits limits = { .until_ns = start + BUDGET_WALL_NS, .cpu_ns = BUDGET_NS };
 	struct question question = { 0 };
 	struct keeper *keepers = NULL;
 	size_t n;

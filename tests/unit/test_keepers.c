@@ -225,6 +225,50 @@ Test(keepers, with_the_container_on_the_way) {
 	image_each(check_container);
 }
 
+/* A list whose table moved after the census: what is in it is the list's, not nobody's. */
+static void check_moved(struct image *img) {
+	const struct keeper_limits limits = { .until_ns = clock_mono_ns() + 60 * NS_PER_SEC };
+	const struct census_options options = { .flags = CENSUS_KEEP_PLACES };
+	struct proc_map map = { .start = IMAGE_BASE,
+		.end = IMAGE_BASE + IMAGE_BYTES,
+		.read = true,
+		.write = true,
+		.path = (char[]){ "" } };
+	proc_map_vec maps = { .items = &map, .n = 1, .cap = 1 };
+	const uint32_t length = 1024;
+	struct census census = { 0 };
+	struct keeper keeper;
+	struct heap heap;
+	raddr object, list, type, from, to;
+
+	if (!open_heap(img, &heap) || heap.gc_head + img->l->list_items + 2 * WORD > BLOCK)
+		return;
+	type = new_type(&heap, "list", TYPE_LIST | TYPE_GC, img->l->list_items + 2 * WORD, 0);
+	object = add_object(&heap, heap.plain, 1, false);
+	list = hold(&heap, add_object(&heap, type, 1, true));
+	from = (image_take(img, length * WORD + 16) + 15) / 16 * 16;
+	to = (image_take(img, length * WORD + 16) + 15) / 16 * 16;
+	image_put_u64(img, list + img->l->var_size, length);
+	image_put_u64(img, list + img->l->list_items, from);
+	image_put_u64(img, list + img->l->list_items + WORD, length);
+	image_put_u64(img, from + 700 * WORD, object);
+	cr_assert_eq(census_take(&img->rt, &maps, &options, &census, NULL), 0);
+	image_put_u64(img, from + 700 * WORD, 0);
+	image_put_u64(img, to + 700 * WORD, object);
+	image_put_u64(img, list + img->l->list_items, to);
+	cr_assert_eq(keepers_find(&img->rt, &census, &object, 1, &limits, &keeper), 0);
+	cr_assert_eq(keeper.root, KEEPER_NATIVE);
+	cr_assert_eq(keeper.container, list);
+	cr_assert_str_eq(keeper.container_path, "native memory");
+	cr_assert_str_eq(keeper.path, "native memory: list[…]");
+	keepers_deinit(&keeper, 1);
+	census_deinit(&census);
+}
+
+Test(keepers, in_a_table_that_moved) {
+	image_each(check_moved);
+}
+
 /* Bytes by chance: no crash, an end. */
 static void check_noise(struct image *img) {
 	struct keeper keeper;
