@@ -6,10 +6,11 @@
  *	PYSPYD_KIND=spiking-thread\n
  *	PYSPYD_STACK\n<length: 8 bytes, little endian><lines>\n
  *
- * OBJECT_PID makes journald add OBJECT_SYSTEMD_UNIT= and the like, by which "journalctl -u TARGET" shows the finding.
- * It does that for senders of uid 0 only (systemd 252 src/journal/journald-native.c, allow_object_pid), and journalctl
- * asks for _UID=0 as well (src/shared/logs-show.c, add_matches_for_unit); it is dropped for others. For a service
- * with a user of its own "journalctl PYSPYD_UNIT=TARGET" does the same. */
+ * OBJECT_PID makes journald add what it knows of the process, OBJECT_SYSTEMD_UNIT above all, by which "journalctl -u
+ * TARGET" shows the finding. It does that for senders of uid 0 only (systemd 252, src/journal/journald-native.c,
+ * allow_object_pid), and for processes that are still there; the unit is sent for those that are not. journalctl asks
+ * for _UID=0 as well (src/shared/logs-show.c, add_matches_for_unit): of a service with a user of its own it is
+ * "journalctl PYSPYD_UNIT=TARGET" that shows the findings. */
 #include "daemon/datagram.h"
 #include "daemon/message_ids.h"
 #include "daemon/sink_format.h"
@@ -63,6 +64,7 @@ static void put_process(FILE *out, const struct sink_view *view) {
 		put_number(out, "PYSPYD_PID", (uint64_t)view->event->pid);
 		put_number(out, "PYSPYD_UID", view->event->uid);
 	}
+	put(out, "OBJECT_SYSTEMD_UNIT", view->unit);
 	put(out, "PYSPYD_PROCESS", view->name);
 	put(out, "PYSPYD_CMDLINE", view->cmdline);
 	put(out, "PYSPYD_EXE", view->exe);

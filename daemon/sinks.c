@@ -57,6 +57,7 @@ struct sink {
 	uint64_t retry_ns, backoff_ns;
 	uint64_t not_before_ns;
 	bool away, said_away;
+	uint64_t away_ns; /* since when; 0: not */
 	char fault[256];
 
 	double tokens;
@@ -259,20 +260,28 @@ static void came_back(struct sink *sink) {
 	sink->retry_ns = 0;
 	sink->fault[0] = '\0';
 	sink->away = false;
-	if (sink->said_away && !is_unsteady(sink)) {
+	if (is_unsteady(sink))
+		return;
+	sink->away_ns = 0;
+	if (sink->said_away) {
 		log_say(LOG_NOTICE, "%s: takes findings again", sink->kind->name);
 		sink->said_away = false;
 	}
 }
 
+/* It is said when a second try has failed: a queue that is full for a moment is none of anybody's business. */
 static void went_away(struct sink *sink) {
 	uint64_t now = now_ns();
 
 	sink->failures++;
-	if (!sink->said_away)
+	sink->away = true;
+	if (!sink->away_ns)
+		sink->away_ns = now;
+	if (!sink->said_away && now - sink->away_ns >= RETRY_MIN_NS) {
+		sink->said_away = true;
 		log_say(LOG_WARNING, "%s: takes no findings now%s%s; they wait in the store", sink->kind->name,
 			*sink->fault ? ": " : "", sink->fault);
-	sink->away = sink->said_away = true;
+	}
 	sink->retry_ns = now + sink->backoff_ns;
 	if (sink->retry_ns < sink->not_before_ns)
 		sink->retry_ns = sink->not_before_ns;
@@ -281,15 +290,20 @@ static void went_away(struct sink *sink) {
 	arm(sink->timer, sink->retry_ns);
 }
 
+/* The other side is there, and has answered. */
 static void settle_never(struct sink *sink) {
+	char fault[sizeof(sink->fault)];
+
+	memcpy(fault, sink->fault, sizeof(fault));
+	came_back(sink);
 	if (sink->given > 1) { /* one of them is at fault: which? */
 		sink->alone_until = sink->behind;
 		sink->behind = sink->place;
 		give_back(sink, sink->given);
 		return;
 	}
-	log_say(LOG_WARNING, "%s: a finding is dropped%s%s", sink->kind->name, *sink->fault ? ": " : "", sink->fault);
-	sink->fault[0] = '\0';
+	if (!sink->dropped_now) /* the others are counted */
+		log_say(LOG_WARNING, "%s: a finding is dropped%s%s", sink->kind->name, *fault ? ": " : "", fault);
 	count_untold(sink, 0, 1);
 	move_to(sink, sink->behind);
 }
@@ -349,7 +363,7 @@ void sink_finished(struct sink *sink, enum sink_result result) {
 
 void sink_ready(struct sink *sink) {
 	sink->retry_ns = 0;
-	run_in(sink, 0);
+	run_in(sink, PAUSE_NS); /* should it only seem so, the loop has its turn in between */
 }
 
 void sink_not_before(struct sink *sink, uint64_t in_ns) {

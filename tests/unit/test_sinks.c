@@ -85,6 +85,7 @@ Test(sinks, journal_has_its_fields) {
 	field_is(data, len, "PYSPYD_SEVERITY", "critical");
 	field_is(data, len, "PYSPYD_SEQ", "12");
 	field_is(data, len, "PYSPYD_UNIT", "web.service");
+	field_is(data, len, "OBJECT_SYSTEMD_UNIT", "web.service");
 	field_is(data, len, "PYSPYD_CMDLINE", "python3 a b\nc");
 	field_is(data, len, "PYSPYD_FINDING", FINDING("open"));
 	field_is(data, len, "DOCUMENTATION", "man:pyspyd-watch(1)");
@@ -466,6 +467,21 @@ Test(sink_queue, what_can_never_be_delivered_is_dropped_and_counted) {
 	cr_expect_eq(fake.got[2], 4);
 	place_is(5, 1);
 	cr_expect(has(fake.told, "1 findings were dropped in the last "), "%s", fake.told);
+}
+
+Test(sink_queue, what_is_dropped_after_a_while_away_does_not_stop_the_rest) {
+	put(3, PYSPYD_OPEN);
+	open_sinks();
+	fake.answer = SINK_TAKEN;
+	fake.to_batch = SINK_LATER;
+	sinks_wake(queue.sinks);
+	cr_expect(stats().away);
+	fake.to_batch = SINK_DONE;
+	fake.never = 2;
+	sinks_drain(queue.sinks, UINT64_C(60000000000));
+	cr_expect_eq(fake.got_n, 2);
+	cr_expect(!stats().away);
+	place_is(3, 1);
 }
 
 Test(sink_queue, of_a_batch_only_what_is_at_fault_is_dropped) {
