@@ -104,7 +104,7 @@ static int forget_processes(struct pyspyd_store *store, uint64_t now_real_ns) {
 	int r = store_ask_once(store, "SELECT min(time) FROM counters", &counters);
 
 	if (!r)
-		r = store_ask_once(store, "SELECT min(start) FROM profiles", &profiles);
+		r = store_ask_once(store, "SELECT min(end) FROM profiles", &profiles);
 	if (r)
 		return r;
 	before = min_of(before, counters ? counters : INT64_MAX);
@@ -184,7 +184,10 @@ void store_make_room(struct pyspyd_store *store, enum store_room room, uint64_t 
 	/* What the log has is then written over: on a full disk that alone may suffice. */
 	if (store->db)
 		sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-	for (unsigned i = 0; store->max_pages && i < SIZE_PIECES_MAX; i++) {
+	/* What is larger than the file may be would push out all, for nothing. */
+	if (need > store->max_pages)
+		return;
+	for (unsigned i = 0; i < SIZE_PIECES_MAX; i++) {
 		if (measure(store, &pages, &unused))
 			return;
 		left = max_of(store->max_pages - pages, (int64_t)0);

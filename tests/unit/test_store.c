@@ -411,6 +411,24 @@ Test(store, filters_choose_events) {
 	pyspyd_store_close(store);
 }
 
+Test(store, a_search_by_time_takes_little_memory) {
+	struct pyspyd_store *store = open_store();
+	_free_ char *json = calloc(1, 8 * KIB);
+	struct pyspyd_event event = event_of("a", PYSPYD_OPEN, NOW);
+	struct pyspyd_event_filter filter = { .since_real_ns = NOW, .uid = (uid_t)-1 };
+	struct seen seen = { 0 };
+
+	memset(json, 'j', 8 * KIB - 1);
+	event.json = json;
+	for (int i = 0; i < 2000; i++)
+		cr_assert_eq(pyspyd_store_put_event(store, &event, NULL), 0);
+	sqlite3_memory_highwater(1);
+	cr_assert_eq(pyspyd_store_events(store, &filter, see_event, &seen), 0);
+	cr_assert_eq(seen.n, 2000);
+	cr_assert_lt(sqlite3_memory_highwater(0), 6 * MIB);
+	pyspyd_store_close(store);
+}
+
 static int see_and_put(void *userdata, const struct pyspyd_event *event) {
 	struct pyspyd_store *store = userdata;
 	uint64_t seq, dropped;
@@ -531,6 +549,7 @@ Test(store, the_file_keeps_its_limit) {
 	cr_assert_eq(stats_of(store).profiles, seen.n);
 	cr_assert_eq(put_profile(store, process, NOW, 4 * MIB), -ENOSPC);
 	cr_assert_eq(stats_of(store).lost, 1);
+	cr_assert_eq(stats_of(store).profiles, seen.n, "nothing went for what cannot be put");
 	pyspyd_store_close(store);
 	check_sound();
 }
