@@ -76,12 +76,19 @@ static bool is_worth_a_name(const struct pyspyd_heap *heap, const struct pyspyd_
 		share((double)type->grew_bytes, (double)heap->grew_bytes) >= TYPE_MIN;
 }
 
+/* A path's length without what says in which thread it begins: " (in thread MainThread)". */
+static size_t length_of(const char *path) {
+	const char *thread = strstr(path, " (in thread ");
+
+	return thread ? (size_t)(thread - path) : strlen(path);
+}
+
 /* Whether one path is the other, or leads to it. */
 static bool on_one_way(const char *a, const char *b) {
-	size_t n = min_of(strlen(a), strlen(b));
-	char next = a[n] ? a[n] : b[n];
+	size_t a_len = length_of(a), b_len = length_of(b), n = min_of(a_len, b_len);
+	char next = a_len > n ? a[n] : b_len > n ? b[n] : '\0';
 
-	return !strncmp(a, b, n) && (!next || strchr(".[ (", next));
+	return !strncmp(a, b, n) && !strcmp(a + a_len, b + b_len) && (!next || strchr(".[ (", next));
 }
 
 static bool keeps(const struct pyspyd_heap_container *container, const struct pyspyd_heap_type *type) {
