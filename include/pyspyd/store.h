@@ -11,7 +11,8 @@
 /* What the service remembers, in one SQLite file (WAL): events of findings, counters, profiles of past minutes, and how
  * far each sink has come. What was put survives the end of the process at any moment when the call has returned 0;
  * events are then on the disk itself, and survive a power cut too. One store is used by one thread at a time, and one
- * file by one store: SQLite's own tools can look into it while no service runs. */
+ * file by one store: SQLite's own tools can look into it while no service runs. Beside PATH lie PATH-wal, PATH-lock and
+ * up to four damaged files that were set aside; they do not count for the limit. */
 
 struct pyspyd_store;
 
