@@ -371,7 +371,7 @@ static void queue_init(void) {
 }
 
 static void queue_deinit(void) {
-	static const char *const endings[] = { "", "-wal", "-shm" };
+	static const char *const endings[] = { "", "-wal", "-shm", "-lock" };
 
 	sinks_free(queue.sinks);
 	sd_event_unref(queue.loop);
