@@ -7,6 +7,9 @@ CLANG ?= clang
 CLANG_FORMAT ?= clang-format-14
 AR ?= ar
 PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 FUZZ_SECONDS ?= 10
 
 # Objects made with a sanitizer live in a folder of their own, so that both kinds stay built.
@@ -62,10 +65,22 @@ LIB := $(O)/libpyspyd.a
 DAEMON_LIB := $(O)/libdaemon.a
 UNIT := $(if $(UNIT_O),$(O)/tests/unit)
 
+# SOURCE:DESTINATION. systemd reads units, users, tmpfiles and catalogs below /usr/lib and /usr/local/lib.
+SHARE = $(PREFIX)/share
+INSTALL_FILES = $(foreach n,1 5,$(foreach f,$(wildcard docs/man/*.$n),$f:$(SHARE)/man/man$n/$(notdir $f))) \
+	docs/completions/pyspyd.bash:$(SHARE)/bash-completion/completions/pyspyd \
+	docs/completions/_pyspyd:$(ZSHDIR)/_pyspyd \
+	docs/completions/pyspyd.fish:$(SHARE)/fish/vendor_completions.d/pyspyd.fish \
+	systemd/pyspyd.sysusers:$(PREFIX)/lib/sysusers.d/pyspyd.conf \
+	systemd/pyspyd.tmpfiles:$(PREFIX)/lib/tmpfiles.d/pyspyd.conf \
+	systemd/pyspyd.catalog:$(PREFIX)/lib/systemd/catalog/pyspyd.catalog
+INSTALL_CONF = packaging/pyspyd.conf:$(SYSCONFDIR)/pyspyd/pyspyd.conf \
+	packaging/logrotate:$(SYSCONFDIR)/logrotate.d/pyspyd
+
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all help deps deps-test watch test unit live scenarios fuzz fuzz-build tests-build bench bench-build tools nightly check-layers \
-	check-format format analyze install clean FORCE
+	check-format format analyze install uninstall deb clean FORCE
 .DEFAULT_GOAL := all
 
 all: $(O)/pyspyd ## builds build/pyspyd
@@ -127,13 +142,22 @@ format: ## formats the C sources
 analyze: $(GEN_H) ## static analysis
 	@GEN='$(BUILD)/gen' tools/analyze
 
-install: all ## installs program, man pages and completions under PREFIX
-	install -D -m 755 $(O)/pyspyd $(DESTDIR)$(PREFIX)/bin/pyspyd
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1
-	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
-	install -D -m 644 docs/completions/pyspyd.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pyspyd
-	install -D -m 644 docs/completions/_pyspyd $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pyspyd
-	install -D -m 644 docs/completions/pyspyd.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pyspyd.fish
+# The table says where each file goes, for install and uninstall alike.
+install: all ## installs program, service, man pages and completions under PREFIX, the configuration in /etc
+	$(Q)install -D -m 755 $(O)/pyspyd $(DESTDIR)$(PREFIX)/bin/pyspyd
+	$(Q)set -e; for pair in $(INSTALL_FILES); do install -D -m 644 "$${pair%%:*}" "$(DESTDIR)$${pair#*:}"; done
+	$(Q)install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSCONFDIR)/pyspyd/pyspyd.conf.d
+	$(Q)sed 's|/usr/bin/pyspyd|$(PREFIX)/bin/pyspyd|g' systemd/pyspyd.service > $(DESTDIR)$(UNITDIR)/pyspyd.service
+	$(Q)chmod 644 $(DESTDIR)$(UNITDIR)/pyspyd.service
+	$(Q)set -e; for pair in $(INSTALL_CONF); do \
+		[ -e "$(DESTDIR)$${pair#*:}" ] || install -D -m 644 "$${pair%%:*}" "$(DESTDIR)$${pair#*:}"; done
+
+uninstall: ## removes what install put there; the configuration stays
+	$(Q)rm -f $(DESTDIR)$(PREFIX)/bin/pyspyd $(DESTDIR)$(UNITDIR)/pyspyd.service
+	$(Q)for pair in $(INSTALL_FILES); do rm -f "$(DESTDIR)$${pair#*:}"; done
+
+deb: ## builds the Debian package in build/deb
+	@BUILD=$(BUILD) tools/build-deb
 
 clean: ## removes what was built
 	rm -rf $(BUILD)
