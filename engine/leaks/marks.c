@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Bitmaps of a mebibyte of memory each, made where the first mark is set. */
+/* Bitmaps of 64 KiB of memory each, made where the first mark is set. A target may have addresses far apart from each
+ * other on purpose: beyond the first bitmaps there are no more than marks to fill them. */
 #include "engine/leaks/marks.h"
 
-#define PIECE_BYTES (UINT64_C(1) << 20)
-#define PIECES_MAX (UINT64_C(1) << 16) /* 64 GiB of memory, 1 GiB of marks */
+#define PIECE_BYTES (UINT64_C(64) << 10)
+#define PIECES_MAX (UINT64_C(1) << 20)  /* 64 GiB of memory, 1 GiB of marks */
+#define PIECES_FREE (UINT64_C(1) << 17) /* however few marks they have: 128 MiB */
+#define MARKS_EACH 2                    /* of the others */
 #define GRAIN 16
 #define MARK_BITS 2
 #define IN_BYTE (8 / MARK_BITS)
@@ -40,7 +43,8 @@ static int add_piece(struct marks *marks, uint64_t piece) {
 	uint8_t *bits;
 	int r;
 
-	if (marks->pieces.n >= PIECES_MAX)
+	if (marks->pieces.n >= PIECES_MAX ||
+		(marks->pieces.n >= PIECES_FREE && marks->n < marks->pieces.n * MARKS_EACH))
 		return -ENOSPC;
 	bits = calloc(PIECE_BYTES / GRAIN / IN_BYTE, 1);
 	r = bits ? vec_push(&marks->pieces, bits) : -ENOMEM;
@@ -61,6 +65,7 @@ int marks_set(struct marks *marks, raddr addr, unsigned mark) {
 			return r;
 		bits = find_piece(marks, addr / PIECE_BYTES);
 	}
+	marks->n += !marks_get(marks, addr);
 	bits[grain_of(addr) / IN_BYTE] |= (uint8_t)(mark << shift_of(addr));
 	return 0;
 }

@@ -17,6 +17,7 @@ enum {
 struct marks {
 	struct map index; /* piece of memory → its number in `pieces` */
 	VEC(uint8_t *) pieces;
+	uint64_t n; /* addresses with marks */
 };
 
 void marks_deinit(struct marks *marks);

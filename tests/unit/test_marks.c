@@ -31,5 +31,8 @@ Test(marks, have_an_end) {
 	cr_assert_eq(r, -ENOSPC);
 	cr_assert_eq(marks_set(&marks, 1 << 20, MARK_ASKED), 0, "where some are there is room");
 	cr_assert_eq(marks_get(&marks, addr), 0);
+	for (raddr more = 1 << 20; more < addr; more += 1 << 20)
+		cr_assert_eq(marks_set(&marks, more + 16, MARK_ASKED), 0);
+	cr_assert_eq(marks_set(&marks, addr, MARK_TAKEN), 0, "where there are more marks there is more room");
 	marks_deinit(&marks);
 }
