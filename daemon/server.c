@@ -281,6 +281,10 @@ int server_new(sd_event *loop, const struct server_options *options, struct serv
 	server->fd = -1;
 	server->loop = sd_event_ref(loop);
 	server->options = *options;
+	if (!options->idle_s)
+		server->options.idle_s = SERVER_IDLE_S;
+	if (!options->stalled_s)
+		server->options.stalled_s = SERVER_STALLED_S;
 	find_group(server);
 	r = open_socket(server, err);
 	if (!r)

@@ -29,6 +29,7 @@ struct server_options {
 	/* Whether a process is watched right now. */
 	bool (*watched)(void *userdata, pid_t pid, uint64_t start_real_ns);
 	void *userdata;
+	unsigned idle_s, stalled_s; /* 0: SERVER_IDLE_S, SERVER_STALLED_S */
 };
 
 /* Listens: at a socket handed over by the service manager where there is one, else at the path (a stale socket there is

@@ -170,7 +170,8 @@ static bool is_idle(const struct client *client) {
 /* What is waited for next. A frame that is there already is taken in the next turn, so that others have theirs. */
 static int plan(struct client *client) {
 	uint32_t events = outbox_waiting(&client->outbox) || client->state == ANSWERING ? EPOLLOUT : 0;
-	uint64_t limit_s = is_idle(client) ? SERVER_IDLE_S : SERVER_STALLED_S;
+	const struct server_options *options = &client->server->options;
+	uint64_t limit_s = is_idle(client) ? options->idle_s : options->stalled_s;
 	bool timed = client->state != FOLLOWING || !is_idle(client);
 	int r;
 

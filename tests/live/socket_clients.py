@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The service's socket: what a user is told, what another one is not, and clients that mean harm."""
 
+import grp
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ DRIVER = os.path.join(live.BUILD, "tests/live/socket_driver")
 EPROTO, EBUSY, USAGE = -71, -16, 4
 NOBODY = 65534
 START_NS = 1700000000 * 10**9
-LIMIT_UID, RATE = 8, 20
+LIMIT_UID, RATE, ACCEPTS = 8, 20, 200
 MEMORY_MAX_KIB = 96 << 10
 
 
@@ -80,9 +81,9 @@ class Client:
 
 
 class Service(live.Target):
-    def __init__(self, folder, name="service.sock", store="store.db"):
+    def __init__(self, folder, name="service.sock", store="store.db", extra=(), prefix=(), **options):
         self.path = os.path.join(folder, name)
-        super().__init__([DRIVER, self.path, os.path.join(folder, store)])
+        super().__init__([*prefix, DRIVER, self.path, os.path.join(folder, store), *extra], **options)
         self.ready()
 
     def stats(self):
@@ -303,17 +304,90 @@ def check_other_user(checks, service):
     checks.that(status == 0 and len(out.splitlines()) == 2, "nobody's pyspyd findings: %d %r" % (status, err))
 
 
-def run_as_nobody(checks, service):
+def as_nobody(checks, what, groups, check, *args):
     child = os.fork()
     if not child:
-        os.setgroups([])
+        os.setgroups(groups)
         os.setgid(NOBODY)
         os.setuid(NOBODY)
         mine = live.Checks()
-        check_other_user(mine, service)
+        try:
+            check(mine, *args)
+        except Exception as e:
+            mine.that(False, repr(e))
         sys.stdout.flush()
         os._exit(1 if mine.failed else 0)
-    checks.that(os.waitpid(child, 0)[1] == 0, "another user's view")
+    checks.that(os.waitpid(child, 0)[1] == 0, what)
+
+
+def check_sees(checks, service, sees):
+    with Client(service.path) as c:
+        checks.that(c.hello["sees"] == sees and len(c.ask("findings")[0]) == (12 if sees == "all" else 4), "sees %r" % c.hello)
+
+
+def check_group(checks, folder):
+    groups = [g for g in grp.getgrall() if g.gr_gid not in (0, NOBODY)]
+    if not groups:
+        live.note("no group: its members' view is not tried")
+        return
+    name, gid = groups[0].gr_name, groups[0].gr_gid
+    many = [g for g in range(70000, 70200) if g != gid]
+    with Service(folder, "g.sock", "g.db", (name,)) as service:
+        as_nobody(checks, "a member's view", [gid], check_sees, service, "all")
+        as_nobody(checks, "the view of a member of many groups", many + [gid], check_sees, service, "all")
+        as_nobody(checks, "the view of a member of many other groups", many, check_sees, service, "own")
+
+
+def check_times(checks, folder):
+    """Who is idle, sends half a request, or does not read, is closed after a while; who follows is not."""
+    with Service(folder, "t.sock", "t.db", ("", "1")) as service, Client(service.path) as follower:
+        follower.send({"request": "findings", "follow": True, "after_seq": 12})
+        with Client(service.path) as idle, Client(service.path) as half, Client(service.path) as stalled:
+            half.socket.sendall(b"\0\0\0\2J{")
+            stalled.send({"request": "profiles", "pid": 100})
+            checks.that(idle.is_closed(), "idle, and not closed")
+            checks.that(half.is_closed(), "half a request, and not closed")
+            while service.stats()["open"] > 1:
+                pass
+            try:
+                got = len(stalled.answer()[0])
+            except (Closed, ConnectionResetError):
+                got = 0
+            checks.that(got < 80, "does not read, and got all")
+        service.say("put 1\n")
+        checks.that(follower.frame()[1]["seq"] == 13 and service.line() == "put 0", "who follows was closed")
+
+
+def check_activation(checks, folder):
+    """The service manager's socket, and clients that came before the service."""
+    path = os.path.join(folder, "m.sock")
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    manager.bind(path)
+    manager.listen(16)
+    early = Client(path, hello=False)
+    with Service(folder, "other.sock", "m.db", prefix=("sh", "-c", 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@" 3<&%d'
+                                                       % manager.fileno()), pass_fds=[manager.fileno()]) as service:
+        checks.that(early.frame()[1].get("schema") == "pyspyd.socket/1", "who came early is not served")
+        checks.that(not os.path.exists(service.path), "a socket of its own beside the manager's")
+        early.socket.close()
+        service.process.stdin.close()
+        service.process.wait(60)
+        checks.that(os.path.exists(path), "the manager's socket was removed")
+        service.process.stdin = open(os.devnull, "w")
+    manager.close()
+
+
+def check_flood(checks, service):
+    """Connections that come and go: those that were taken are counted against the time that passed."""
+    before, start = service.stats()["connections"], time.monotonic()
+    for _ in range(600):
+        with Client(service.path, hello=False):
+            pass
+    taken, most = service.stats()["connections"] - before, ACCEPTS * (time.monotonic() - start) + ACCEPTS
+    checks.that(taken <= most, "%d connections were taken, at most %.1f might" % (taken, most))
+    checks.that(service.settled(), "connections stay behind")
+    with Client(service.path) as c:
+        checks.that("schema" in c.hello, "nobody is let in after the flood")
 
 
 def check_places(checks, folder):
@@ -358,9 +432,11 @@ def main():
             if os.getuid():
                 live.note("not root: another user's view is not tried")
             else:
-                run_as_nobody(checks, service)
+                as_nobody(checks, "another user's view", [], check_other_user, service)
+                check_group(checks, folder)
             check_wrong(checks, service)
             check_many(checks, service)
+            check_flood(checks, service)
             check_slow(checks, service)
             check_follow(checks, service)
             check_rate(checks, service)
@@ -369,6 +445,8 @@ def main():
             checks.that(peak < MEMORY_MAX_KIB, "the service took %d KiB" % peak)
             live.note("peak %d KiB, %r" % (peak, service.stats()))
         check_places(checks, folder)
+        check_times(checks, folder)
+        check_activation(checks, folder)
     finally:
         shutil.rmtree(folder)
     checks.end()

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The service's socket over a store of its own, for socket_clients.py: `socket_driver SOCKET STORE`.
+/* The service's socket over a store of its own, for socket_clients.py: `socket_driver SOCKET STORE [GROUP [SECONDS]]`,
+ * with who is in the group sees all, and after how many seconds clients go that are idle or do not read.
  *
  * The store holds processes and findings of root, of nobody (65534) and of uid 1000. Commands on stdin, a line each,
  * are answered by a line:
@@ -170,10 +171,16 @@ static bool watched(void *userdata, pid_t pid, uint64_t start_real_ns) {
 	return pid == 100 && start_real_ns == REAL_NS;
 }
 
-static int serve(struct driver *d, const char *path, struct err *err) {
-	const struct server_options options = {
-		.path = path, .group = "", .store = d->store, .status = status, .watched = watched, .userdata = d
-	};
+static int serve(struct driver *d, char **argv, struct err *err) {
+	unsigned seconds = argv[3] && argv[4] ? (unsigned)atoi(argv[4]) : 0;
+	const struct server_options options = { .path = argv[1],
+		.group = argv[3],
+		.store = d->store,
+		.status = status,
+		.watched = watched,
+		.userdata = d,
+		.idle_s = seconds,
+		.stalled_s = seconds };
 	int r = server_new(d->loop, &options, &d->server, err);
 
 	if (r)
@@ -193,18 +200,18 @@ static int serve(struct driver *d, const char *path, struct err *err) {
 }
 
 int main(int argc, char **argv) {
-	struct pyspyd_store_options options = { .path = argc == 3 ? argv[2] : "" };
+	struct pyspyd_store_options options = { .path = argc > 2 ? argv[2] : "" };
 	struct driver d = { 0 };
 	struct err err = { 0 };
 	int r;
 
-	if (argc != 3)
+	if (argc < 3 || argc > 5)
 		return 2;
 	r = pyspyd_store_open(&options, &d.store, NULL, &err);
 	if (!r)
 		r = fill(&d);
 	if (!r)
-		r = sd_event_default(&d.loop) < 0 ? -ENOMEM : serve(&d, argv[1], &err);
+		r = sd_event_default(&d.loop) < 0 ? -ENOMEM : serve(&d, argv, &err);
 	if (r)
 		fprintf(stderr, "socket_driver: %s (%d)\n", err.text, r);
 	pyspyd_store_close(d.store);
