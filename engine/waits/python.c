@@ -102,6 +102,8 @@ static void add_holder(void *userdata, const struct wait_holder *holder) {
 		: scan_thread(edges->scan, view, &view->threads.items[holder->thread]);
 
 	edges->units++;
+	if (holder->inferred && holder->thread != WAITS_NONE)
+		scan_taken_for_holder(edges->scan, edges->lock, &view->threads.items[holder->thread]);
 	scan_edge(edges->scan, edges->lock, node, NULL, holder->inferred ? holder->why : edges->why);
 }
 

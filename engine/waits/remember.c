@@ -107,8 +107,10 @@ static struct claim_sequel sequel_of(const struct wait_view *view, const struct 
 
 static void keep_claim(struct wait_scan *scan, struct wait_memory *memory, const struct lock_claim *claim) {
 	vec_foreach (known, &memory->claims_now)
-		if (known->lock == claim->lock && known->waiter == claim->waiter && known->holder == claim->holder)
+		if (known->lock == claim->lock && known->waiter == claim->waiter && known->holder == claim->holder) {
+			known->holder_ns = claim->holder_ns;
 			return;
+		}
 	if (memory->claims_now.n < REMEMBERED_MAX && vec_push(&memory->claims_now, *claim))
 		scan->failed = true;
 }
@@ -129,23 +131,28 @@ void scan_learn(struct wait_scan *scan, struct wait_memory *memory, const struct
 	}
 }
 
+void scan_taken_for_holder(struct wait_scan *scan, uint32_t lock, const struct view_thread *holder) {
+	const struct lock_taken taken = { lock, holder->tid, holder->run_ns };
+
+	if (scan->memory->taken.n < REMEMBERED_MAX && vec_push(&scan->memory->taken, taken))
+		scan->failed = true;
+}
+
 /* Somebody is only taken to hold the lock that a thread waits for without a time-out. */
 static void note_claims(struct wait_scan *scan, struct wait_memory *memory, const struct wait_view *view,
 	const struct view_thread *waiter, uint32_t lock) {
-	const struct pyspyd_waits *waits = scan->waits;
-
-	for (size_t i = 0; i < waits->edges_n && !waiter->sleep.timed && waiter->frames_n; i++) {
-		const struct pyspyd_wait_node *to = &waits->nodes[waits->edges[i].to];
-
-		if (waits->edges[i].from != lock || !waits->edges[i].inferred || to->kind != PYSPYD_WAIT_THREAD)
+	if (waiter->sleep.timed || !waiter->frames_n)
+		return;
+	vec_foreach (taken, &memory->taken) {
+		if (taken->lock != lock)
 			continue;
 		keep_claim(scan, memory,
-			&(struct lock_claim){ .lock = lock_key(view, waits->nodes[lock].address),
+			&(struct lock_claim){ .lock = lock_key(view, scan_node(scan, lock)->address),
 				.process = process_key(view),
 				.waiter = waiter->tid,
-				.holder = to->tid,
+				.holder = taken->holder,
 				.waiter_ns = waiter->run_ns,
-				.holder_ns = to->run_ns,
+				.holder_ns = taken->holder_ns,
 				.frame = waiter->frames[0].raw.frame,
 				.instr = (raddr)waiter->frames[0].raw.instr });
 	}
@@ -191,6 +198,7 @@ void wait_memory_turn(struct wait_memory *memory) {
 	memory->before = memory->now;
 	memory->now = spare;
 	memory->now.n = 0;
+	memory->taken.n = 0;
 	memory->claims_before = memory->claims_now;
 	memory->claims_now = spare_claims;
 	memory->claims_now.n = 0;
@@ -202,4 +210,5 @@ void wait_memory_deinit(struct wait_memory *memory) {
 	vec_free(&memory->claims_now);
 	vec_free(&memory->claims_before);
 	vec_free(&memory->signals);
+	vec_free(&memory->taken);
 }

@@ -18,6 +18,12 @@ struct lock_claim {
 
 typedef VEC(struct lock_claim) claim_vec;
 
+struct lock_taken { /* … in this look, by its node; by whom, and the CPU time of that thread */
+	uint32_t lock;
+	pid_t holder;
+	uint64_t holder_ns;
+};
+
 /* How such a wait went on. */
 struct claim_sequel {
 	bool known; /* waiter and holder are alive, and their frames could be read */
@@ -39,9 +45,13 @@ typedef VEC(struct remembered) remembered_vec;
 struct wait_memory { /* zeroed memory is an empty one */
 	remembered_vec now, before;
 	claim_vec claims_now, claims_before;
+	VEC(struct lock_taken) taken;
 	VEC(uint64_t) signals; /* identities of locks; the oldest ones are overwritten */
 	size_t signals_next;
 };
+
+/* A thread is taken for the holder of a lock, but that is inferred. Before scan_remember is told of its waiters. */
+void scan_taken_for_holder(struct wait_scan *scan, uint32_t lock, const struct view_thread *holder);
 
 /* Looks what has become of the view's waits for locks that were only taken to be held. Before the waits are built. */
 void scan_learn(struct wait_scan *scan, struct wait_memory *memory, const struct wait_view *view);
