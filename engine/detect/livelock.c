@@ -9,7 +9,8 @@
  * one, or the first, has. With two such threads, over time, it is a fault.
  *
  * Who is seen to have what it waited for in a circle gets on, and all rows of its kind begin anew: philosophers who eat
- * at last.
+ * at last. That is seen only by chance, where the meals are short: those who were seen once must then go without for
+ * longer.
  *
  * That nothing gets done is concluded, not read: the finding is inferred. */
 #include "engine/detect/detect.h"
@@ -28,6 +29,7 @@
 #define ROW_LOOKS 16    /* the last ones, by which it is told whether a row goes on */
 #define ROW_SLACK 4     /* a young row is not ended by the first looks elsewhere */
 #define TRYING_PCT 60   /* of the looks, in which it tries or sleeps before it does: then it does nothing else */
+#define PATIENCE_MAX 4  /* times as many looks are asked for */
 #define WANTED_MAX 8    /* that one thread waited for in circles */
 #define PRUNE_ROUNDS 64 /* chains into a circle may be longer; then they count as one */
 #define SHOWN_THREADS 3 /* in the summary */
@@ -36,9 +38,9 @@ enum { AFTER, LOOKS, CONTENDED };
 
 static const struct detect_setting settings_table[] = {
 	[AFTER] = { "after", DETECT_DURATION, 10e9, 0, 86400e9, "how long they only try again, up to 24h" },
-	[LOOKS] = { "looks", DETECT_NUMBERS, 8, 2, 1e6, "… in how many looks at least, 2 to 1000000" },
-	[CONTENDED] = { "contended-pct", DETECT_PERCENT, 20, 1, 100,
-		"percent of them in which each waits for another one, 1 to 100" },
+	[LOOKS] = { "looks", DETECT_NUMBERS, 12, 2, 1e6,
+		"… in how many looks each waits for another one at least, 2 to 1000000" },
+	[CONTENDED] = { "contended-pct", DETECT_PERCENT, 20, 1, 100, "… in what percent of them, 1 to 100" },
 	{ 0 },
 };
 
@@ -58,7 +60,8 @@ struct runner {
 	uint64_t place;  /* of the function in which the row began */
 	uint64_t run_ns, stamp;
 	uint64_t since_ns;
-	uint32_t tried; /* looks in which it tried, of the whole row */
+	uint32_t contended; /* looks of the whole row in which it waited in a circle */
+	uint32_t patience;  /* how many times as many looks it takes; 1 until it was seen to get on */
 	struct history history;
 	uint64_t wanted[WANTED_MAX]; /* keys of resources: the last ones that it waited for in a circle; 0: none */
 	uint32_t wanted_next;
@@ -110,7 +113,7 @@ static struct runner begin(const struct pyspyd_wait_node *node, uint64_t now_ns)
 	return (struct runner){ .thread = node->key,
 		.place = place_of(detect_node_frame(node)),
 		.since_ns = now_ns,
-		.tried = 1,
+		.patience = 1,
 		.history = { .tries = 1, .looks = 1 } };
 }
 
@@ -139,15 +142,17 @@ static bool keeps_trying(const struct history *history) {
 
 /* The thread's look goes into its row, or begins a new one. Return: whether there is one. */
 static bool goes_on(struct runner *runner, const struct pyspyd_wait_node *node, bool for_nothing, uint64_t now_ns) {
+	uint32_t patience;
 	bool there = has_run(runner, node) && is_inside(node, runner->place);
 
 	add_look(&runner->history, there && node->retry, there && !node->retry && node->timed && for_nothing);
-	runner->tried += runner->history.tries & 1;
 	if (keeps_trying(&runner->history))
 		return true;
 	if (!may_begin(node))
 		return false;
+	patience = runner->patience;
 	*runner = begin(node, now_ns);
+	runner->patience = patience;
 	return true;
 }
 
@@ -280,13 +285,15 @@ static bool has_wanted(const struct runner *runner, uint64_t key) {
 
 static void note_wanted(struct runner *runner, uint64_t key) {
 	runner->history.contended |= 1;
+	runner->contended++;
 	if (!has_wanted(runner, key))
 		runner->wanted[runner->wanted_next++ % WANTED_MAX] = key;
 }
 
 static void restart(struct runner *runner, uint64_t now_ns) {
 	runner->history = (struct history){ .pauses = 1, .looks = 1 };
-	runner->tried = 0;
+	runner->contended = 0;
+	runner->patience = min_of(2 * runner->patience, (uint32_t)PATIENCE_MAX);
 	memset(runner->wanted, 0, sizeof(runner->wanted));
 	runner->since_ns = now_ns;
 }
@@ -346,7 +353,8 @@ static int look_at_graph(struct state *state, const struct detect_input *input) 
 static bool is_stuck(const struct runner *runner, const double *settings, uint64_t now_ns) {
 	const struct history *history = &runner->history;
 
-	return (double)(now_ns - runner->since_ns) >= settings[AFTER] && runner->tried >= settings[LOOKS] &&
+	return (double)(now_ns - runner->since_ns) >= settings[AFTER] &&
+		runner->contended >= settings[LOOKS] * runner->patience &&
 		100 * count_looks(history->tries | history->pauses) >= TRYING_PCT * history->looks &&
 		100.0 * count_looks(history->contended) >= settings[CONTENDED] * history->looks;
 }
@@ -379,7 +387,7 @@ static int say_present(const struct state *state, const struct episode *episode,
 		if (!is_stuck(runner, settings, input->now_ns))
 			continue;
 		detect_party_node(&verdict, runner->node, "retrying");
-		looks = min_of(looks, (uint64_t)runner->tried);
+		looks = min_of(looks, (uint64_t)runner->contended);
 		threads++;
 	}
 	verdict.inferred = true;
