@@ -148,8 +148,17 @@ static int start_engine(struct service *service, struct config *config) {
 
 /* Mail */
 
-/* Says once that the store does not take what it gets, and once that it does again. */
+/* Says once that the store does not take what it gets, and once that it does again; and what it did of itself. */
 static void store_said(struct service *service, int r) {
+	char *note = pyspyd_store_take_note(service->store);
+
+	if (note)
+		log_say(LOG_WARNING, "%s", note);
+	free(note);
+	if (r == -ENOENT) { /* it was begun anew, and does not know the processes any more */
+		status_forget_numbers(service->status);
+		return;
+	}
 	if (r && !service->store_fails)
 		log_say(LOG_ERR, "the store does not take what is put into it: %s", strerror(r < 0 ? -r : EIO));
 	if (!r && service->store_fails)

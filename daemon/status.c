@@ -279,6 +279,10 @@ int status_process_number(
 	return r ? r : add_number(status, &(struct number){ process->pid, process->start_real_ns, *ret_number, true });
 }
 
+void status_forget_numbers(struct status *status) {
+	status->numbers_n = 0;
+}
+
 /* For others */
 
 void status_metrics(struct status *status, struct metrics_input *ret_input) {

@@ -27,6 +27,9 @@ int status_flush_events(struct status *status, struct pyspyd_store *store);
 int status_process_number(
 	struct status *status, struct pyspyd_store *store, const struct pyspyd_process *process, int64_t *ret_number);
 
+/* The store does not know them any more. */
+void status_forget_numbers(struct status *status);
+
 /* Everything but sinks, server and store; good until the next call of any function. */
 void status_metrics(struct status *status, struct metrics_input *ret_input);
 

@@ -5,8 +5,10 @@
 #include "engine/profile/pack.h"
 #include <errno.h>
 
-void bucket_add(struct bucket *bucket, const struct profile_count *count) {
+void bucket_add(struct bucket *bucket, const struct profile_count *count, bool idle) {
 	uint64_t key = (uint64_t)count->thread << 32 | count->node, at;
+
+	bucket->idle += idle ? count->samples : 0;
 
 	if (!bucket->start_real_ns)
 		bucket->start_real_ns = clock_real_ns();
@@ -23,16 +25,23 @@ int bucket_pack(struct bucket *bucket, const struct profile *profile, struct pys
 		.start_real_ns = bucket->start_real_ns,
 		.end_real_ns = clock_real_ns(),
 		.period_ns = profile->period_ns,
-		.accuracy = profile->accuracy,
+		/* What was torn or late is known of all processes together, and is no part of one's. */
+		.accuracy = { .source = profile->accuracy.source,
+			.priority = profile->accuracy.priority,
+			.idle = bucket->idle },
 	};
 	void *data;
 	size_t len;
-	int r = bucket->counts.n ? profile_pack(profile, bucket->counts.items, bucket->counts.n, &head, &data, &len)
-				 : -ENODATA;
+	int r;
+
+	vec_foreach (count, &bucket->counts)
+		head.accuracy.samples += count->samples;
+	r = bucket->counts.n ? profile_pack(profile, bucket->counts.items, bucket->counts.n, &head, &data, &len)
+			     : -ENODATA;
 
 	bucket->counts.n = 0;
 	map_clear(&bucket->index);
-	bucket->start_real_ns = 0;
+	bucket->start_real_ns = bucket->idle = 0;
 	if (r)
 		return r;
 	*ret_packed = (struct pyspyd_packed){ data, len, head.start_real_ns, head.end_real_ns };

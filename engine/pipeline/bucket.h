@@ -13,10 +13,11 @@ struct bucket {
 	VEC(struct profile_count) counts;
 	struct map index;
 	uint64_t start_real_ns; /* 0: nothing was counted yet */
+	uint64_t idle;          /* samples among them that were counted again, unread */
 };
 
 /* Out of memory loses the sample. */
-void bucket_add(struct bucket *bucket, const struct profile_count *count);
+void bucket_add(struct bucket *bucket, const struct profile_count *count, bool idle);
 
 /* Packs what is in it, and empties it. The profile is the one that its counts are of, locked. *ret_packed: its data are
  * the caller's to free(). Return: 0; -ENODATA: there is nothing in it; -E2BIG; -ENOMEM. */

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <regex.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #define DEFAULT_RATE_HZ 20
@@ -22,6 +23,7 @@
 #define STARTING_WAIT_NS (5 * NS_PER_SEC)
 #define TEND_NS (100 * NS_PER_MS)
 #define SEARCH_NS (2 * NS_PER_SEC)    /* between two looks for new processes */
+#define FOREIGN_MAX 16384             /* programs that are no Python, remembered */
 #define PROFILE_BYTES_MAX (32U << 20) /* what is interned is forgotten beyond this */
 
 struct watch {
@@ -34,6 +36,7 @@ struct watch {
 	pid_vec pids; /* of this interval */
 	regex_t regex;
 	struct discover discover;
+	struct map foreign; /* files of programs that are no Python, by what tells them apart */
 	uint64_t searched_ns;
 	struct upkeep upkeep;
 	uint64_t bucket_ns; /* when the profiles were handed out last */
@@ -58,7 +61,8 @@ static void on_tap(void *userdata, const struct sample *sample, uint32_t node) {
 				.node = node,
 				.samples = sample->ticks,
 				.ns = sample->ticks * sampler_period_ns(recorder_sampler(watch->recorder)),
-			});
+			},
+			!sample->places);
 }
 
 /* What the rules say of a process. */
@@ -145,24 +149,60 @@ static bool is_excluded(const struct watch *watch, const struct proc *proc) {
 	return excluded;
 }
 
-/* One process that may be a Python. */
-static enum discover_answer try_process(void *userdata, pid_t pid) {
-	struct watch *watch = userdata;
-	struct proc proc;
-	struct err err;
-	bool wanted;
+/* 0: not known. */
+static uint64_t program_of(const struct proc *proc) {
+	struct stat st;
 
-	if (is_watched(watch, pid) || proc_open("/proc", pid, &proc))
-		return DISCOVER_DONE;
-	wanted = matches(watch, &proc) && !is_excluded(watch, &proc);
-	proc_close(&proc);
-	if (!wanted)
+	if (fstatat(proc->dir_fd, "exe", &st, 0))
+		return 0;
+	return hash_mix(st.st_ino ^ hash_mix(st.st_dev ^ hash_mix((uint64_t)st.st_mtim.tv_sec))) >> 1 | 1;
+}
+
+static bool maps_python(const struct proc *proc) {
+	proc_map_vec maps = { 0 };
+	bool found = false;
+
+	if (proc_maps_read(proc, &maps))
+		return true; /* the attempt will say why */
+	vec_foreach (map, &maps)
+		found |= strcasestr(map->path, "python") != NULL;
+	proc_maps_free(&maps);
+	return found;
+}
+
+/* To look for an interpreter without symbols is costly: a program that was found to have none is not looked at again,
+ * in none of its processes, unless something of Python is mapped. */
+static enum discover_answer attach(struct watch *watch, pid_t pid, const struct proc *proc) {
+	uint64_t program = program_of(proc), unused;
+	bool python = maps_python(proc);
+	struct err err;
+
+	if (!python && program && map_get(&watch->foreign, program, &unused))
 		return DISCOVER_DONE;
 	switch (recorder_add(watch->recorder, pid, 0, NULL, &err)) {
 	case PYSPYD_E_DENIED: return DISCOVER_DENIED;
 	case PYSPYD_E_STARTING: return DISCOVER_LATER;
+	case PYSPYD_E_UNSUPPORTED:
+		if (watch->foreign.n >= FOREIGN_MAX)
+			map_clear(&watch->foreign);
+		if (!python && program)
+			(void)!map_put(&watch->foreign, program, 1);
 	}
 	return DISCOVER_DONE;
+}
+
+/* One process that may be a Python. */
+static enum discover_answer try_process(void *userdata, pid_t pid) {
+	enum discover_answer answer = DISCOVER_DONE;
+	struct watch *watch = userdata;
+	struct proc proc;
+
+	if (is_watched(watch, pid) || proc_open("/proc", pid, &proc))
+		return DISCOVER_DONE;
+	if (matches(watch, &proc) && !is_excluded(watch, &proc))
+		answer = attach(watch, pid, &proc);
+	proc_close(&proc);
+	return answer;
 }
 
 static int search(struct watch *watch, uint64_t now_ns) {
@@ -486,6 +526,7 @@ int pyspyd_watch(const struct pyspyd_watch_options *options, struct err *err) {
 	vec_free(&watch.pids);
 	findings_free(watch.findings);
 	discover_deinit(&watch.discover);
+	map_deinit(&watch.foreign);
 	if (options->name_regex)
 		regfree(&watch.regex);
 	return r;
