@@ -204,7 +204,7 @@ static int bind_to(int fd, const char *path, struct err *err) {
 
 	if (strlen(path) >= sizeof(address.sun_path))
 		return err_set(err, -ENAMETOOLONG, "%s: the path is too long for a socket", path);
-	strcpy(address.sun_path, path);
+	memcpy(address.sun_path, path, strlen(path) + 1);
 	if (!bind(fd, (struct sockaddr *)&address, sizeof(address)))
 		return 0;
 	if (errno == EADDRINUSE) {

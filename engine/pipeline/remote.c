@@ -193,7 +193,7 @@ static int connect_to(const char *path, int *ret_fd, struct err *err) {
 		return err_set(err, -errno, "cannot make a socket: %s", strerror(errno));
 	if (strlen(path) >= sizeof(address.sun_path))
 		return err_set(err, -ENAMETOOLONG, "%s: the path is too long for a socket", path);
-	strcpy(address.sun_path, path);
+	memcpy(address.sun_path, path, strlen(path) + 1);
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof(most));
 	if (!connect(fd, (struct sockaddr *)&address, sizeof(address))) {
 		*ret_fd = take_fd(&fd);
