@@ -336,6 +336,8 @@ static int start_anew(struct watch *watch) {
 	vec_foreach (watched, &watch->watched) {
 		window_deinit(&(*watched)->window);
 		(*watched)->window = (struct window){ 0 };
+		bucket_deinit(&(*watched)->bucket); /* what came in meanwhile is of either profile */
+		(*watched)->bucket = (struct bucket){ 0 };
 	}
 	recorder_unlock(watch->recorder);
 	return 0;
