@@ -8,7 +8,7 @@
  * Prints "did WHAT" for what went well, "failed WHAT: why" for what did not, "refused CALL" for a call that failed with
  * EPERM, and "permitted CALL" for one that did not. With `strict` it tries one forbidden call last, of which it dies.
  */
-#include "daemon/privileges.c" /* the daemon is no library */
+#include "daemon/privileges.h"
 
 #include "pyspyd/dump.h"
 #include "pyspyd/handles.h"
@@ -18,20 +18,27 @@
 #include "pyspyd/watch.h"
 #include <arpa/inet.h>
 #include <curl/curl.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <microhttpd.h>
-#include <netdb.h>
 #include <pwd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 #include <systemd/sd-journal.h>
 #include <time.h>
+#include <unistd.h>
 
 #define WATCH_S 60
 #define LEFT_OPEN 77
