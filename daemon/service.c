@@ -314,6 +314,29 @@ static int open_metrics(struct service *service, const struct config *config, st
 			       : 0;
 }
 
+static bool differ(const char *a, const char *b) {
+	return strcmp(a ? a : "", b ? b : "") != 0;
+}
+
+static bool uses_network(const struct config *config) {
+	return config->otlp.enabled || (config->metrics && config->metrics_listen[0] != '/') ||
+		(config->syslog.enabled && config->syslog.transport != SYSLOG_LOCAL);
+}
+
+/* What a reload cannot change. */
+static void say_restart(const struct config *old, const struct config *fresh) {
+	if (differ(old->store_path, fresh->store_path) || old->store_max_bytes != fresh->store_max_bytes ||
+		old->finding_age_ns != fresh->finding_age_ns || old->counter_age_ns != fresh->counter_age_ns ||
+		old->profile_age_ns != fresh->profile_age_ns)
+		log_say(LOG_WARNING, "[store] and [recorder] keep: what has changed needs a restart");
+	if (old->recorder != fresh->recorder)
+		log_say(LOG_WARNING, "[recorder] enabled: needs a restart");
+	if (differ(old->socket_path, fresh->socket_path) || differ(old->socket_group, fresh->socket_group))
+		log_say(LOG_WARNING, "[socket]: what has changed needs a restart");
+	if (uses_network(fresh) && !uses_network(old))
+		log_say(LOG_WARNING, "what goes over the network needs a restart: the service may not use it yet");
+}
+
 /* Two readings: one for each thread. What is wrong leaves everything as it was. */
 static void reload(struct service *service) {
 	struct config *mine, *engines;
@@ -327,6 +350,7 @@ static void reload(struct service *service) {
 	} else {
 		if (open_sinks(service, mine, &err) || open_metrics(service, mine, &err))
 			log_say(LOG_ERR, "%s", err.text);
+		say_restart(service->config, mine);
 		config_free(service->config);
 		service->config = mine;
 		config_free(atomic_exchange(&service->fresh, engines));
@@ -443,17 +467,13 @@ static void say_privileges(void) {
 			log_say(LOG_WARNING, "without %s: %s", list[i].capability, list[i].turns_off);
 }
 
-static int seal(const struct config *config) {
-	const struct privileges_options options = {
-		.inet = config->otlp.enabled || config->metrics ||
-			(config->syslog.enabled && config->syslog.transport != SYSLOG_LOCAL),
-	};
+static void seal(const struct config *config) {
+	const struct privileges_options options = { .inet = uses_network(config) };
 	struct err err = { 0 };
 	int r = privileges_seal(&options, &err);
 
 	if (r)
 		log_say(LOG_WARNING, "no list of system calls: %s", err.text[0] ? err.text : strerror(-r));
-	return 0;
 }
 
 static void stop_engine(struct service *service) {

@@ -14,6 +14,7 @@
 #define MANY 64
 #define CONFIRM_NS (2 * NS_PER_SEC) /* a knot that was seen once is worth another look soon */
 #define PAUSE_MAX_NS (30 * NS_PER_SEC)
+#define PAUSE_MANY_NS (60 * NS_PER_SEC)
 #define GILS_AT_ONCE 8 /* processes whose GIL is read at one time */
 #define WORTH_COUNTING_NS (300 * NS_PER_MS)
 #define WAITERS_LOOKED_AT 64
@@ -210,7 +211,8 @@ static bool has_news(const struct pyspyd_waits *waits) {
 
 /* Every other look may come sooner than its cost allows. */
 static uint64_t pause_after(struct waiting *waiting, uint64_t cost_ns, size_t processes) {
-	uint64_t pause = min_of(cost_ns * (processes > MANY ? SHARE_MANY : SHARE_MAX), (uint64_t)PAUSE_MAX_NS);
+	uint64_t pause = processes > MANY ? min_of(cost_ns * SHARE_MANY, (uint64_t)PAUSE_MANY_NS)
+					  : min_of(cost_ns * SHARE_MAX, (uint64_t)PAUSE_MAX_NS);
 
 	waiting->hurried = !waiting->hurried && waiting->fresh && has_news(waiting->now);
 	return waiting->hurried ? min_of(pause, (uint64_t)CONFIRM_NS) : pause;

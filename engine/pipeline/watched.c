@@ -16,9 +16,9 @@
 #define NATIVE_THREADS_MAX 256          /* of one process; two files are kept open for each */
 #define COUNTERS_EACH_NS (25 * NS_PER_MS)  /* with so many processes, so much older each may be */
 #define COUNTERS_IDLE_NS (10 * NS_PER_SEC) /* memory may be swapped out of a process that does not run */
-#define SMAPS_EACH_NS (250 * NS_PER_MS)
-#define ALL_THREADS_NS (10 * NS_PER_SEC) /* and from time to time all are read, for those that ran so little */
-#define UNACCOUNTED_NS (200 * NS_PER_US) /* run time of a process that need not be found among its threads */
+#define SMAPS_EACH_NS (2 * NS_PER_SEC)     /* nobody looks at the shared memory of hundreds */
+#define ALL_THREADS_NS (10 * NS_PER_SEC)   /* and from time to time all are read, for those that ran so little */
+#define UNACCOUNTED_NS (200 * NS_PER_US)   /* run time of a process that need not be found among its threads */
 
 int watched_new(struct sample_target *target, struct watched **ret_watched) {
 	struct watched *watched = calloc(1, sizeof(*watched));
