@@ -127,7 +127,7 @@ bench: bench-build ## measures pyspyd beside its peers
 tools: $(TOOLS) ## builds the tools of the tree
 
 nightly: deps-test ## the tests with long fuzz runs, then the benchmark
-	@FUZZ_SECONDS=600 BUILD=$(BUILD) tests/run
+	@FUZZ_SECONDS=600 SERVICE_KILLS=30 SERVICE_PROMETHEUS=yes BUILD=$(BUILD) tests/run
 	@$(MAKE) --no-print-directory bench
 
 check-layers: $(GEN_H) ## include directions, cycles, and that each header compiles alone
