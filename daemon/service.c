@@ -166,6 +166,10 @@ static void store_said(struct service *service, int r) {
 	service->store_fails = r != 0;
 }
 
+static int number_of(struct service *service, const struct pyspyd_process *process, int64_t *ret_number) {
+	return status_process_number(service->status, service->store, process, ret_number);
+}
+
 static void take_finding(struct service *service, const struct mail *mail) {
 	const struct pyspyd_finding *finding = mail->finding;
 	struct pyspyd_event event = {
@@ -181,6 +185,7 @@ static void take_finding(struct service *service, const struct mail *mail) {
 		.json = mail->json,
 	};
 
+	(void)!number_of(service, &finding->process, &(int64_t){ 0 }); /* whom it is about is known from now on */
 	status_count_finding(service->status, finding);
 	status_keep_event(service->status, &event); /* until the store has it */
 	store_said(service, status_flush_events(service->status, service->store));
@@ -188,22 +193,13 @@ static void take_finding(struct service *service, const struct mail *mail) {
 	server_wake(service->server);
 }
 
-static int number_of(struct service *service, const struct pyspyd_process *process, int64_t *ret_number) {
-	return status_process_number(service->status, service->store, process, ret_number);
-}
-
-static void take_report(struct service *service, struct mail *mail) {
-	struct pyspyd_store_counters *rows;
+static int put_counters(struct service *service, const struct mail *mail) {
+	struct pyspyd_store_counters *rows = calloc(mail->processes_n + 1, sizeof(*rows));
 	size_t n = 0;
-	int r = 0;
+	int r = rows ? 0 : -ENOMEM;
 
-	status_keep_report(service->status, mail);
-	if (now_real_ns() - service->counters_ns < COUNTERS_NS)
-		return;
-	service->counters_ns = now_real_ns();
-	rows = calloc(mail->processes_n + 1, sizeof(*rows));
-	for (size_t i = 0; rows && !r && i < mail->processes_n; i++) {
-		const struct pyspyd_watch_process *process = &mail->processes[i];
+	for (; !r && n < mail->processes_n; n++) {
+		const struct pyspyd_watch_process *process = &mail->processes[n];
 
 		rows[n] = (struct pyspyd_store_counters){
 			.time_real_ns = service->counters_ns,
@@ -213,12 +209,20 @@ static void take_report(struct service *service, struct mail *mail) {
 			.fds = process->fds,
 			.threads = process->threads_total,
 		};
-		r = number_of(service, &process->process, &rows[n++].process);
+		r = number_of(service, &process->process, &rows[n].process);
 	}
-	if (rows && !r)
+	if (!r)
 		r = pyspyd_store_put_counters(service->store, rows, n);
 	free(rows);
-	store_said(service, r);
+	return r;
+}
+
+static void take_report(struct service *service, struct mail *mail) {
+	if (now_real_ns() - service->counters_ns >= COUNTERS_NS) {
+		service->counters_ns = now_real_ns();
+		store_said(service, put_counters(service, mail));
+	}
+	status_keep_report(service->status, mail);
 }
 
 static void take_profile(struct service *service, const struct mail *mail) {

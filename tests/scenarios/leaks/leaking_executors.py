@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # expect: thread-leak
 # certainty: inferred
-# says: ThreadPoolExecutor
+# says: ThreadPoolExecutor|_worker (thread.py
 """An executor for every request, kept in a list, none of them shut down."""
 import concurrent.futures
 import threading
