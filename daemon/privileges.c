@@ -205,7 +205,7 @@ static int allow_words(scmp_filter_ctx filter, const char *words) {
 	int r = 0;
 
 	assert(strlen(words) < sizeof(copy));
-	strcpy(copy, words);
+	memcpy(copy, words, strlen(words) + 1);
 	for (char *word = strtok_r(copy, " ", &rest); !r && word; word = strtok_r(NULL, " ", &rest))
 		r = allow(filter, word, 0, NULL);
 	return r;

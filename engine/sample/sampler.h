@@ -54,8 +54,8 @@ int sampler_start(struct sampler *sampler);
 /* Ends sampling and counts idle threads up to now. */
 void sampler_stop(struct sampler *sampler);
 
-/* Goes on with another rate, above 0; not for a sampler of the highest rate. Call from the thread that started it, without
- * any lock. Return: 0; negative errno: it stands still. */
+/* Goes on with another rate, above 0; not for a sampler of the highest rate. Call from the thread that started it,
+ * without any lock. Return: 0; negative errno: it stands still. */
 int sampler_set_rate(struct sampler *sampler, double rate_hz);
 
 /* Counts idle threads of a target up to now. Call with the target's lock held. */
