@@ -50,16 +50,20 @@ static bool on_progress(void *userdata, uint64_t done_bytes, uint64_t all_bytes)
 	return cli_stop && !progress->waited;
 }
 
-static int show(const struct heap_args *args, struct pyspyd_heap_options *count) {
+static int show(const struct heap_args *args, size_t top) {
 	struct pyspyd_heap *heap = NULL;
 	struct progress progress = { 0 };
+	const struct pyspyd_heap_options count = {
+		.top = top,
+		.diff_ns = args->diff_ns,
+		.no_paths = args->no_paths,
+		.progress = on_progress,
+		.userdata = &progress,
+	};
 	struct err err = { 0 };
 	_free_ char *text = NULL;
-	int r;
+	int r = pyspyd_heap_count(args->pid, &count, &heap, &err);
 
-	count->progress = on_progress;
-	count->userdata = &progress;
-	r = pyspyd_heap_count(args->pid, count, &heap, &err);
 	if (progress.shown)
 		fputs("\r\033[K", stderr);
 	if (r)
@@ -71,7 +75,6 @@ static int show(const struct heap_args *args, struct pyspyd_heap_options *count)
 
 static int run(const struct command *command, int argc, char **argv) {
 	struct heap_args args = { 0 };
-	struct pyspyd_heap_options count = { 0 };
 	uint64_t top = 0;
 	char **rest;
 	int r = options_parse(command, argc, argv, &args, &rest);
@@ -86,10 +89,7 @@ static int run(const struct command *command, int argc, char **argv) {
 		return options_error(command, "which process? Give --pid PID");
 	if (args.top && (parse_u64(args.top, &top) || !top))
 		return options_error(command, "--top: '%s' is not a number of rows", args.top);
-	count.top = args.top ? (size_t)top : args.json ? 0 : TOP_DEFAULT;
-	count.diff_ns = args.diff_ns;
-	count.no_paths = args.no_paths;
-	return show(&args, &count);
+	return show(&args, args.top ? (size_t)top : args.json ? 0 : TOP_DEFAULT);
 }
 
 const struct command heap_command = {
