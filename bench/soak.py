@@ -36,7 +36,13 @@ enabled = yes
 path = %(dir)s/findings.jsonl
 [socket]
 path = %(dir)s/sock
+[rule ours]
+match-cmdline = %(mark)s
+[rule others]
+match-cmdline = .
+exclude = yes
 """
+MARK = "soak-%d" % os.getpid()  # in the command lines of the children: nobody else is watched
 CHILD = """
 import sys, threading, time
 kind, life = sys.argv[1], float(sys.argv[2])
@@ -54,7 +60,7 @@ time.sleep(max(end - time.monotonic(), 0))
 class Service:
     def __init__(self, program, folder):
         with open(folder + "/conf", "w") as f:
-            f.write(CONF % {"dir": folder})
+            f.write(CONF % {"dir": folder, "mark": MARK})
         self.log = open(folder + "/log", "wb")
         self.process = subprocess.Popen([program, "daemon", "--foreground", "--config", folder + "/conf"],
                                         stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
@@ -88,7 +94,7 @@ def main():
         try:
             while time.monotonic() < begin + options.minutes * 60:
                 kind = "spin" if chance.random() < 0.05 else "sleep"
-                child = subprocess.Popen([sys.executable, "-c", CHILD, kind, "%.1f" % chance.uniform(low, high)])
+                child = subprocess.Popen([sys.executable, "-c", CHILD, kind, "%.1f" % chance.uniform(low, high), MARK])
                 children.append(child)
                 started += 1
                 if chance.random() < 0.1:
