@@ -89,7 +89,8 @@ static ssize_t send_to(int fd, const void *data, size_t len, int pass_fd) {
 enum sink_result datagram_send(struct datagram *datagram, const void *data, size_t len, int pass_fd, int *ret_errno) {
 	int r = open_socket(datagram);
 
-	/* A socket may be from before the other side was started anew: then it is connected a second time. */
+	/* A socket may be from before the other side was started anew: then it is connected a second time, unless
+	 * something that was sent before has to go out again first. */
 	for (int tries = 0; !r && tries < 2; tries++) {
 		if (send_to(datagram->fd, data, len, pass_fd) >= 0)
 			return SINK_DONE;
@@ -99,7 +100,7 @@ enum sink_result datagram_send(struct datagram *datagram, const void *data, size
 		if (datagram->lost)
 			datagram->lost(datagram);
 		datagram_close(datagram);
-		if (tries == 0)
+		if (tries == 0 && !datagram->lost)
 			r = open_socket(datagram);
 	}
 	*ret_errno = -r;

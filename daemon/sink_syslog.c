@@ -34,7 +34,8 @@
 #define BOM "\xef\xbb\xbf"
 
 #define S_NS UINT64_C(1000000000)
-#define SENT_MAX 1024
+#define SENT_MAX 512
+#define MARK_NS (S_NS / 10)
 #define UDP_DOUBT_NS (2 * S_NS)
 #define TCP_DOUBT_NS (30 * S_NS)
 #define CONNECT_US (10 * 1000000ULL)
@@ -201,7 +202,7 @@ struct syslog {
 	struct lookup *lookup;
 	const struct addrinfo *next; /* the address to be tried */
 	struct sent sent[SENT_MAX];
-	size_t sent_n; /* ever */
+	size_t sent_n; /* since the last loss */
 
 	struct datagram socket;
 
@@ -220,26 +221,31 @@ static uint64_t now_ns(void) {
 	return (uint64_t)now.tv_sec * S_NS + (uint64_t)now.tv_nsec;
 }
 
+/* One mark stands for what was sent within MARK_NS from it on. */
 static void note_sent(struct syslog *syslog, uint64_t seq) {
-	if (seq)
-		syslog->sent[syslog->sent_n++ % SENT_MAX] = (struct sent){ seq, now_ns() };
+	uint64_t now = now_ns();
+
+	if (!seq || (syslog->sent_n && now - syslog->sent[(syslog->sent_n - 1) % SENT_MAX].at_ns < MARK_NS))
+		return;
+	syslog->sent[syslog->sent_n++ % SENT_MAX] = (struct sent){ seq, now };
 }
 
-static void send_again(struct syslog *syslog) {
+/* Return: whether there is anything; then nothing that comes after it may go out before. */
+static bool send_again(struct syslog *syslog) {
 	uint64_t now = now_ns(), from = 0;
 	size_t n = syslog->sent_n < SENT_MAX ? syslog->sent_n : SENT_MAX;
 
 	for (size_t i = 1; i <= n; i++) {
 		const struct sent *sent = &syslog->sent[(syslog->sent_n - i) % SENT_MAX];
 
-		if (now - sent->at_ns > syslog->doubt_ns)
+		if (now - sent->at_ns > syslog->doubt_ns + MARK_NS)
 			break;
-		if (!from || sent->seq < from)
-			from = sent->seq;
+		from = sent->seq;
 	}
 	syslog->sent_n = 0;
 	if (from)
 		sink_redo(syslog->sink, from);
+	return from;
 }
 
 /* Addresses */
@@ -387,8 +393,8 @@ static void stream_finish(struct syslog *syslog, enum sink_result result) {
 }
 
 /* The connection is at its end. What is still in the kernel's queue does not arrive; what the other side had not read
- * when it broke off neither. */
-static void stream_lost(struct syslog *syslog, int error) {
+ * when it broke off neither. Return: as send_again(). */
+static bool stream_lost(struct syslog *syslog, int error) {
 	struct tcp_info info = { 0 };
 	socklen_t len = sizeof(info);
 	bool unsent = getsockopt(syslog->fd, IPPROTO_TCP, TCP_INFO, &info, &len) || info.tcpi_unacked ||
@@ -396,8 +402,7 @@ static void stream_lost(struct syslog *syslog, int error) {
 
 	stream_close(syslog);
 	sink_fault(syslog->sink, "%s: %s", syslog->address, error ? reason(error) : "has closed the connection");
-	if (error || unsent)
-		send_again(syslog);
+	return (error || unsent) && send_again(syslog);
 }
 
 static enum sink_result stream_flush(struct syslog *syslog) {
@@ -527,9 +532,10 @@ static enum sink_result stream_deliver(struct syslog *syslog, const char *line, 
 		return SINK_LATER;
 	}
 	syslog->out_len = strlen(syslog->out);
-	if (syslog->fd >= 0 && !is_open(syslog, &error))
-		stream_lost(syslog, error);
-	result = syslog->fd >= 0 ? stream_flush(syslog) : stream_connect(syslog);
+	if (syslog->fd >= 0 && !is_open(syslog, &error) && stream_lost(syslog, error))
+		result = SINK_LATER;
+	else
+		result = syslog->fd >= 0 ? stream_flush(syslog) : stream_connect(syslog);
 	if (result != SINK_WAIT)
 		forget_frame(syslog);
 	return result;
