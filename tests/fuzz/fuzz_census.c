@@ -9,6 +9,8 @@
 #include "engine/base/clock.h"
 #include "engine/base/cursor.h"
 
+#include "tests/fuzz/layouts.h"
+
 #include <stdlib.h>
 
 #define BASE UINT64_C(0x7f0000000000) /* aligned like any pool */
@@ -22,20 +24,6 @@
 #define OBJECTS_MAX (BYTES / 16)
 #define ASKED 24
 #define SANE_OBJECTS 60
-
-struct choice {
-	uint32_t version;
-	unsigned flavour;
-};
-
-static const struct choice layouts[] = {
-	{ 0x03060ff0, LAYOUT_RELEASE },
-	{ 0x030812f0, LAYOUT_RELEASE },
-	{ 0x030b07f0, LAYOUT_RELEASE },
-	{ 0x030d00f0, LAYOUT_RELEASE },
-	{ 0x030d05f0, LAYOUT_FREE_THREADED },
-	{ 0x030f02f0, LAYOUT_RELEASE },
-};
 
 struct heap {
 	uint8_t bytes[BYTES];
@@ -176,21 +164,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	static struct heap heap;
 	struct mem_segment segment = { BASE, BYTES, heap.bytes };
 	struct py_runtime rt = { .pthread_tid = LAYOUT_NONE, .interp_head = BASE + LARGE_AT };
-	const struct layout_row *row;
-	const struct choice *choice;
 
 	if (!size)
 		return 0;
-	choice = &layouts[data[0] % ARRAY_SIZE(layouts)];
-	row = layout_find(choice->version, choice->flavour);
-	if (!row)
-		abort();
-	rt.reader = (struct py_reader){ .layout = row->layout, .version = choice->version, .flavour = choice->flavour };
+	rt.reader = fuzz_reader(data[0]);
 	if (mem_bytes_new(&segment, 1, &rt.reader.mem))
 		return 0;
 	memset(&heap, 0, sizeof(heap));
 	heap.l = &rt.reader.layout;
-	build(&heap, choice->version);
+	build(&heap, rt.reader.version);
 	count_twice(&heap, &rt, data + 1, size - 1);
 	mem_free(rt.reader.mem);
 	return 0;

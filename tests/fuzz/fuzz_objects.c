@@ -3,27 +3,13 @@
  * first object is at BASE. */
 #include "engine/cpython/objects.h"
 
+#include "tests/fuzz/layouts.h"
+
 #include <stdlib.h>
 
 #define BASE UINT64_C(0x10000)
 #define MAX_CHARS 120
 #define OUT_MAX (1U << 20) /* far above what MAX_CHARS allows: brackets, counts and names come on top */
-
-struct choice {
-	uint32_t version;
-	unsigned flavour;
-};
-
-static const struct choice layouts[] = {
-	{ 0x03060ff0, LAYOUT_RELEASE },
-	{ 0x030812f0, LAYOUT_RELEASE },
-	{ 0x030b07f0, LAYOUT_RELEASE },
-	{ 0x030c01f0, LAYOUT_RELEASE },
-	{ 0x030d00f0, LAYOUT_RELEASE },
-	{ 0x030d05f0, LAYOUT_FREE_THREADED },
-	{ 0x030e0af0, LAYOUT_RELEASE },
-	{ 0x030f02f0, LAYOUT_RELEASE },
-};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -80,20 +66,14 @@ static void call(const struct py_reader *py, unsigned function) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	struct mem_segment segment = { BASE, size - 1, data + 1 };
-	const struct layout_row *row;
-	const struct choice *choice;
 	struct py_reader py;
 
 	if (size < 2)
 		return 0;
-	choice = &layouts[data[0] % ARRAY_SIZE(layouts)];
-	row = layout_find(choice->version, choice->flavour);
-	if (!row)
-		abort();
-	py = (struct py_reader){ .layout = row->layout, .version = choice->version, .flavour = choice->flavour };
+	py = fuzz_reader(data[0]);
 	if (mem_bytes_new(&segment, 1, &py.mem))
 		return 0;
-	call(&py, data[0] / ARRAY_SIZE(layouts) % 16);
+	call(&py, data[0] / FUZZ_LAYOUTS % 16);
 	mem_free(py.mem);
 	return 0;
 }

@@ -5,28 +5,14 @@
 
 #include "engine/base/cursor.h"
 
+#include "tests/fuzz/layouts.h"
+
 #include <stdlib.h>
 
 #define BASE UINT64_C(0x7f0000000000) /* as images of the unit tests */
 #define OBJECTS_MAX 5000
 #define HEAD_BYTES 4
 #define OUT_MAX (1U << 20)
-
-struct choice {
-	uint32_t version;
-	unsigned flavour;
-};
-
-static const struct choice layouts[] = {
-	{ 0x03060ff0, LAYOUT_RELEASE },
-	{ 0x030812f0, LAYOUT_RELEASE },
-	{ 0x030b07f0, LAYOUT_RELEASE },
-	{ 0x030c01f0, LAYOUT_RELEASE },
-	{ 0x030d00f0, LAYOUT_RELEASE },
-	{ 0x030d05f0, LAYOUT_FREE_THREADED },
-	{ 0x030e0af0, LAYOUT_RELEASE },
-	{ 0x030f02f0, LAYOUT_RELEASE },
-};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -60,17 +46,11 @@ static void ask_paths(const struct py_runtime *rt, size_t size) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	struct mem_segment segment = { BASE, size - HEAD_BYTES, data + HEAD_BYTES };
 	struct py_runtime rt = { .pthread_tid = LAYOUT_NONE };
-	const struct layout_row *row;
-	const struct choice *choice;
 
 	if (size <= HEAD_BYTES)
 		return 0;
 	rt.interp_head = BASE + (uint64_t)peek_u16(data, size, 2) * 8;
-	choice = &layouts[data[0] % ARRAY_SIZE(layouts)];
-	row = layout_find(choice->version, choice->flavour);
-	if (!row)
-		abort();
-	rt.reader = (struct py_reader){ .layout = row->layout, .version = choice->version, .flavour = choice->flavour };
+	rt.reader = fuzz_reader(data[0]);
 	if (mem_bytes_new(&segment, 1, &rt.reader.mem))
 		return 0;
 	if (data[1] & 1)
