@@ -29,16 +29,16 @@ PKG_LIBS = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
 
 # Sanitizers make gcc see dangers that are none; warnings are the plain build's business.
 WARN := $(if $(SAN),-w,-Wall -Wextra)
+# gcc takes it that -errno may be 0, and then that a result was not set. clang does not know the option.
+GCC_WARN := $(if $(findstring clang,$(CC)),,-Wno-maybe-uninitialized)
 DEV_WARN := -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wpointer-arith \
 	-Wundef -Wvla -Wwrite-strings -Wformat-security -Wimplicit-fallthrough -Wdate-time -Wredundant-decls
-# gcc takes it that -errno may be 0, and then that a result was not set. clang does not know the option.
-DEV_WARN += $(if $(findstring clang,$(CC)),,-Wno-maybe-uninitialized)
 HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 OPT := $(if $(SAN),-O1 -fno-omit-frame-pointer,-O2) -g
 SAN_FLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=undefined)
 
 BASE_FLAGS = -std=gnu17 -D_GNU_SOURCE -I. -Iinclude -I$(BUILD)/gen -MMD -MP $(PKG_CFLAGS)
-ALL_CFLAGS = $(BASE_FLAGS) $(OPT) $(HARDEN) $(SAN_FLAGS) $(WARN) $(if $(SAN),,$(if $(DEV),$(DEV_WARN))) $(CPPFLAGS) $(CFLAGS)
+ALL_CFLAGS = $(BASE_FLAGS) $(OPT) $(HARDEN) $(SAN_FLAGS) $(WARN) $(GCC_WARN) $(if $(SAN),,$(if $(DEV),$(DEV_WARN))) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -pthread $(SAN_FLAGS) $(LDFLAGS)
 LIBS = $(PKG_LIBS) -lcap -lm $(LDLIBS)
 FUZZ_FLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
