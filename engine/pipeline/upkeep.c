@@ -45,6 +45,7 @@ unsigned upkeep_interval(struct upkeep *upkeep, uint64_t now_ns, struct pyspyd_w
 	health->memory_bytes = resident_bytes();
 	health->rate_hz = upkeep->budget.rate_hz;
 	health->rate_asked_hz = upkeep->budget.asked_hz;
+	health->stretch = upkeep->budget.stretch;
 	if (upkeep->memory_budget_bytes && health->memory_bytes > upkeep->memory_budget_bytes) {
 		upkeep->over_memory++;
 		if (!upkeep->forgot_ns || now_ns - upkeep->forgot_ns >= FORGET_EVERY_NS) {

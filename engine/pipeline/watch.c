@@ -459,7 +459,7 @@ static int run(struct watch *watch) {
 		bool alive;
 		int r;
 
-		next = min_of(next + every, end);
+		next = min_of(next + every * watch->upkeep.budget.stretch, end);
 		alive = wait_until(watch, next);
 		r = search(watch, clock_mono_ns());
 		if (!r)

@@ -47,6 +47,7 @@ struct pyspyd_watch_health {
 	uint64_t memory_bytes; /* resident */
 	double rate_hz;        /* of samples, as it is now */
 	double rate_asked_hz;  /* as the options ask; more than rate_hz: the budget does not suffice */
+	unsigned stretch;      /* the interval is so many times as long as the options ask, for the same reason */
 	unsigned over_budget;  /* intervals in a row in which CPU or memory was beyond the budget */
 	uint64_t processes, threads;
 	uint64_t processes_denied;       /* found, but may not be read */

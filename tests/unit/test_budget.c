@@ -13,9 +13,10 @@ struct load {
 /* Runs for so many windows. Return: the rate at the end. */
 static double run(struct budget *budget, struct load load, unsigned windows, uint64_t *now_ns, uint64_t *cpu_ns) {
 	for (unsigned i = 0; i < windows; i++) {
-		double percent = load.fixed_percent + load.percent_per_hz * budget->rate_hz;
+		double percent;
 
 		budget_add(budget, *now_ns, *cpu_ns);
+		percent = load.fixed_percent / budget->stretch + load.percent_per_hz * budget->rate_hz;
 		*now_ns += WINDOW;
 		*cpu_ns += (uint64_t)(percent / 100 * WINDOW);
 	}
@@ -55,6 +56,20 @@ Test(budget, comes_back_when_it_is_calm) {
 	high = run(&budget, (struct load){ 0, 0.001 }, 60, &now, &cpu);
 	cr_assert_lt(low, 12);
 	cr_assert_eq(high, 50);
+}
+
+Test(budget, looks_less_often_where_samples_are_not_what_costs) {
+	uint64_t now = 1, cpu = 0;
+	struct budget budget;
+
+	budget_init(&budget, 1, 20);
+	cr_assert_eq(run(&budget, (struct load){ 3, 0.02 }, 20, &now, &cpu), BUDGET_RATE_LOW);
+	cr_assert_eq(budget.stretch, 4);
+	cr_assert_eq(budget.over, 0);
+	cr_assert_eq(run(&budget, (struct load){ 3, 0.02 }, 40, &now, &cpu), BUDGET_RATE_LOW, "it does not swing");
+	cr_assert_eq(budget.stretch, 4);
+	cr_assert_eq(run(&budget, (struct load){ 0.1, 0.02 }, 60, &now, &cpu), 20);
+	cr_assert_eq(budget.stretch, 1);
 }
 
 Test(budget, never_stops) {
