@@ -17,6 +17,8 @@ for tool in dh lintian mmdebstrap; do
 	command -v "$tool" >/dev/null || skip "needs $tool (tools/install-deps test)"
 done
 
+unshare --mount --pid --fork true 2>/dev/null || skip "no mount namespaces here"
+
 work=$(mktemp -d) || exit 1
 chmod 755 "$work"
 tree=$work/tree
