@@ -239,18 +239,9 @@ static void check(struct test *t, char *line) {
 }
 
 static void run(struct test *t, FILE *in) {
-	VEC(char *) lines = { 0 };
-	bool ready = false;
-	char *line = NULL;
-	size_t size = 0;
+	target_lines lines = { 0 };
+	bool ready = target_read(in, &lines);
 
-	while (!ready && getline(&line, &size, in) > 0) {
-		line[strcspn(line, "\n")] = '\0';
-		ready = !strcmp(line, "ready");
-		if (!vec_push(&lines, line))
-			line = NULL;
-		size = 0;
-	}
 	if (ready && !strncmp(lines.items[0], "start ", 6) && !begin(t, (pid_t)atoi(lines.items[0] + 6))) {
 		for (size_t i = 1; i + 1 < lines.n; i++)
 			check(t, lines.items[i]);
@@ -258,10 +249,7 @@ static void run(struct test *t, FILE *in) {
 		printf("the interpreter ended early, or was not attached to\n");
 		t->wrong++;
 	}
-	vec_foreach (each, &lines)
-		free(*each);
-	vec_free(&lines);
-	free(line);
+	target_forget(&lines);
 }
 
 int main(int argc, char **argv) {

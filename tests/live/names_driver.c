@@ -149,18 +149,9 @@ static void check(struct test *t, const char *kind, const char *ident, const cha
 }
 
 static void run(struct test *t, FILE *in) {
-	char *line = NULL;
-	size_t size = 0;
-	bool ready = false;
-	VEC(char *) lines = { 0 };
+	target_lines lines = { 0 };
+	bool ready = target_read(in, &lines);
 
-	while (!ready && getline(&line, &size, in) > 0) {
-		line[strcspn(line, "\n")] = '\0';
-		ready = !strcmp(line, "ready");
-		if (!vec_push(&lines, line))
-			line = NULL;
-		size = 0;
-	}
 	if (ready && !strncmp(lines.items[0], "start ", 6) && begin(t, (pid_t)atoi(lines.items[0] + 6))) {
 		for (size_t i = 1; i + 1 < lines.n; i++) {
 			char *rest = lines.items[i], *kind = strsep(&rest, " "), *ident = strsep(&rest, " ");
@@ -173,10 +164,7 @@ static void run(struct test *t, FILE *in) {
 		printf("the interpreter ended early, or was not attached to\n");
 		t->wrong++;
 	}
-	vec_foreach (each, &lines)
-		free(*each);
-	vec_free(&lines);
-	free(line);
+	target_forget(&lines);
 }
 
 int main(int argc, char **argv) {

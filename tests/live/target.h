@@ -2,8 +2,11 @@
 #ifndef PYSPYD_TESTS_LIVE_TARGET_H
 #define PYSPYD_TESTS_LIVE_TARGET_H
 
+#include "engine/base/vec.h"
+
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -41,6 +44,31 @@ static inline int target_start(const char *oracle, char **command, struct target
 	ret->held = held[1];
 	ret->out = fdopen(out[0], "r");
 	return ret->pid < 0 || !ret->out ? -EIO : 0;
+}
+
+typedef VEC(char *) target_lines;
+
+/* What it says until "ready", which is the last line. Return: whether it got that far. */
+static inline bool target_read(FILE *in, target_lines *lines) {
+	bool ready = false;
+	char *line = NULL;
+	size_t size = 0;
+
+	while (!ready && getline(&line, &size, in) > 0) {
+		line[strcspn(line, "\n")] = '\0';
+		ready = !strcmp(line, "ready");
+		if (!vec_push(lines, line))
+			line = NULL;
+		size = 0;
+	}
+	free(line);
+	return ready;
+}
+
+static inline void target_forget(target_lines *lines) {
+	vec_foreach (line, lines)
+		free(*line);
+	vec_free(lines);
 }
 
 #endif

@@ -120,11 +120,11 @@ check_installed() {
 make_newer() {
 	dpkg-deb -R "$deb" "$work/newer" &&
 		sed -i 's/^Version: .*/&+newer/' "$work/newer/DEBIAN/control" &&
-		dpkg-deb -b "$work/newer" "$tree/root/newer.deb" >/dev/null || fail "cannot make a newer package"
+		dpkg-deb -b "$work/newer" "$tree/opt/newer.deb" >/dev/null || fail "cannot make a newer package"
 }
 
 check_life() {
-	in_tree dpkg -i /root/pyspyd.deb || return
+	in_tree dpkg -i /opt/pyspyd.deb || return
 	check_installed
 
 	# What the operator and the service have written stays in an upgrade, and a service that was switched off stays off.
@@ -133,7 +133,7 @@ check_life() {
 	in_tree install -o pyspyd -g pyspyd /dev/null /var/lib/pyspyd/pyspyd.db
 	in_tree install -o pyspyd -g pyspyd /dev/null /var/log/pyspyd/findings.jsonl
 	in_tree systemctl disable pyspyd.service
-	in_tree dpkg -i /root/newer.deb
+	in_tree dpkg -i /opt/newer.deb
 	case $(inside dpkg-query -W -f '${db:Status-Status} ${Version}' pyspyd) in
 	"installed "*+newer) ;;
 	*) fail "the newer version is not installed" ;;
@@ -142,19 +142,19 @@ check_life() {
 	there /var/lib/pyspyd/pyspyd.db /var/log/pyspyd/findings.jsonl
 	gone "$wanted"
 	in_tree systemctl enable pyspyd.service
-	in_tree dpkg -i /root/newer.deb
+	in_tree dpkg -i /opt/newer.deb
 	there "$wanted"
 
 	in_tree dpkg --remove pyspyd
 	gone /usr/bin/pyspyd /lib/systemd/system/pyspyd.service /usr/share/doc/pyspyd
 	there /etc/pyspyd/pyspyd.conf /var/lib/pyspyd/pyspyd.db /var/log/pyspyd/findings.jsonl
-	in_tree dpkg -i /root/newer.deb
+	in_tree dpkg -i /opt/newer.deb
 	there /usr/bin/pyspyd "$wanted"
 
 	rm "$tree/etc/pyspyd/pyspyd.conf.d/mine.conf"
 	in_tree dpkg --purge pyspyd
 	gone /usr/bin/pyspyd /etc/pyspyd /etc/logrotate.d/pyspyd /var/lib/pyspyd /var/log/pyspyd "$wanted"
-	left=$(find "$tree" -xdev -name '*pyspyd*' ! -path "$tree/root/*")
+	left=$(find "$tree" -xdev -name '*pyspyd*' ! -path "$tree/opt/*")
 	[ -z "$left" ] || fail "left after a purge: $left"
 	in_tree getent passwd pyspyd
 	in_tree dpkg --audit
@@ -190,7 +190,7 @@ deb=$(DEB_BUILD_OPTIONS=nocheck tools/build-deb 2>"$work/log") || {
 check_built
 base=$(tools/debian-tree bookworm 2>"$work/log") || skip "no Debian tree: $(tail -n 1 "$work/log")"
 cp -a --reflink=auto "$base" "$tree" || exit 1
-cp "$deb" "$tree/root/pyspyd.deb" || exit 1
+cp "$deb" "$tree/opt/pyspyd.deb" || exit 1
 make_newer
 check_life
 check_make_install
