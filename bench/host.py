@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What the service costs on a host with many Python processes: its CPU, of one core, over a minute when it has settled,
+and its memory.
+
+  bench/host.py [--processes 200] [--threads 10] [--settle 90] [--seconds 60] [--pyspyd PROGRAM]
+
+Each process sleeps in all threads but one, which wakes once a second."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CONF = "[store]\npath = %(dir)s/pyspyd.db\n[journal]\nenabled = no\n[socket]\npath = %(dir)s/sock\n"
+
+
+def sleeper(threads):
+    """In a forked child: never returns."""
+    for _ in range(threads - 1):
+        threading.Thread(target=time.sleep, args=(100000,), daemon=True).start()
+    while True:
+        threading.Event().wait(1)
+
+
+def cpu_s(pid):
+    with open("/proc/%d/stat" % pid) as f:
+        stat = f.read().rsplit(")", 1)[1].split()
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=10)
+    parser.add_argument("--settle", type=float, default=90)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--pyspyd", default=os.environ.get("PYSPYD") or os.path.join(HERE, "../build/pyspyd"))
+    options = parser.parse_args()
+    children = []
+    for _ in range(options.processes):
+        pid = os.fork()
+        if not pid:
+            sleeper(options.threads)
+        children.append(pid)
+    try:
+        with tempfile.TemporaryDirectory(prefix="host-") as folder:
+            with open(folder + "/conf", "w") as f:
+                f.write(CONF % {"dir": folder})
+            service = subprocess.Popen([options.pyspyd, "daemon", "--foreground", "--config", folder + "/conf"],
+                                       stdin=subprocess.DEVNULL)
+            time.sleep(options.settle)
+            before = cpu_s(service.pid)
+            time.sleep(options.seconds)
+            used = cpu_s(service.pid) - before
+            with open("/proc/%d/status" % service.pid) as f:
+                rss = [line.split()[1] for line in f if line.startswith("VmRSS")][0]
+            service.terminate()
+            service.wait()
+            print("%d processes, %d threads: %.2f %% of a core, %.1f MiB" % (
+                options.processes, options.processes * options.threads, 100 * used / options.seconds, int(rss) / 1024))
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
