@@ -22,7 +22,7 @@ say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(patsubst $(BUILD)/%,%,$(2))')
 
 # Flags
 
-PKGS := jansson libprotobuf-c zlib libelf sqlite3 libzstd libsystemd libmicrohttpd libseccomp libcurl
+PKGS := jansson libprotobuf-c zlib libelf libdw sqlite3 libzstd libsystemd libmicrohttpd libseccomp libcurl
 # Asked once, and only when something is compiled: the packages may be installed by this very make.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
@@ -209,7 +209,7 @@ $(LIVE) $(BENCH): $(O)/%: $(O)/obj/%.o $(DAEMON_LIB) $(LIB)
 $(TOOLS): $(O)/%: $(O)/obj/%.o $(LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -ldw -o $@
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
 
 $(BUILD)/fuzz/obj/gen/%.o: $(BUILD)/gen/%.c
 	$(call say,CC,$@)

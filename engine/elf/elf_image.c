@@ -211,6 +211,59 @@ int elf_image_section(struct elf_image *img, const char *name, uint64_t *ret_vad
 	return -ENOENT;
 }
 
+static const Elf64_Shdr *section_named(const struct elf_image *img, const char *name) {
+	for (size_t i = 0; i < img->sections_n; i++) {
+		const Elf64_Shdr *section = &img->sections[i];
+
+		if (section->sh_name < img->section_names_len && !strcmp(img->section_names + section->sh_name, name))
+			return section;
+	}
+	return NULL;
+}
+
+int elf_image_section_read(
+	struct elf_image *img, const char *name, size_t max, void *ret_data, size_t *ret_len, uint64_t *ret_vaddr) {
+	const Elf64_Shdr *section = section_named(img, name);
+	int r;
+
+	if (!section || section->sh_type == SHT_NOBITS || section->sh_flags & SHF_COMPRESSED)
+		return -ENOENT;
+	r = read_new(img, section->sh_offset, section->sh_size, max, ret_data);
+	if (r)
+		return r;
+	*ret_len = (size_t)section->sh_size;
+	*ret_vaddr = section->sh_addr;
+	return 0;
+}
+
+int elf_image_segment(const struct elf_image *img, uint32_t type, uint64_t *ret_vaddr, uint64_t *ret_size) {
+	for (size_t i = 0; i < img->segments_n; i++)
+		if (img->segments[i].p_type == type) {
+			*ret_vaddr = img->segments[i].p_vaddr;
+			*ret_size = img->segments[i].p_memsz;
+			return 0;
+		}
+	return -ENOENT;
+}
+
+int elf_image_code(const struct elf_image *img, uint64_t *ret_start, uint64_t *ret_end) {
+	uint64_t start = UINT64_MAX, end = 0;
+
+	for (size_t i = 0; i < img->loads_n; i++) {
+		const Elf64_Phdr *load = &img->loads[i];
+
+		if (!(load->p_flags & PF_X))
+			continue;
+		start = min_of(start, load->p_vaddr);
+		end = max_of(end, load->p_vaddr + load->p_memsz);
+	}
+	if (start >= end)
+		return -ENOENT;
+	*ret_start = start;
+	*ret_end = end;
+	return 0;
+}
+
 static int load_symbols(struct elf_image *img, const Elf64_Shdr *table, struct symbols *symbols) {
 	struct symbols read = { .read = true };
 	const Elf64_Shdr *names;

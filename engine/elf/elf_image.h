@@ -28,6 +28,17 @@ uint16_t elf_image_machine(const struct elf_image *img);
 /* A section that is loaded into memory, by its name (".PyRuntime"). Return: 0; -ENOENT. */
 int elf_image_section(struct elf_image *img, const char *name, uint64_t *ret_vaddr, uint64_t *ret_size);
 
+/* The bytes of a section, loaded or not. *ret_data is the caller's to free, with a NUL behind it. Return: 0; -ENOENT
+ * there is none, or it is compressed, or the file has no bytes for it; -EFBIG above max. */
+int elf_image_section_read(
+	struct elf_image *img, const char *name, size_t max, void *ret_data, size_t *ret_len, uint64_t *ret_vaddr);
+
+/* The first segment of a type (PT_GNU_EH_FRAME …). Return: 0; -ENOENT. */
+int elf_image_segment(const struct elf_image *img, uint32_t type, uint64_t *ret_vaddr, uint64_t *ret_size);
+
+/* From the first to behind the last byte that may run. Return: 0; -ENOENT. */
+int elf_image_code(const struct elf_image *img, uint64_t *ret_start, uint64_t *ret_end);
+
 /* A defined function or object by its name, in .dynsym first, then in .symtab; a global one goes before local ones of
  * that name. Thread-local symbols have no address and are not found. The tables are read at the first call and kept.
  * Return: 0; -ENOENT. */
