@@ -111,6 +111,16 @@ double detect_config_get(const struct detect_config *config, const char *setting
 	return found ? config->values[i][j] : 0;
 }
 
+uint64_t detect_config_longest(const struct detect_config *config, const char *kind) {
+	double longest = 0;
+
+	for (size_t i = 0; i < detectors_n; i++)
+		for (size_t j = 0; !strcmp(detectors[i]->kind, kind) && detectors[i]->settings[j].name; j++)
+			if (detectors[i]->settings[j].unit == DETECT_DURATION)
+				longest = max_of(longest, config->values[i][j]);
+	return (uint64_t)longest;
+}
+
 struct detect_set {
 	void *states[DETECT_MAX];
 };

@@ -228,6 +228,10 @@ int detect_config_set(struct detect_config *config, const char *assignment, stru
 /* The value of a setting that there is: "spiking-thread.pct". */
 double detect_config_get(const struct detect_config *config, const char *setting);
 
+/* The longest of the durations among a detector's settings: it needs about that long to raise what there is. 0: it has
+ * none, or there is no such detector. */
+uint64_t detect_config_longest(const struct detect_config *config, const char *kind);
+
 /* The states of all detectors for one process. */
 struct detect_set;
 int detect_set_new(struct detect_set **ret_set); /* Return: 0, -ENOMEM */

@@ -29,6 +29,19 @@ int lifecycle_apply(struct lifecycle *lifecycle, const struct finding_context *c
 int lifecycle_end(struct lifecycle *lifecycle, const struct finding_context *context, const char *ended,
 	lifecycle_emit emit, void *userdata);
 
-size_t lifecycle_open(const struct lifecycle *lifecycle); /* how many are open */
+/* Findings about this process that an earlier watch has left open. One that is raised again keeps its id, fingerprint
+ * and beginning, and is told of as an update. */
+
+/* `left` must stand as long as the life cycle. Return: 0; -ENOMEM. */
+int lifecycle_leave(struct lifecycle *lifecycle, const struct pyspyd_left_open *left);
+
+/* Once after each round: lets go of those that were not raised again in twice the time that their detectors need, and
+ * in LIFECYCLE_LEFT_ROUNDS; with `ended`, of all. Return: 0; the first non-zero of emit (all have had their turn). */
+#define LIFECYCLE_LEFT_ROUNDS 10
+typedef int (*lifecycle_emit_left)(void *userdata, const struct pyspyd_left_open *left, const char *ended);
+int lifecycle_tend_left(struct lifecycle *lifecycle, const struct detect_config *config, uint64_t now_ns,
+	const char *ended, lifecycle_emit_left emit, void *userdata);
+
+size_t lifecycle_open(const struct lifecycle *lifecycle); /* how many are open, those left open too */
 
 #endif

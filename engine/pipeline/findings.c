@@ -11,6 +11,9 @@
 #include "engine/pipeline/leaking.h"
 #include "engine/pipeline/waiting.h"
 
+#define LEFT_NS (60 * NS_PER_SEC)           /* so long an earlier watch's findings wait for their process */
+#define LEFT_START_NS ((int64_t)NS_PER_SEC) /* as far apart two readings of one start may be, if the clock was set */
+
 #define STACK_PERCENT 10.0 /* threads that are as busy as that get their stacks */
 
 #define SLOW_LOOKS 120 /* at the costly counters, in the window of process-leak: as many as its trend needs */
@@ -33,6 +36,9 @@ struct findings {
 	size_t watched_n;
 	const struct waiting *waiting;
 	struct leaking *leaking;
+	bool *left_taken; /* of the options' left: its process is watched, or it is told of */
+	size_t left_waiting;
+	uint64_t left_ns;
 	char host[65];
 };
 
@@ -55,7 +61,9 @@ int findings_new(const struct pyspyd_watch_options *options, struct recorder *co
 	findings->recorder = recorder;
 	gethostname(findings->host, sizeof(findings->host) - 1);
 	detect_config_init(&findings->config);
-	r = leaking_new(&findings->leaking);
+	findings->left_taken = calloc(options->left_n + 1, sizeof(*findings->left_taken));
+	findings->left_waiting = options->left_n;
+	r = findings->left_taken ? leaking_new(&findings->leaking) : -ENOMEM;
 	if (r) {
 		findings_free(findings);
 		return r;
@@ -75,6 +83,7 @@ void findings_free(struct findings *findings) {
 	if (!findings)
 		return;
 	leaking_free(findings->leaking);
+	free(findings->left_taken);
 	vec_free(&findings->verdicts);
 	free(findings);
 }
@@ -211,6 +220,77 @@ static struct finding_context context_of(
 	};
 }
 
+static bool is_left_of(const struct pyspyd_left_open *left, pid_t pid, uint64_t start_real_ns) {
+	int64_t apart = (int64_t)(left->start_real_ns - start_real_ns);
+
+	return left->pid == pid && apart <= LEFT_START_NS && apart >= -LEFT_START_NS;
+}
+
+static void take_left(struct findings *findings, size_t i) {
+	findings->left_taken[i] = true;
+	findings->left_waiting--;
+}
+
+static int hand_left(struct findings *findings, const struct watched *watched, struct lifecycle *lifecycle) {
+	const struct pyspyd_watch_options *options = findings->options;
+	int r = 0;
+
+	for (size_t i = 0; !r && findings->left_waiting && i < options->left_n; i++) {
+		const struct pyspyd_left_open *left = &options->left[i];
+
+		if (findings->left_taken[i] || !is_left_of(left, watched->process.pid, watched->process.start_real_ns))
+			continue;
+		r = lifecycle_leave(lifecycle, left);
+		if (!r)
+			take_left(findings, i);
+	}
+	return r;
+}
+
+static int on_left(void *userdata, const struct pyspyd_left_open *left, const char *ended) {
+	const struct pyspyd_watch_options *options = userdata;
+
+	return options->on_left_ended ? options->on_left_ended(options->userdata, left, ended) : 0;
+}
+
+static bool left_has_ended(const struct pyspyd_left_open *left) {
+	struct proc_identity id;
+	struct proc proc;
+	bool ended = true;
+
+	if (proc_open("/proc", left->pid, &proc))
+		return true;
+	if (!proc_identity_read(&proc, &id)) {
+		ended = !proc_alive(&proc) || !is_left_of(left, left->pid, id.start_real_ns);
+		proc_identity_free(&id);
+	}
+	proc_close(&proc);
+	return ended;
+}
+
+int findings_tend_left(struct findings *findings, uint64_t now_ns) {
+	const struct pyspyd_watch_options *options = findings->options;
+	int r = 0;
+
+	if (!findings->left_ns)
+		findings->left_ns = now_ns;
+	for (size_t i = 0; !r && findings->left_waiting && i < options->left_n; i++) {
+		const char *ended = NULL;
+
+		if (findings->left_taken[i])
+			continue;
+		if (left_has_ended(&options->left[i]))
+			ended = "process-ended";
+		else if (now_ns - findings->left_ns > LEFT_NS)
+			ended = "not-watched";
+		if (!ended)
+			continue;
+		take_left(findings, i);
+		r = on_left((void *)(uintptr_t)options, &options->left[i], ended);
+	}
+	return r;
+}
+
 static int detection_of(struct findings *findings, struct watched *watched, struct detection **ret_detection) {
 	struct detection *detection;
 	int r;
@@ -227,6 +307,8 @@ static int detection_of(struct findings *findings, struct watched *watched, stru
 	r = detect_set_new(&detection->set);
 	if (!r)
 		r = lifecycle_new(&detection->lifecycle);
+	if (!r)
+		r = hand_left(findings, watched, detection->lifecycle);
 	if (r)
 		findings_forget(findings, watched);
 	else
@@ -318,6 +400,9 @@ int findings_feed(struct findings *findings, struct watched *watched, uint64_t n
 		r = lifecycle_apply(detection->lifecycle, &context, &findings->verdicts, on_event,
 			(void *)(uintptr_t)findings->options);
 	}
+	if (!r)
+		r = lifecycle_tend_left(detection->lifecycle, &detection->config, now_ns, NULL, on_left,
+			(void *)(uintptr_t)findings->options);
 	free_input(&input);
 	return r;
 }
@@ -325,11 +410,14 @@ int findings_feed(struct findings *findings, struct watched *watched, uint64_t n
 int findings_end(struct findings *findings, struct watched *watched, uint64_t now_ns) {
 	struct detection *detection = watched->detection;
 	struct finding_context context = context_of(findings, watched, now_ns);
+	void *options = (void *)(uintptr_t)findings->options;
+	int r, left;
 
 	if (!detection)
 		return 0;
-	return lifecycle_end(
-		detection->lifecycle, &context, "process-ended", on_event, (void *)(uintptr_t)findings->options);
+	r = lifecycle_end(detection->lifecycle, &context, "process-ended", on_event, options);
+	left = lifecycle_tend_left(detection->lifecycle, NULL, now_ns, "process-ended", on_left, options);
+	return r ? r : left;
 }
 
 void findings_forget(struct findings *findings, struct watched *watched) {

@@ -32,6 +32,10 @@ void findings_watch(struct findings *findings, const pid_t *pids, size_t n, cons
 /* One interval of one process, after watched_update. Return: 0; a callback's value; -ENOMEM. */
 int findings_feed(struct findings *findings, struct watched *watched, uint64_t now_ns);
 
+/* Once in each interval: of what an earlier watch has left open, what nobody will raise again is told of. Return: 0; a
+ * callback's value. */
+int findings_tend_left(struct findings *findings, uint64_t now_ns);
+
 /* The process has ended: what was open about it is resolved. */
 int findings_end(struct findings *findings, struct watched *watched, uint64_t now_ns);
 

@@ -234,7 +234,7 @@ static int detect(struct watch *watch, uint64_t now_ns) {
 	for (size_t i = 0; !r && i < watch->watched.n; i++)
 		if (!watch->watched.items[i]->ended)
 			r = findings_feed(watch->findings, watch->watched.items[i], now_ns);
-	return r;
+	return r ? r : findings_tend_left(watch->findings, now_ns);
 }
 
 static int report(struct watch *watch) {
@@ -385,8 +385,18 @@ static int reload(struct watch *watch, uint64_t now_ns) {
 	if (!options->reload || *options->reload == watch->reloads)
 		return 0;
 	watch->reloads = *options->reload;
+	r = hand_out_all(watch);
+	if (r)
+		return r;
+	watch->bucket_ns = now_ns;
+	recorder_lock(watch->recorder);
 	if (options->on_reload)
 		options->on_reload(options->userdata);
+	for (size_t i = 0; !options->on_profile && i < watch->watched.n; i++) {
+		bucket_deinit(&watch->watched.items[i]->bucket);
+		watch->watched.items[i]->bucket = (struct bucket){ 0 };
+	}
+	recorder_unlock(watch->recorder);
 	discover_forget(&watch->discover);
 	watch->searched_ns = 0;
 	upkeep_init(&watch->upkeep, options, rate_of(options));

@@ -38,6 +38,16 @@ struct pyspyd_finding {
 	char *advice;
 };
 
+/* A finding that was open when the watch that raised it ended: what a later one has to know to go on with it. */
+struct pyspyd_left_open {
+	const char *id, *fingerprint, *kind;
+	pid_t pid; /* of the process, … */
+	uint64_t start_real_ns;
+	uint64_t since_real_ns;
+	const pid_t *tids; /* … and of its threads that have a part in it */
+	size_t tids_n;
+};
+
 void pyspyd_finding_free(struct pyspyd_finding *finding);
 
 /* One JSON object in one line, without the newline. Return: the string, the caller's to free(); NULL when out of

@@ -71,8 +71,6 @@ struct pyspyd_event_filter {
 int pyspyd_store_events(struct pyspyd_store *store, const struct pyspyd_event_filter *filter,
 	int (*each)(void *userdata, const struct pyspyd_event *event), void *userdata);
 
-/* Findings that were open when the service ended are resolved by it at its next start: "restarted". */
-
 /* How far a sink has come: the last event that it has surely delivered. 0 for a sink that is new. */
 int pyspyd_store_sink_get(struct pyspyd_store *store, const char *sink, uint64_t *ret_seq, uint64_t *ret_dropped);
 int pyspyd_store_sink_put(struct pyspyd_store *store, const char *sink, uint64_t seq, uint64_t dropped);

@@ -70,10 +70,10 @@ struct pyspyd_watch_options {
 	uint64_t memory_budget_bytes; /* resident; beyond it what can be read again is forgotten; 0: no budget */
 	uint64_t bucket_ns;           /* with on_profile: how much time one profile is of */
 	const volatile int *stop;
-	/* Counts up: on_reload is called, which may change rate, budgets, settings, park and bucket_ns, and on_process
-	 * is asked again for all that is watched. May be NULL. */
+	/* Counts up: on_reload is called, which may change rate, budgets, settings, park, bucket_ns and on_profile, and
+	 * on_process is asked again for all that is watched. May be NULL. */
 	const volatile int *reload;
-	void (*on_reload)(void *userdata); /* from the watch's thread; may be NULL */
+	void (*on_reload)(void *userdata); /* from the watch's thread, while nothing is sampled; may be NULL */
 	/* Asked for each process that was found, before it is watched. ret_rule is zeroed; what it points to must stand
 	 * until the next call or reload. NULL: there are no rules. */
 	void (*on_process)(void *userdata, const struct pyspyd_process *process, struct pyspyd_watch_rule *ret_rule);
@@ -83,6 +83,14 @@ struct pyspyd_watch_options {
 	/* What a process did since the one before (pyspyd/flight.h), every bucket_ns and when it has ended. */
 	int (*on_profile)(void *userdata, const struct pyspyd_process *process, const struct pyspyd_packed *packed);
 	int (*on_finding)(void *userdata, const struct pyspyd_finding *finding);
+	/* Findings that an earlier watch has left open; they must stand as long as this one. What is found again in the
+	 * same process, with the same fingerprint or about the same thread, goes on: with its id and since when it was,
+	 * as an update. */
+	const struct pyspyd_left_open *left;
+	size_t left_n;
+	/* One of them is over: its process has ended, or it was not found again in twice the time that its detector
+	 * needs for that. `ended`: why, static ("process-ended", "not-found-again", "not-watched"). */
+	int (*on_left_ended)(void *userdata, const struct pyspyd_left_open *left, const char *ended);
 	/* Each of vars in each process, once an interval, before the report. */
 	int (*on_value)(void *userdata, const struct pyspyd_value *value);
 	void *userdata;

@@ -196,6 +196,146 @@ Test(finding, an_emitter_s_answer_comes_back_and_loses_nothing) {
 	lifecycle_free(NULL);
 }
 
+/* What an earlier watch has left open */
+
+struct left_heard {
+	const struct pyspyd_left_open *left[8];
+	const char *ended;
+	size_t n;
+};
+
+static int hear_left(void *userdata, const struct pyspyd_left_open *left, const char *ended) {
+	struct left_heard *heard = userdata;
+
+	heard->left[heard->n++] = left;
+	heard->ended = ended;
+	return 0;
+}
+
+static const pid_t tid_of_thread[] = { 4711 }, tid_of_other[] = { 99 };
+
+static struct pyspyd_left_open left_open(const char *id, const char *fingerprint, const pid_t *tid) {
+	return (struct pyspyd_left_open){ .id = id,
+		.fingerprint = fingerprint,
+		.kind = "spiking-thread",
+		.pid = 4700,
+		.since_real_ns = 1700000010 * NS_PER_SEC,
+		.tids = tid,
+		.tids_n = tid ? 1 : 0 };
+}
+
+/* Whose fingerprint, without a life cycle that goes on with anything. */
+static void fingerprint_of(struct heard *heard) {
+	struct lifecycle *lifecycle;
+
+	cr_assert_eq(lifecycle_new(&lifecycle), 0);
+	apply(lifecycle, 110, present(), heard);
+	lifecycle_free(lifecycle);
+}
+
+Test(finding, goes_on_with_what_was_left_open) {
+	struct heard heard = { 0 };
+	struct pyspyd_left_open left[3];
+	struct detect_verdict gone = present();
+	struct lifecycle *lifecycle;
+	char fingerprint[33];
+	json_t *root;
+
+	fingerprint_of(&heard);
+	memcpy(fingerprint, heard.fingerprint, sizeof(fingerprint));
+	left[0] = left_open("of-another-thread", fingerprint, tid_of_other);
+	left[1] = left_open("of-another-site", "0123", tid_of_thread);
+	left[2] = left_open("the-same", fingerprint, tid_of_thread);
+	heard.n = 0;
+	cr_assert_eq(lifecycle_new(&lifecycle), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(left); i++)
+		cr_assert_eq(lifecycle_leave(lifecycle, &left[i]), 0);
+	cr_assert_eq(lifecycle_open(lifecycle), 3);
+	apply(lifecycle, 110, present(), &heard);
+	cr_assert_eq(heard.states[0], PYSPYD_UPDATE);
+	cr_assert_str_eq(heard.id, "the-same");
+	cr_assert_eq(lifecycle_open(lifecycle), 3);
+	root = json_loads(heard.json, 0, NULL);
+	cr_assert_str_eq(text_of(root, "since"), "2023-11-14T22:13:30.000000000Z");
+	cr_assert_float_eq(json_number_value(json_object_get(root, "duration_s")), 100, 1e-6);
+	json_decref(root);
+	gone.presence = DETECT_ABSENT;
+	apply(lifecycle, 120, gone, &heard);
+	cr_assert_eq(heard.states[1], PYSPYD_RESOLVED);
+	cr_assert_str_eq(heard.id, "the-same");
+	root = json_loads(heard.json, 0, NULL);
+	cr_assert_float_eq(json_number_value(json_object_get(root, "duration_s")), 110, 1e-6);
+	json_decref(root);
+	free(heard.json);
+	lifecycle_free(lifecycle);
+}
+
+Test(finding, goes_on_about_the_same_thread_at_another_site) {
+	struct pyspyd_left_open left = left_open("of-another-site", "0123", tid_of_thread);
+	struct pyspyd_left_open kind = left_open("of-another-kind", "0123", tid_of_thread);
+	struct heard heard = { 0 };
+	struct lifecycle *lifecycle;
+
+	kind.kind = "gil-hog";
+	cr_assert_eq(lifecycle_new(&lifecycle), 0);
+	cr_assert_eq(lifecycle_leave(lifecycle, &kind), 0);
+	apply(lifecycle, 110, present(), &heard);
+	cr_assert_eq(heard.states[0], PYSPYD_OPEN);
+	lifecycle_free(lifecycle);
+	cr_assert_eq(lifecycle_new(&lifecycle), 0);
+	cr_assert_eq(lifecycle_leave(lifecycle, &left), 0);
+	apply(lifecycle, 110, present(), &heard);
+	cr_assert_eq(heard.states[1], PYSPYD_UPDATE);
+	cr_assert_str_eq(heard.id, "of-another-site");
+	cr_assert_str_eq(heard.fingerprint, "0123", "the fault is the one that was opened");
+	free(heard.json);
+	lifecycle_free(lifecycle);
+}
+
+Test(finding, what_is_not_found_again_is_over_in_time) {
+	struct pyspyd_left_open left = left_open("a", "0123", tid_of_thread), quick = left;
+	struct left_heard heard = { 0 };
+	struct detect_config config;
+	struct lifecycle *lifecycle;
+
+	detect_config_init(&config);
+	quick.kind = "deadlock"; /* needs looks, and no time */
+	cr_assert_eq(detect_config_longest(&config, "spiking-thread"), 10 * NS_PER_SEC);
+	cr_assert_eq(detect_config_longest(&config, "deadlock"), 0);
+	cr_assert_eq(lifecycle_new(&lifecycle), 0);
+	cr_assert_eq(lifecycle_leave(lifecycle, &left), 0);
+	cr_assert_eq(lifecycle_leave(lifecycle, &quick), 0);
+	for (uint64_t s = 100; s < 110; s++)
+		lifecycle_tend_left(lifecycle, &config, s * NS_PER_SEC, NULL, hear_left, &heard);
+	cr_assert_eq(heard.n, 0);
+	lifecycle_tend_left(lifecycle, &config, 110 * NS_PER_SEC, NULL, hear_left, &heard);
+	cr_assert_eq(heard.n, 1);
+	cr_assert_eq(heard.left[0], &quick);
+	cr_assert_str_eq(heard.ended, "not-found-again");
+	lifecycle_tend_left(lifecycle, &config, 120 * NS_PER_SEC, NULL, hear_left, &heard);
+	cr_assert_eq(heard.n, 1);
+	lifecycle_tend_left(lifecycle, &config, 121 * NS_PER_SEC, NULL, hear_left, &heard);
+	cr_assert_eq(heard.n, 2);
+	cr_assert_eq(heard.left[1], &left);
+	cr_assert_eq(lifecycle_open(lifecycle), 0);
+	lifecycle_tend_left(lifecycle, &config, 300 * NS_PER_SEC, NULL, hear_left, &heard);
+	cr_assert_eq(heard.n, 2, "once is enough");
+	lifecycle_free(lifecycle);
+}
+
+Test(finding, what_was_left_open_ends_with_the_process) {
+	struct pyspyd_left_open left = left_open("a", "0123", tid_of_thread);
+	struct left_heard heard = { 0 };
+	struct lifecycle *lifecycle;
+
+	cr_assert_eq(lifecycle_new(&lifecycle), 0);
+	cr_assert_eq(lifecycle_leave(lifecycle, &left), 0);
+	lifecycle_tend_left(lifecycle, NULL, 1, "process-ended", hear_left, &heard);
+	cr_assert_eq(heard.n, 1);
+	cr_assert_str_eq(heard.ended, "process-ended");
+	lifecycle_free(lifecycle);
+}
+
 Test(finding, json_has_the_schema_s_keys_in_order) {
 	struct heard heard = { 0 };
 	struct lifecycle *lifecycle;
