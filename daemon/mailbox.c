@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -158,6 +159,16 @@ int mailbox_put_finding(struct mailbox *mailbox, const struct pyspyd_finding *fi
 		mail_free(mail);
 		return -ENOMEM;
 	}
+	return put(mailbox, mail, true);
+}
+
+int mailbox_put_left_ended(struct mailbox *mailbox, const struct pyspyd_left_open *left, const char *ended) {
+	struct mail *mail = mail_new(MAIL_LEFT_ENDED);
+
+	if (!mail)
+		return -ENOMEM;
+	snprintf(mail->id, sizeof(mail->id), "%s", left->id);
+	mail->ended = ended;
 	return put(mailbox, mail, true);
 }
 

@@ -7,7 +7,7 @@
 /* From the engine's thread to that of the event loop: what was found, counted and recorded, in order. Copies: what the
  * engine hands out stands only during its call. */
 
-enum mail_kind { MAIL_FINDING, MAIL_REPORT, MAIL_HEALTH, MAIL_PROFILE, MAIL_ENDED };
+enum mail_kind { MAIL_FINDING, MAIL_LEFT_ENDED, MAIL_REPORT, MAIL_HEALTH, MAIL_PROFILE, MAIL_ENDED };
 
 struct mail {
 	struct mail *next;
@@ -15,6 +15,9 @@ struct mail {
 	/* MAIL_FINDING: without threads and evidence, which stand in the JSON */
 	struct pyspyd_finding *finding;
 	char *json;
+	/* MAIL_LEFT_ENDED */
+	char id[27];
+	const char *ended; /* static */
 	/* MAIL_REPORT: without threads */
 	struct pyspyd_watch_process *processes;
 	size_t processes_n;
@@ -37,6 +40,7 @@ void mailbox_free(struct mailbox *mailbox);
 /* The engine's side. Findings wait for room, so that none is lost; the rest is dropped where the loop does not keep up.
  * Return: 0; -ENOMEM; -ECANCELED: nobody reads any more. */
 int mailbox_put_finding(struct mailbox *mailbox, const struct pyspyd_finding *finding);
+int mailbox_put_left_ended(struct mailbox *mailbox, const struct pyspyd_left_open *left, const char *ended);
 int mailbox_put_report(struct mailbox *mailbox, const struct pyspyd_watch_process *processes, size_t n);
 int mailbox_put_health(struct mailbox *mailbox, const struct pyspyd_watch_health *health);
 int mailbox_put_profile(

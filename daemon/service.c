@@ -49,7 +49,8 @@ struct service {
 	struct server *server;
 	struct metrics *metrics;
 	struct status *status;
-	uint64_t counters_ns; /* when they were written last */
+	struct restart *restart; /* for the engine's thread, as it was at the start */
+	uint64_t counters_ns;    /* when they were written last */
 	unsigned ticks;
 	bool store_fails;
 	int result;
@@ -68,6 +69,12 @@ static int on_finding(void *userdata, const struct pyspyd_finding *finding) {
 	struct service *service = userdata;
 
 	return mailbox_put_finding(service->mailbox, finding);
+}
+
+static int on_left_ended(void *userdata, const struct pyspyd_left_open *left, const char *ended) {
+	struct service *service = userdata;
+
+	return mailbox_put_left_ended(service->mailbox, left, ended);
 }
 
 static int on_report(void *userdata, const struct pyspyd_watch_process *processes, size_t n) {
@@ -104,6 +111,7 @@ static void use_config(struct service *service, struct config *config) {
 	watch->settings = (const char *const *)config->settings;
 	watch->park = (const char *const *)config->park;
 	watch->bucket_ns = config->bucket_ns;
+	watch->on_profile = config->recorder ? on_profile : NULL;
 	rules_use(service->rules, config);
 	config_free(service->watched);
 	service->watched = config;
@@ -136,11 +144,12 @@ static int start_engine(struct service *service, struct config *config) {
 		.on_reload = on_reload,
 		.on_process = on_process,
 		.on_finding = on_finding,
+		.on_left_ended = on_left_ended,
 		.on_report = on_report,
 		.on_health = on_health,
-		.on_profile = config->recorder ? on_profile : NULL,
 		.userdata = service,
 	};
+	service->watch.left = restart_left(service->restart, &service->watch.left_n);
 	use_config(service, config);
 	service->engine_runs = !pthread_create(&service->engine, NULL, run_engine, service);
 	return service->engine_runs ? 0 : -EAGAIN;
@@ -188,6 +197,14 @@ static void take_finding(struct service *service, const struct mail *mail) {
 	(void)!number_of(service, &finding->process, &(int64_t){ 0 }); /* whom it is about is known from now on */
 	status_count_finding(service->status, finding);
 	status_keep_event(service->status, &event); /* until the store has it */
+	store_said(service, status_flush_events(service->status, service->store));
+	sinks_wake(service->sinks);
+	server_wake(service->server);
+}
+
+/* The store knows the rest. Where it cannot be read, the next start tries again. */
+static void take_left_ended(struct service *service, const struct mail *mail) {
+	store_said(service, restart_resolve(service->store, service->status, mail->id, mail->ended, now_real_ns()));
 	store_said(service, status_flush_events(service->status, service->store));
 	sinks_wake(service->sinks);
 	server_wake(service->server);
@@ -242,6 +259,7 @@ static void take_profile(struct service *service, const struct mail *mail) {
 static void take(struct service *service, struct mail *mail) {
 	switch (mail->kind) {
 	case MAIL_FINDING: take_finding(service, mail); break;
+	case MAIL_LEFT_ENDED: take_left_ended(service, mail); break;
 	case MAIL_REPORT: take_report(service, mail); break;
 	case MAIL_HEALTH: status_keep_health(service->status, &mail->health); break;
 	case MAIL_PROFILE: take_profile(service, mail); break;
@@ -426,7 +444,7 @@ static int open_store(struct service *service, struct err *err) {
 	if (note)
 		log_say(LOG_WARNING, "%s", note);
 	free(note);
-	return r ? r : restart_resolve(service->store, now_real_ns());
+	return r;
 }
 
 static int open_all(struct service *service, struct err *err) {
@@ -442,6 +460,8 @@ static int open_all(struct service *service, struct err *err) {
 
 	if (!r)
 		r = status_new(&service->status);
+	if (!r)
+		r = restart_new(service->store, service->status, &service->restart);
 	if (!r)
 		r = sd_event_default(&service->loop) < 0 ? -ENOMEM : 0;
 	if (!r)
@@ -500,6 +520,7 @@ static void close_all(struct service *service) {
 	sinks_free(service->sinks);
 	mailbox_free(service->mailbox);
 	status_free(service->status);
+	restart_free(service->restart);
 	pyspyd_store_close(service->store);
 	rules_free(service->rules);
 	config_free(service->watched);

@@ -131,6 +131,22 @@ void status_count_finding(struct status *status, const struct pyspyd_finding *fi
 	}
 }
 
+void status_count_left_open(struct status *status, const struct pyspyd_event *event) {
+	struct metrics_finding *row =
+		find_finding(status, event->kind, severity_name((enum pyspyd_severity)event->severity));
+
+	if (row)
+		row->open++;
+}
+
+void status_count_left_ended(struct status *status, const struct pyspyd_event *event) {
+	struct metrics_finding *row =
+		find_finding(status, event->kind, severity_name((enum pyspyd_severity)event->severity));
+
+	if (row && row->open)
+		row->open--;
+}
+
 /* Events */
 
 void status_keep_event(struct status *status, const struct pyspyd_event *event) {

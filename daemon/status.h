@@ -14,6 +14,9 @@ int status_new(struct status **ret_status); /* Return: 0; -ENOMEM */
 void status_free(struct status *status);
 
 void status_count_finding(struct status *status, const struct pyspyd_finding *finding);
+/* Those that an earlier run has left open: they count as open, and not as found by this one. */
+void status_count_left_open(struct status *status, const struct pyspyd_event *event);
+void status_count_left_ended(struct status *status, const struct pyspyd_event *event);
 void status_keep_health(struct status *status, const struct pyspyd_watch_health *health);
 void status_keep_report(struct status *status, struct mail *mail); /* takes the processes out of the mail */
 bool status_is_watched(const struct status *status, pid_t pid, uint64_t start_real_ns);

@@ -332,8 +332,14 @@ class Service:
         before = self.found("deadlock", "stuck")
         self.host.run("systemctl", "restart", "pyspyd")
         self.found("deadlock", "restarted")
-        eventually("what was open is resolved", lambda: self.host.journal(
-            "PYSPYD_ID=" + before["PYSPYD_ID"], "PYSPYD_STATE=resolved"))
+        # What was open goes on, and is neither over nor found a second time.
+        eventually("what was open is found again", lambda: self.host.journal(
+            "PYSPYD_ID=" + before["PYSPYD_ID"], "PYSPYD_STATE=update"))
+        told = [json.loads(entry["PYSPYD_FINDING"]) for entry in self.host.journal("PYSPYD_UNIT=stuck.service")]
+        deadlocks = [finding for finding in told if finding["kind"] == "deadlock"]
+        expect({finding["id"] for finding in deadlocks} == {before["PYSPYD_ID"]}, "it has two ids")
+        expect(len({finding["since"] for finding in deadlocks}) == 1, "it began twice")
+        expect("resolved" not in {finding["state"] for finding in deadlocks}, "it is over, they say")
 
     def kill(self):
         for i in range(KILLS):

@@ -148,9 +148,10 @@ static struct pyspyd_event event_of(const char *id, int state) {
 	static char json[256];
 
 	snprintf(json, sizeof(json),
-		"{\"id\": \"%s\", \"fingerprint\": \"f\", \"kind\": \"hang\", \"state\": \"open\", \"evidence\": {}}",
+		"{\"id\": \"%s\", \"fingerprint\": \"f\", \"kind\": \"hang\", \"state\": \"open\", \"evidence\": {}, "
+		"\"since\": \"2023-11-14T22:13:10.000000001Z\", \"threads\": [{\"tid\": 12}, {\"tid\": 13}]}",
 		id);
-	return (struct pyspyd_event){ .time_real_ns = 100,
+	return (struct pyspyd_event){ .time_real_ns = 1699999995000000000,
 		.id = id,
 		.fingerprint = "f",
 		.kind = "hang",
@@ -181,16 +182,39 @@ static int see(void *userdata, const struct pyspyd_event *event) {
 	return 0;
 }
 
-Test(restart, resolves_what_was_open, .init = open_store, .fini = close_store) {
+Test(restart, knows_and_ends_what_was_open, .init = open_store, .fini = close_store) {
 	const struct pyspyd_event_filter open = { .open = true, .uid = (uid_t)-1 };
 	struct pyspyd_event_filter all = { .uid = (uid_t)-1 };
+	const struct pyspyd_left_open *left;
+	struct metrics_input input;
 	struct seen seen = { 0 };
+	struct restart *restart;
+	struct status *status;
 	json_t *last;
+	size_t n;
 
 	put("a", PYSPYD_OPEN);
 	put("b", PYSPYD_OPEN);
 	put("b", PYSPYD_RESOLVED);
-	cr_assert_eq(restart_resolve(store, 1700000000123456789), 0);
+	cr_assert_eq(status_new(&status), 0);
+	cr_assert_eq(restart_new(store, status, &restart), 0);
+	left = restart_left(restart, &n);
+	cr_assert_eq(n, 1);
+	cr_assert_str_eq(left->id, "a");
+	cr_assert_str_eq(left->fingerprint, "f");
+	cr_assert_str_eq(left->kind, "hang");
+	cr_assert_eq(left->pid, 1);
+	cr_assert_eq(left->start_real_ns, 5);
+	cr_assert_eq(left->since_real_ns, 1699999990000000001);
+	cr_assert_eq(left->tids_n, 2);
+	cr_assert_eq(left->tids[1], 13);
+	status_metrics(status, &input);
+	cr_assert_eq(input.findings[0].open, 1);
+	cr_assert_eq(input.findings[0].total, 0);
+
+	cr_assert_eq(restart_resolve(store, status, "b", "not-found-again", 1700000000123456789), 0);
+	cr_assert_eq(restart_resolve(store, status, "a", "not-found-again", 1700000000123456789), 0);
+	cr_assert_eq(status_flush_events(status, store), 0);
 	cr_assert_eq(pyspyd_store_events(store, &open, see, &seen), 0);
 	cr_assert_eq(seen.n, 0, "%u are open", seen.n);
 	cr_assert_eq(pyspyd_store_events(store, &all, see, &seen), 0);
@@ -198,13 +222,16 @@ Test(restart, resolves_what_was_open, .init = open_store, .fini = close_store) {
 	last = json_loads(seen.last, 0, NULL);
 	cr_assert_str_eq(json_string_value(json_object_get(last, "id")), "a");
 	cr_assert_str_eq(json_string_value(json_object_get(last, "state")), "resolved");
+	cr_assert_str_eq(json_string_value(json_object_get(last, "since")), "2023-11-14T22:13:10.000000001Z");
 	cr_assert_str_eq(json_string_value(json_object_get(last, "time")), "2023-11-14T22:13:20.123456789Z");
-	cr_assert_str_eq(json_string_value(json_object_get(json_object_get(last, "evidence"), "ended")), "restarted");
+	cr_assert_float_eq(json_number_value(json_object_get(last, "duration_s")), 10.123, 0.001);
+	cr_assert_str_eq(
+		json_string_value(json_object_get(json_object_get(last, "evidence"), "ended")), "not-found-again");
 	json_decref(last);
-	seen.n = 0;
-	cr_assert_eq(restart_resolve(store, 1700000000123456789), 0);
-	cr_assert_eq(pyspyd_store_events(store, &all, see, &seen), 0);
-	cr_assert_eq(seen.n, 4, "once is enough");
+	status_metrics(status, &input);
+	cr_assert_eq(input.findings[0].open, 0);
+	restart_free(restart);
+	status_free(status);
 }
 
 Test(status, events_reach_the_store_in_order, .init = open_store, .fini = close_store) {
