@@ -4,7 +4,8 @@
  *   2026-01-31 14:30:00+0100 open     warning     4711 01JK3M5N6P7Q8R9S0T1V2W3X4Y spiking-thread: worker-3 (tid 4712) …
  *
  * What is there is asked for first, each finding once, as it is now; what comes later in a second request that goes on
- * where the first one ended. */
+ * where the first one ended. Where the service goes away meanwhile, it is asked again from there when it is back:
+ * events have numbers, so that none is missed and none comes twice. */
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/service.h"
@@ -15,6 +16,8 @@
 #include "pyspyd/text.h"
 #include <errno.h>
 #include <jansson.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -47,6 +50,10 @@ static const struct option_spec options[] = {
 struct listing {
 	const struct findings_args *args;
 	bool colour;
+	bool listed;  /* what was there is told; from then on events are */
+	uint64_t seq; /* up to here all is told */
+	struct service_pause pause;
+	bool failed; /* what came could not be written or kept, which another connection does not mend */
 	char **kept;
 	size_t kept_n, first, shown;
 };
@@ -95,10 +102,19 @@ static int print(struct listing *listing, const char *event) {
 
 static int print_answer(void *userdata, const char *json, const void *data, size_t len) {
 	_free_ char *event = service_event(json);
+	struct listing *listing = userdata;
+	int r;
 
 	(void)data;
 	(void)len;
-	return event ? print(userdata, event) : -EPROTO;
+	if (!event)
+		return -EPROTO;
+	r = print(listing, event);
+	if (r)
+		listing->failed = true;
+	else
+		listing->seq = service_event_seq(json);
+	return r;
 }
 
 /* A ring of the last ones. */
@@ -114,6 +130,7 @@ static int keep_answer(void *userdata, const char *json, const void *data, size_
 		char **grown = realloc(listing->kept, (listing->kept_n + 1) * sizeof(*grown));
 
 		if (!grown) {
+			listing->failed = true;
 			free(event);
 			return -ENOMEM;
 		}
@@ -127,21 +144,25 @@ static int keep_answer(void *userdata, const char *json, const void *data, size_
 	return 0;
 }
 
-static int print_kept(struct listing *listing) {
-	int r = 0;
-
+/* Where not all came, none is of use. */
+static int print_kept(struct listing *listing, int r) {
 	for (size_t i = 0; !r && i < listing->kept_n; i++)
 		r = print(listing, listing->kept[(listing->first + i) % listing->kept_n]);
 	for (size_t i = 0; i < listing->kept_n; i++)
 		free(listing->kept[i]);
 	free(listing->kept);
+	listing->kept = NULL;
+	listing->kept_n = listing->first = 0;
 	return r;
 }
 
-static char *request_of(const struct findings_args *args, bool follow, uint64_t after_seq) {
+enum ask { ASK_WHAT_IS, ASK_MISSED, ASK_FOLLOW };
+
+static char *request_of(const struct findings_args *args, enum ask what, uint64_t after_seq) {
 	json_t *request = json_pack("{s:s, s:b, s:b, s:b, s:I, s:I, s:I, s:s*}", "request", "findings", "follow",
-		follow, "latest", !follow, "open", args->open && !follow, "after_seq", (json_int_t)after_seq,
-		"since_ns", (json_int_t)args->since_ns, "until_ns", (json_int_t)args->until_ns, "kind", args->kind);
+		what == ASK_FOLLOW, "latest", what == ASK_WHAT_IS, "open", args->open && what == ASK_WHAT_IS,
+		"after_seq", (json_int_t)after_seq, "since_ns", (json_int_t)args->since_ns, "until_ns",
+		(json_int_t)args->until_ns, "kind", args->kind);
 	char *text;
 
 	if (request && args->pid)
@@ -151,27 +172,79 @@ static char *request_of(const struct findings_args *args, bool follow, uint64_t 
 	return text;
 }
 
-static int ask(struct pyspyd_remote *remote, struct listing *listing, bool follow, struct err *err) {
-	_free_ char *request = request_of(listing->args, follow, follow ? pyspyd_remote_seq(remote) : 0);
-	bool keep = listing->args->most && !follow;
-	int r, kept;
+static int ask(struct pyspyd_remote *remote, struct listing *listing, enum ask what, struct err *err) {
+	_free_ char *request = request_of(listing->args, what, listing->seq);
+	bool keep = listing->args->most && what == ASK_WHAT_IS;
+	int r;
 
 	if (!request)
 		return err_set(err, -EINVAL, "the request cannot be written: is --kind UTF-8?");
 	r = pyspyd_remote_ask(remote, request, &cli_stop, keep ? keep_answer : print_answer, listing, err);
-	kept = keep ? print_kept(listing) : 0;
-	return r ? r : kept;
+	return keep ? print_kept(listing, r) : r;
 }
 
-static int list(const struct findings_args *args, struct pyspyd_remote *remote) {
+/* What has come since the last connection. A service whose store is lost begins to count anew: all of that is news. */
+static int catch_up(struct pyspyd_remote *remote, struct listing *listing, struct err *err) {
+	int r = ask(remote, listing, ASK_MISSED, err);
+
+	if (r || pyspyd_remote_seq(remote) >= listing->seq)
+		return r;
+	cli_say("the service has begun a new store: what is in it follows");
+	listing->seq = 0;
+	return ask(remote, listing, ASK_MISSED, err);
+}
+
+/* All that one connection is for. */
+static int converse(struct pyspyd_remote *remote, struct listing *listing, struct err *err) {
+	int r = listing->listed ? catch_up(remote, listing, err) : ask(remote, listing, ASK_WHAT_IS, err);
+
+	if (r)
+		return r;
+	if (!listing->listed && !listing->shown && !listing->args->json)
+		cli_say("no findings%s", pyspyd_remote_sees_all(remote) ? "" : " of your processes");
+	listing->listed = true;
+	listing->seq = pyspyd_remote_seq(remote);
+	listing->pause = (struct service_pause){ 0 };
+	return listing->args->follow ? ask(remote, listing, ASK_FOLLOW, err) : 0;
+}
+
+/* Ends us as a write to a reader that has gone would: there may be none for hours. */
+static void *watch_reader(void *unused) {
+	struct pollfd out = { .fd = STDOUT_FILENO };
+
+	while (poll(&out, 1, -1) < 0 && errno == EINTR)
+		;
+	kill(getpid(), SIGPIPE);
+	return unused;
+}
+
+/* Signals are for the thread that waits for the service. */
+static void start_watching_reader(void) {
+	sigset_t all, before;
+	pthread_t thread;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	if (!pthread_create(&thread, NULL, watch_reader, NULL))
+		pthread_detach(thread);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static int list(const struct findings_args *args, struct pyspyd_remote **remote) {
 	struct listing listing = { .args = args, .colour = term_controls(STDOUT_FILENO) };
 	struct err err = { 0 };
-	int r = ask(remote, &listing, false, &err);
+	int r;
 
-	if (!r && !listing.shown && !args->json)
-		cli_say("no findings%s", pyspyd_remote_sees_all(remote) ? "" : " of your processes");
-	if (!r && args->follow)
-		r = ask(remote, &listing, true, &err);
+	if (args->follow)
+		start_watching_reader();
+	r = converse(*remote, &listing, &err);
+	while (args->follow && !listing.failed && service_is_away(r)) {
+		pyspyd_remote_close(*remote);
+		*remote = NULL;
+		r = service_wait(&listing.pause, remote, &err);
+		if (!r)
+			r = converse(*remote, &listing, &err);
+	}
 	return !r || r == -EINTR ? cli_print("") : cli_fail(r, &err);
 }
 
@@ -202,7 +275,7 @@ static int run(const struct command *command, int argc, char **argv) {
 		r = service_open(&remote);
 	if (r >= 0)
 		return r;
-	r = list(&args, remote);
+	r = list(&args, &remote);
 	pyspyd_remote_close(remote);
 	return r;
 }

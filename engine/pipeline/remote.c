@@ -219,8 +219,8 @@ static int check_hello(struct pyspyd_remote *remote, const json_t *hello, struct
 	return 0;
 }
 
-static int read_hello(struct pyspyd_remote *remote, const char *path, struct err *err) {
-	const struct wait wait = { .until_ns = clock_mono_ns() + HELLO_NS };
+static int read_hello(struct pyspyd_remote *remote, const char *path, const volatile int *stop, struct err *err) {
+	const struct wait wait = { .stop = stop, .until_ns = clock_mono_ns() + HELLO_NS };
 	json_t *hello;
 	int r = read_object(remote, &wait, &hello);
 
@@ -232,6 +232,11 @@ static int read_hello(struct pyspyd_remote *remote, const char *path, struct err
 }
 
 int pyspyd_remote_open(const char *path, struct pyspyd_remote **ret_remote, struct err *err) {
+	return pyspyd_remote_open_unless(path, NULL, ret_remote, err);
+}
+
+int pyspyd_remote_open_unless(
+	const char *path, const volatile int *stop, struct pyspyd_remote **ret_remote, struct err *err) {
 	struct pyspyd_remote *remote = calloc(1, sizeof(*remote));
 	int r;
 
@@ -244,7 +249,7 @@ int pyspyd_remote_open(const char *path, struct pyspyd_remote **ret_remote, stru
 		path = PYSPYD_SOCKET;
 	r = connect_to(path, &remote->fd, err);
 	if (!r)
-		r = read_hello(remote, path, err);
+		r = read_hello(remote, path, stop, err);
 	if (r) {
 		pyspyd_remote_close(remote);
 		return r;

@@ -46,6 +46,9 @@ struct pyspyd_remote;
 /* Connects and reads what the service says first. `path`: NULL: $PYSPYD_SOCKET, else the usual one. Return: 0; -ENOENT,
  * -ECONNREFUSED: no service runs here; -EACCES; PYSPYD_E_UNSUPPORTED: it speaks another version; negative errno. */
 int pyspyd_remote_open(const char *path, struct pyspyd_remote **ret_remote, struct err *err);
+/* The same; *stop ends the waiting for it, with -EINTR. */
+int pyspyd_remote_open_unless(
+	const char *path, const volatile int *stop, struct pyspyd_remote **ret_remote, struct err *err);
 void pyspyd_remote_close(struct pyspyd_remote *remote);
 bool pyspyd_remote_sees_all(const struct pyspyd_remote *remote);
 
