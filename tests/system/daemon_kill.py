@@ -4,8 +4,13 @@
 Python processes are stopped and continued all the time, which are findings that open and are resolved. The service is
 killed at any moment and started again. What it has acknowledged, to a client of its socket or by a line in its file, is in
 the store afterwards; everything in the store reaches the file in the end, in order; numbers are never used again; no
-process stays stopped that was not stopped by us."""
+process stays stopped that was not stopped by us.
 
+Some are stopped all the time: their findings keep their ids and beginnings over all kills. Of two of those one ends, and
+one goes on, while no service is there: that is noticed at the next start. `pyspyd findings --follow` runs all the time,
+and writes each event once."""
+
+import datetime
 import json
 import os
 import random
@@ -23,6 +28,7 @@ sys.path.insert(0, os.path.join(HERE, "../live"))
 import live
 
 TARGETS = 8
+STAYING = 4
 START_S = 30
 SETTLE_S = 60
 CONF = """
@@ -126,6 +132,40 @@ class Service:
         return self.process.wait(SETTLE_S)
 
 
+class Follower:
+    """The command, as somebody leaves it running."""
+
+    def __init__(self, folder):
+        self.err = open(folder + "/follower", "w+b")
+        self.process = subprocess.Popen([live.PYSPYD, "findings", "--follow", "--json"], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=self.err,
+                                        env={**os.environ, "PYSPYD_SOCKET": folder + "/sock"})
+        self.seen = []
+        self.thread = threading.Thread(target=self.read, daemon=True)
+        self.thread.start()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.seen.append(key(json.loads(line)))
+
+    def interrupt(self):
+        """Return: its exit status; what it said."""
+        self.process.send_signal(signal.SIGINT)
+        status = self.process.wait(10)
+        self.thread.join()
+        self.err.seek(0)
+        return status, self.err.read().decode()
+
+
+def check_reader_gone(checks, folder):
+    """Nothing happens, and still the command sees that nobody reads it any more."""
+    follower = subprocess.Popen([live.PYSPYD, "findings", "--follow", "--json"], stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, env={**os.environ, "PYSPYD_SOCKET": folder + "/sock"})
+    follower.stdout.readline()
+    follower.stdout.close()
+    checks.that(follower.wait(10) == -signal.SIGPIPE, "a follower without a reader ends with %d" % follower.returncode)
+
+
 def state(pid):
     with open("/proc/%d/stat" % pid) as f:
         return f.read().rsplit(")", 1)[1].split()[0]
@@ -158,10 +198,47 @@ def stored(folder):
     return client.seen
 
 
+def await_state(folder, pids, wanted, since=""):
+    """Waits until the last word about each of these, since then, is one of the states."""
+    end, last = time.monotonic() + SETTLE_S, {}
+    while time.monotonic() < end:
+        for line in lines(folder):
+            finding = json.loads(line)
+            if finding["time"] < since:
+                continue
+            last[finding["process"]["pid"]] = finding["state"]
+        if all(last.get(pid) in wanted for pid in pids):
+            return
+        time.sleep(0.2)
+    raise SystemExit("the findings of %s are %s, not %s" % (pids, last, wanted))
+
+
+def check_staying(checks, folder, staying):
+    """Each has one finding, with one beginning, that is open until its end."""
+    told = {}
+    for line in lines(folder):
+        finding = json.loads(line)
+        if finding["process"]["pid"] in staying and finding["kind"] == "stopped":
+            told.setdefault(finding["process"]["pid"], {})[key(finding)] = finding
+    for pid, ended in staying.items():
+        findings = list(told[pid].values())
+        states = [finding["state"] for finding in findings]
+        checks.that(len({finding["id"] for finding in findings}) == 1, "process %d has several findings" % pid)
+        checks.that(len({finding["since"] for finding in findings}) == 1, "the finding of %d began twice" % pid)
+        checks.that(states[0] == "open" and states[-1] == "resolved" and set(states[1:-1]) <= {"update"},
+                    "the finding of %d is %s" % (pid, states))
+        checks.that(findings[-1]["evidence"]["ended"] == ended, "the finding of %d ended by %s, not %s" % (
+            pid, findings[-1]["evidence"]["ended"], ended))
+        if ended == "continued":
+            checks.that("update" in states, "no start goes on with the finding of %d" % pid)
+
+
 def main():
     kills = int(sys.argv[1])
     checks = live.Checks()
-    targets = [subprocess.Popen([sys.executable, "-c", "import time\nwhile True: time.sleep(0.5)"]) for _ in range(TARGETS)]
+    sleeper = [sys.executable, "-c", "import time\nwhile True: time.sleep(0.5)"]
+    targets = [subprocess.Popen(sleeper) for _ in range(TARGETS)]
+    staying = [subprocess.Popen(sleeper) for _ in range(STAYING)]
     stop = threading.Event()
     disturber = threading.Thread(target=disturb, args=(targets, stop))
     acknowledged, chance = [], random.Random(2)
@@ -170,14 +247,26 @@ def main():
             with open(folder + "/conf", "w") as f:
                 f.write(CONF % {"dir": folder})
             service = Service(folder)
+            follower = Follower(folder)
+            for target in staying:
+                target.send_signal(signal.SIGSTOP)
+            await_state(folder, [target.pid for target in staying], {"open"})
             disturber.start()
-            for _ in range(kills):
+            for i in range(kills):
                 time.sleep(chance.uniform(0.5, 4.0))
                 acknowledged += service.kill()
+                if i == kills // 2:
+                    staying[0].kill()
+                    staying[0].wait()
+                    staying[1].send_signal(signal.SIGCONT)
+                started = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
                 service.start()
-            time.sleep(4)
+            await_state(folder, [target.pid for target in staying[2:]], {"update"}, started)
+            for target in staying[2:]:
+                target.send_signal(signal.SIGCONT)
             stop.set()
             disturber.join()
+            await_state(folder, [target.pid for target in targets + staying], {"resolved", None})
             kept = stored(folder)
             end = time.monotonic() + SETTLE_S
             written = []
@@ -187,7 +276,16 @@ def main():
                     checks.that(line.endswith(b"}"), "a line is cut: %r" % line[-80:])
                     written.append(key(json.loads(line)))
                 time.sleep(0.2)
+            check_reader_gone(checks, folder)
             checks.that(service.end() == 0, "the service ends with 0")
+            status, said = follower.interrupt()
+            checks.that(status == 0, "the follower ends with %d" % status)
+            checks.that(said.count("waiting") == kills + 1, "the follower says: %s" % said)
+            checks.that(follower.seen == kept, "the follower saw %d events, twice %d, not %s" % (
+                len(follower.seen), len(follower.seen) - len(set(follower.seen)),
+                sorted(set(kept) - set(follower.seen))[:3]))
+            check_staying(checks, folder, dict(zip([target.pid for target in staying], [
+                "process-ended", "not-found-again", "continued", "continued"])))
             checks.that(len(kept) >= kills, "only %d events were stored" % len(kept))
             checks.that(len(set(kept)) == len(kept), "an event is stored twice")
             lost = set(acknowledged) - set(kept)
@@ -204,7 +302,7 @@ def main():
             checks.that(state(target.pid) != "T", "process %d is stopped" % target.pid)
     finally:
         stop.set()
-        for target in targets:
+        for target in targets + staying:
             target.kill()
             target.wait()
     checks.end()
