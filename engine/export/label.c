@@ -13,30 +13,46 @@
 #include "engine/export/label.h"
 
 #include "engine/base/clock.h"
+#include "engine/base/util.h"
 #include <inttypes.h>
 #include <string.h>
+
+#define DOUBLE_EXACT 0x1p53
+
+static void add_printable(struct strbuf *out, const char *s) {
+	strbuf_add_printable(out, s, strlen(s));
+}
 
 static void add_name(struct strbuf *out, const struct profile *profile, uint32_t id, const char *otherwise) {
 	const char *name = intern_str(&profile->strings, id);
 
-	if (!*name)
-		name = otherwise;
-	strbuf_add_printable(out, name, strlen(name));
+	add_printable(out, *name ? name : otherwise);
+}
+
+const char *label_function(const struct profile *profile, uint32_t frame) {
+	const char *name = intern_str(&profile->strings, profile->frames.items[frame].function);
+
+	return *name ? name : "<unknown>";
+}
+
+const char *label_place(const struct profile *profile, uint32_t frame) {
+	const struct profile_frame *f = &profile->frames.items[frame];
+	const char *file = intern_str(&profile->strings, f->file);
+
+	return *file ? file : intern_str(&profile->strings, f->module);
 }
 
 void label_frame(struct strbuf *out, const struct profile *profile, uint32_t frame) {
-	const struct profile_frame *f = &profile->frames.items[frame];
-	const char *place = intern_str(&profile->strings, f->file);
+	const char *place = label_place(profile, frame);
+	int line = profile->frames.items[frame].line;
 
-	if (!*place)
-		place = intern_str(&profile->strings, f->module);
-	add_name(out, profile, f->function, "<unknown>");
+	add_printable(out, label_function(profile, frame));
 	if (!*place)
 		return;
 	strbuf_adds(out, " (");
-	strbuf_add_printable(out, place, strlen(place));
-	if (f->line > 0)
-		strbuf_addf(out, ":%d", f->line);
+	add_printable(out, place);
+	if (line > 0)
+		strbuf_addf(out, ":%d", line);
 	strbuf_adds(out, ")");
 }
 
@@ -70,6 +86,18 @@ void label_summary(struct strbuf *out, const struct profile *profile) {
 		strbuf_addf(out, ", %.6g Hz", (double)NS_PER_SEC / (double)profile->period_ns);
 	if (profile->duration_ns)
 		strbuf_addf(out, ", %.6g s", (double)(profile->duration_ns / NS_PER_MS) / 1e3);
+}
+
+uint64_t label_sample_ns(const struct profile *profile, uint64_t total) {
+	double samples = 0, ns = 0;
+
+	vec_foreach (count, &profile->counts) {
+		samples += (double)count->samples;
+		ns += (double)count->ns;
+	}
+	ns = samples > 0 ? ns / samples : (double)profile->period_ns;
+	ns = min_of(ns, DOUBLE_EXACT / (double)max_of(total, (uint64_t)1));
+	return ns < 1 ? 1 : (uint64_t)ns;
 }
 
 void label_accuracy(struct strbuf *out, const struct profile *profile) {

@@ -10,6 +10,11 @@
 /* `function (file:line)`; a part that is not known is left out; a module stands in for a missing file. */
 void label_frame(struct strbuf *out, const struct profile *profile, uint32_t frame);
 
+/* Its function, "<unknown>" where that is not known, and its file, or module, or "": as the target has them, so not
+ * printable. */
+const char *label_function(const struct profile *profile, uint32_t frame);
+const char *label_place(const struct profile *profile, uint32_t frame);
+
 /* `name (tid)`. */
 void label_thread(struct strbuf *out, const struct profile *profile, uint32_t thread);
 
@@ -21,6 +26,10 @@ const char *label_kind(const struct profile *profile);
 
 /* `wall, 1200 samples, 100 Hz, 12 s`. */
 void label_summary(struct strbuf *out, const struct profile *profile);
+
+/* The ns that one sample stands for, on average. Never 0, and small enough that those of `total` samples are exact in a
+ * double, which is where readers hold them, as long as `total` itself is. */
+uint64_t label_sample_ns(const struct profile *profile, uint64_t total);
 
 /* How well the sampling went, in one line. */
 void label_accuracy(struct strbuf *out, const struct profile *profile);

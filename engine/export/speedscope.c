@@ -25,12 +25,6 @@ struct file {
 	VEC(uint32_t) stack;
 };
 
-static void add_label(struct file *f, const char *key, const struct strbuf *label) {
-	strbuf_addf(&f->out.text, "\"%s\":", key);
-	writer_json(&f->out, strbuf_str(label));
-	f->out.text.failed |= label->failed;
-}
-
 static void add_head(struct file *f, const char *title) {
 	_cleanup_(strbuf_deinit) struct strbuf name = { 0 };
 
@@ -40,32 +34,30 @@ static void add_head(struct file *f, const char *title) {
 	label_accuracy(&name, f->profile);
 	strbuf_adds(&f->out.text, "{\"$schema\":\"https://www.speedscope.app/file-format-schema.json\",");
 	strbuf_adds(&f->out.text, "\"exporter\":\"pyspyd\",");
-	add_label(f, "name", &name);
+	writer_json_member(&f->out, "name", &name);
 	strbuf_adds(&f->out.text, ",\"activeProfileIndex\":0,");
 }
 
-static void add_frame(struct file *f, const struct profile_frame *frame) {
-	const struct intern *strings = &f->profile->strings;
-	const char *name = intern_str(strings, frame->function), *place = intern_str(strings, frame->file);
+static void add_frame(struct file *f, uint32_t frame) {
+	const char *place = label_place(f->profile, frame);
+	int line = f->profile->frames.items[frame].line;
 
-	if (!*place)
-		place = intern_str(strings, frame->module);
 	strbuf_adds(&f->out.text, "{\"name\":");
-	writer_json(&f->out, *name ? name : "<unknown>");
+	writer_json(&f->out, label_function(f->profile, frame));
 	if (*place) {
 		strbuf_adds(&f->out.text, ",\"file\":");
 		writer_json(&f->out, place);
 	}
-	if (frame->line > 0)
-		strbuf_addf(&f->out.text, ",\"line\":%d", frame->line);
+	if (line > 0)
+		strbuf_addf(&f->out.text, ",\"line\":%d", line);
 	strbuf_adds(&f->out.text, "}");
 }
 
 static int add_frames(struct file *f) {
 	strbuf_adds(&f->out.text, "\"shared\":{\"frames\":[");
-	for (size_t i = 0; i < f->profile->frames.n; i++) {
+	for (uint32_t i = 0; i < f->profile->frames.n; i++) {
 		strbuf_adds(&f->out.text, i ? ",\n" : "\n");
-		add_frame(f, &f->profile->frames.items[i]);
+		add_frame(f, i);
 		if (writer_pass(&f->out))
 			break;
 	}
@@ -101,7 +93,7 @@ static int add_thread(struct file *f, const struct profile_count *const *counts,
 	}
 	label_thread(&name, f->profile, counts[0]->thread);
 	strbuf_adds(&f->out.text, "\n{\"type\":\"sampled\",");
-	add_label(f, "name", &name);
+	writer_json_member(&f->out, "name", &name);
 	strbuf_addf(&f->out.text, ",\"unit\":\"nanoseconds\",\"startValue\":0,\"endValue\":%" PRIu64 ",\n\"samples\":[",
 		total_ns);
 	for (size_t i = 0; i < n; i++) {

@@ -42,28 +42,8 @@ struct graph {
 	size_t narrow;    /* boxes left out */
 };
 
-/* Escapes text that is printable already. U+FFFE and U+FFFF are UTF-8 but not XML. */
-static void add_escaped(struct strbuf *out, const char *s, size_t n) {
-	for (size_t i = 0; i < n; i++) {
-		if (s[i] == '&')
-			strbuf_adds(out, "&amp;");
-		else if (s[i] == '<')
-			strbuf_adds(out, "&lt;");
-		else if (s[i] == '>')
-			strbuf_adds(out, "&gt;");
-		else if (s[i] == '"')
-			strbuf_adds(out, "&quot;");
-		else if (s[i] == '\'')
-			strbuf_adds(out, "&#39;");
-		else if (n - i >= 3 && (!memcmp(s + i, "\xef\xbf\xbe", 3) || !memcmp(s + i, "\xef\xbf\xbf", 3)))
-			strbuf_add_char(out, 0xfffd), i += 2;
-		else
-			strbuf_add(out, s + i, 1);
-	}
-}
-
 static void add_label(struct graph *g, const struct strbuf *label) {
-	add_escaped(&g->out.text, strbuf_str(label), label->len);
+	writer_markup(&g->out, strbuf_str(label), label->len);
 	g->out.text.failed |= label->failed;
 }
 
@@ -98,10 +78,10 @@ static void add_clipped(struct graph *g, const struct strbuf *label, double widt
 
 	if (n < label->len) {
 		n = room > 3 ? fitting(s, room - 2) : 0;
-		add_escaped(&g->out.text, s, n);
+		writer_markup(&g->out, s, n);
 		strbuf_adds(&g->out.text, n ? ".." : "");
 	} else {
-		add_escaped(&g->out.text, s, n);
+		writer_markup(&g->out, s, n);
 	}
 }
 
@@ -151,26 +131,18 @@ static bool is_drawn(const struct graph *g, const struct tree_node *node) {
 	return weight_of(node) && (double)weight_of(node) * g->scale >= NARROWEST;
 }
 
-/* Lays the boxes side by side: every node begins where its elder sibling ends, the first where its caller begins. Also
- * counts what is too narrow, and finds how high the graph gets. */
+/* Places the boxes, counts what is too narrow, and finds how high the graph gets. */
 static int lay_out(struct graph *g) {
-	size_t n = g->tree.nodes.n;
-	struct tree_node *nodes = g->tree.nodes.items;
-	_free_ uint64_t *next = calloc(n, sizeof(*next));
+	const struct tree_node *nodes = g->tree.nodes.items;
 
-	g->starts = calloc(n, sizeof(*g->starts));
-	if (!next || !g->starts || tree_sorted(&g->tree, &g->order))
+	if (tree_sorted(&g->tree, &g->order) || tree_starts(&g->tree, g->order, weight_of, &g->starts))
 		return -ENOMEM;
 	g->scale = weight_of(nodes) ? (WIDTH - 2 * PAD) / (double)weight_of(nodes) : 0;
-	for (size_t i = 0; i + 1 < n; i++) {
-		uint32_t id = g->order[i];
-
-		g->starts[id] = next[id] = next[nodes[id].parent];
-		next[nodes[id].parent] += weight_of(&nodes[id]);
-		if (is_drawn(g, &nodes[id]))
-			g->depth = max_of(g->depth, nodes[id].depth);
+	for (size_t i = 1; i < g->tree.nodes.n; i++) {
+		if (is_drawn(g, &nodes[i]))
+			g->depth = max_of(g->depth, nodes[i].depth);
 		else
-			g->narrow += weight_of(&nodes[id]) != 0;
+			g->narrow += weight_of(&nodes[i]) != 0;
 	}
 	return 0;
 }

@@ -229,3 +229,24 @@ int tree_sorted(const struct tree *tree, uint32_t **ret_order) {
 	*ret_order = order;
 	return 0;
 }
+
+int tree_starts(const struct tree *tree, const uint32_t *order, uint64_t (*weight)(const struct tree_node *node),
+	uint64_t **ret_starts) {
+	const struct tree_node *nodes = tree->nodes.items;
+	size_t n = tree->nodes.n;
+	uint64_t *starts = calloc(n, sizeof(*starts));
+	_free_ uint64_t *next = calloc(n, sizeof(*next)); /* of each node: where its next child begins */
+
+	if (!starts || !next) {
+		free(starts);
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i + 1 < n; i++) {
+		uint32_t node = order[i];
+
+		starts[node] = next[node] = next[nodes[node].parent];
+		next[nodes[node].parent] += weight(&nodes[node]);
+	}
+	*ret_starts = starts;
+	return 0;
+}

@@ -40,4 +40,10 @@ void tree_label(struct strbuf *out, const struct tree *tree, uint32_t node);
  * caller's to free(). Return: 0, -ENOMEM. */
 int tree_sorted(const struct tree *tree, uint32_t **ret_order);
 
+/* Where each node begins when siblings are laid side by side in that order, each as wide as its weight and none wider
+ * than its parent: the first begins where its parent does, every other where the one before it ends. By node; the
+ * caller's to free(). Return: 0, -ENOMEM. */
+int tree_starts(const struct tree *tree, const uint32_t *order, uint64_t (*weight)(const struct tree_node *node),
+	uint64_t **ret_starts);
+
 #endif

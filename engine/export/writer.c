@@ -46,3 +46,31 @@ void writer_json(struct writer *writer, const char *s) {
 	json_decref(string);
 	strbuf_deinit(&clean);
 }
+
+void writer_json_member(struct writer *writer, const char *key, const struct strbuf *value) {
+	strbuf_addf(&writer->text, "\"%s\":", key);
+	writer_json(writer, strbuf_str(value));
+	writer->text.failed |= value->failed;
+}
+
+/* U+FFFE and U+FFFF are UTF-8 but not XML. */
+void writer_markup(struct writer *writer, const char *s, size_t n) {
+	struct strbuf *out = &writer->text;
+
+	for (size_t i = 0; i < n; i++) {
+		if (s[i] == '&')
+			strbuf_adds(out, "&amp;");
+		else if (s[i] == '<')
+			strbuf_adds(out, "&lt;");
+		else if (s[i] == '>')
+			strbuf_adds(out, "&gt;");
+		else if (s[i] == '"')
+			strbuf_adds(out, "&quot;");
+		else if (s[i] == '\'')
+			strbuf_adds(out, "&#39;");
+		else if (n - i >= 3 && (!memcmp(s + i, "\xef\xbf\xbe", 3) || !memcmp(s + i, "\xef\xbf\xbf", 3)))
+			strbuf_add_char(out, 0xfffd), i += 2;
+		else
+			strbuf_add(out, s + i, 1);
+	}
+}

@@ -21,4 +21,10 @@ int writer_finish(struct writer *writer);
 /* Appends a string as a JSON string, quotes included, with what could steer a terminal spelt out. */
 void writer_json(struct writer *writer, const char *s);
 
+/* The same behind a key that needs no escapes: `"key":"…"`. */
+void writer_json_member(struct writer *writer, const char *key, const struct strbuf *value);
+
+/* Appends text that is printable already, escaped for XML and HTML, as content or in an attribute. */
+void writer_markup(struct writer *writer, const char *s, size_t n);
+
 #endif
