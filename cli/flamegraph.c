@@ -32,7 +32,7 @@ struct flamegraph_args {
 	bool threads;
 };
 
-static const char *const formats[] = { "svg", "collapsed", "speedscope", "pprof", NULL };
+static const char *const formats[] = { "svg", "html", "collapsed", "speedscope", "pprof", "gecko", "chrome", NULL };
 
 #define OPT(letter, name, kind, field, arg, help) \
 	{ letter, name, kind, offsetof(struct flamegraph_args, field), arg, help, NULL }
@@ -45,7 +45,7 @@ static const struct option_spec options[] = {
 	OPT('u', "until", OPTION_STRING, until, "TIME", "to then (default: now)"),
 	OPT('D', "diff", OPTION_STRING, diff, "TIME", "what changed since DURATION before, or T..T"),
 	{ 'f', "format", OPTION_CHOICE, offsetof(struct flamegraph_args, format), "FORMAT",
-		"svg, collapsed, speedscope or pprof (default: by FILE's ending)", formats },
+		"svg, html, collapsed, speedscope, pprof, gecko or chrome (default: by FILE's ending)", formats },
 	OPT('t', "threads", OPTION_FLAG, threads, NULL, "the thread as the outermost element of each stack"),
 	OPT(0, "start", OPTION_STRING, start, "TIME", "the process that had the pid then, not the latest"),
 	{ 0 },

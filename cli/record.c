@@ -24,7 +24,7 @@ struct record_args {
 	struct pyspyd_record_options record;
 };
 
-static const char *const formats[] = { "svg", "collapsed", "speedscope", "pprof", NULL };
+static const char *const formats[] = { "svg", "html", "collapsed", "speedscope", "pprof", "gecko", "chrome", NULL };
 static const char *const modes[] = { "wall", "cpu", "gil", NULL }; /* in the order of enum pyspyd_mode */
 
 #define OPT(letter, name, kind, field, arg, help) \
@@ -37,7 +37,7 @@ static const struct option_spec options[] = {
 		"how long (default: until it ends or Ctrl-C)"),
 	OPT('r', "rate", OPTION_RATE_OR_MAX, record.rate_hz, "HZ", "samples per second, or max (default 100)"),
 	{ 'f', "format", OPTION_CHOICE, offsetof(struct record_args, format), "FORMAT",
-		"svg, collapsed, speedscope or pprof (default: by FILE's ending)", formats },
+		"svg, html, collapsed, speedscope, pprof, gecko or chrome (default: by FILE's ending)", formats },
 	{ 'm', "mode", OPTION_CHOICE, offsetof(struct record_args, mode), "MODE",
 		"wall: every thread; cpu: those on a CPU; gil: the GIL's holder", modes },
 	OPT('c', "children", OPTION_FLAG, record.children, NULL, "its descendants too"),

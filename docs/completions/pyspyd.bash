@@ -27,7 +27,7 @@ _pyspyd() {
 	-o | --output) COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	-f | --format)
 		if [[ ${COMP_WORDS[1]} != @(findings|daemon) ]]; then
-			COMPREPLY=($(compgen -W "svg collapsed speedscope pprof" -- "$cur"))
+			COMPREPLY=($(compgen -W "svg html collapsed speedscope pprof gecko chrome" -- "$cur"))
 			return
 		fi
 		;;

@@ -50,7 +50,7 @@ complete -c pyspyd -n '__fish_seen_subcommand_from heap' -l no-paths -d 'Do not 
 complete -c pyspyd -n '__fish_seen_subcommand_from handles' -l diff -x -d 'Look twice, that far apart'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s o -l output -r -F -d 'Where the profile goes'
-complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s f -l format -x -a 'svg collapsed speedscope pprof' -d 'Of the file'
+complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s f -l format -x -a 'svg html collapsed speedscope pprof gecko chrome' -d 'Of the file'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -s m -l mode -x -a 'wall cpu gil' -d 'Which threads are counted'
 complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s t -l threads -d 'The thread as the outermost element'
 

@@ -10,12 +10,18 @@
 #include <unistd.h>
 
 static const char *const collapsed_suffixes[] = { ".collapsed", ".folded", ".txt", NULL };
+static const char *const html_suffixes[] = { ".html", ".htm", NULL };
 static const char *const svg_suffixes[] = { ".svg", NULL };
+static const char *const gecko_suffixes[] = { ".gecko.json", NULL };
+static const char *const chrome_suffixes[] = { ".chrome.json", ".trace.json", NULL };
 static const char *const speedscope_suffixes[] = { ".speedscope.json", ".json", NULL };
 static const char *const pprof_suffixes[] = { ".pb.gz", ".pprof", NULL };
 
 static const struct exporter exporters[] = {
+	{ "chrome", chrome_suffixes, export_chrome, export_chrome_diff },
 	{ "collapsed", collapsed_suffixes, export_collapsed, export_collapsed_diff },
+	{ "gecko", gecko_suffixes, export_gecko, export_gecko_diff },
+	{ "html", html_suffixes, export_html, export_html_diff },
 	{ "pprof", pprof_suffixes, export_pprof, NULL },
 	{ "speedscope", speedscope_suffixes, export_speedscope, NULL },
 	{ "svg", svg_suffixes, export_svg, export_svg_diff },

@@ -42,6 +42,22 @@ int export_svg(const struct profile *profile, const struct export_options *optio
 int export_svg_diff(const struct profile *profile, const struct profile_count *before, size_t before_n,
 	const struct export_options *options, int fd);
 
+/* One page with the script that draws it: every thread alone, callers instead of called, zoom, search. Sides are scaled
+ * and coloured as in an svg. */
+int export_html(const struct profile *profile, const struct export_options *options, int fd);
+int export_html_diff(const struct profile *profile, const struct profile_count *before, size_t before_n,
+	const struct export_options *options, int fd);
+
+/* Firefox Profiler: every thread by itself; of a comparison three: before, after, and the change. */
+int export_gecko(const struct profile *profile, const struct export_options *options, int fd);
+int export_gecko_diff(const struct profile *profile, const struct profile_count *before, size_t before_n,
+	const struct export_options *options, int fd);
+
+/* Trace events: every thread by itself; of a comparison two processes, before and after. */
+int export_chrome(const struct profile *profile, const struct export_options *options, int fd);
+int export_chrome_diff(const struct profile *profile, const struct profile_count *before, size_t before_n,
+	const struct export_options *options, int fd);
+
 int export_speedscope(const struct profile *profile, const struct export_options *options, int fd);
 int export_pprof(const struct profile *profile, const struct export_options *options, int fd);
 

@@ -28,8 +28,9 @@ struct pyspyd_flight_options {
 int pyspyd_flight_write(const struct pyspyd_packed *packed, size_t n, const struct pyspyd_flight_options *options,
 	int fd, size_t *ret_skipped, struct err *err);
 
-/* Writes what changed from one sum to another, each scaled to the same number of samples: svg coloured by growth (red)
- * and decline (blue), collapsed with two counts. Other formats: PYSPYD_E_USAGE. Return: as above. */
+/* Writes what changed from one sum to another, each scaled to the same number of samples: svg and html coloured by
+ * growth (red) and decline (blue), collapsed with two counts, gecko with a thread of the change, chrome with both.
+ * Other formats: PYSPYD_E_USAGE. Return: as above. */
 int pyspyd_flight_diff(const struct pyspyd_packed *before, size_t before_n, const struct pyspyd_packed *after,
 	size_t after_n, const struct pyspyd_flight_options *options, int fd, size_t *ret_skipped, struct err *err);
 

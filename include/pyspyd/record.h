@@ -16,7 +16,7 @@ struct pyspyd_record_options {
 	double rate_hz;       /* 0: as fast as one CPU can */
 	uint64_t duration_ns; /* 0: until stopped or the process ends */
 	enum pyspyd_mode mode;
-	const char *format;       /* "svg", "collapsed", "speedscope", "pprof" */
+	const char *format;       /* "svg", "html", "collapsed", "speedscope", "pprof", "gecko", "chrome" */
 	bool children;            /* descendants too, those that come later included */
 	bool threads;             /* the thread as the outermost element of each stack */
 	bool blocking;            /* stop the Python threads for each sample */
@@ -33,8 +33,8 @@ struct pyspyd_record_options {
 int pyspyd_record(pid_t pid, const struct pyspyd_record_options *options, int out_fd,
 	struct pyspyd_accuracy *ret_accuracy, struct err *err);
 
-/* The format a file name's ending stands for (".svg", ".collapsed"/".txt"/".folded", ".json"/".speedscope.json",
- * ".pb.gz"/".pprof"), or NULL. */
+/* The format a file name's ending stands for (".svg", ".html"/".htm", ".collapsed"/".txt"/".folded",
+ * ".json"/".speedscope.json", ".pb.gz"/".pprof", ".gecko.json", ".chrome.json"/".trace.json"), or NULL. */
 const char *pyspyd_format_of(const char *file_name);
 
 #endif

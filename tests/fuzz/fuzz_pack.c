@@ -44,8 +44,9 @@ static struct profile_count *sorted_counts(const struct profile *p) {
 }
 
 static void draw(const void *bytes, size_t len) {
-	static const char *const formats[] = { "svg", "collapsed", "speedscope", "pprof" };
-	const struct pyspyd_flight_options options = { .format = formats[len % 4], .threads = len % 8 < 4 };
+	static const char *const formats[] = { "svg", "collapsed", "speedscope", "pprof", "html", "gecko", "chrome" };
+	const struct pyspyd_flight_options options = { .format = formats[len % ARRAY_SIZE(formats)],
+		.threads = len / ARRAY_SIZE(formats) % 2 };
 	const struct pyspyd_packed packed = { .data = bytes, .len = len };
 	_close_ int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
 	size_t skipped;

@@ -4,125 +4,15 @@
 
 #include "engine/base/util.h"
 #include "engine/export/pprof.pb-c.h"
+#include "tests/unit/exported.h"
 #include <criterion/criterion.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include <zlib.h>
-
-#define LONG_NAME 4096
-
-static char long_name[LONG_NAME + 1];
-
-static const char *const hostile[] = {
-	"",
-	"two\nlines\r\n",
-	"semi;colon 12",
-	"<script>alert(1)</script>",
-	"]]><svg onload=\"x\" '&amp;",
-	"\xff\xc3\x28\xed\xa0\x80 broken",
-	"\x1b[31mred\x1b]0;title\x07",
-	"\xc2\x9b"
-	"31m \xe2\x80\xae bidi",
-	"\xef\xbf\xbe\xef\xbf\xbf no XML",
-	"\xe4\xb8\xad\xe6\x96\x87\xe5\x87\xbd\xe6\x95\xb0",
-	"tab\there \x01\x0b\x7f",
-	long_name,
-};
-
-static uint32_t intern(struct profile *profile, const char *s) {
-	return intern_add(&profile->strings, s, strlen(s));
-}
-
-static struct profile *new_profile(void) {
-	struct profile *profile = NULL;
-
-	cr_assert_eq(profile_new(&profile), 0);
-	profile->kind = PROFILE_CPU;
-	profile->period_ns = 10000000;
-	profile->duration_ns = 12000000000;
-	profile->start_real_ns = 1700000000000000000;
-	profile->accuracy = (struct pyspyd_accuracy){
-		.source = "vm", .priority = "fifo", .expected = 1201, .looks = 1200, .torn = 17, .late = 3
-	};
-	return profile;
-}
-
-static uint32_t add_frame(struct profile *profile, const char *function, const char *file, int line) {
-	struct profile_frame frame = { .function = intern(profile, function), .file = intern(profile, file) };
-
-	frame.line = line;
-	return profile_add_frame(profile, &frame);
-}
-
-static uint32_t add_thread(struct profile *profile, pid_t pid, pid_t tid, const char *name, const char *process) {
-	struct profile_thread thread = { .pid = pid, .tid = tid };
-
-	thread.name = intern(profile, name);
-	thread.process_name = intern(profile, process);
-	return profile_add_thread(profile, &thread);
-}
-
-/* main → f (3 samples in thread a, 4 in b), main → g (5 in a). */
-static struct profile *sample_profile(pid_t pid_b) {
-	struct profile *p = new_profile();
-	uint32_t root = profile_add_node(p, 0, add_frame(p, "<module>", "app.py", 40));
-	uint32_t f = profile_add_node(p, root, add_frame(p, "f", "app.py", 3));
-	uint32_t g = profile_add_node(p, root, add_frame(p, "C.g", "lib.py", 0));
-	uint32_t a = add_thread(p, 10, 10, "MainThread", "python3");
-	uint32_t b = add_thread(p, pid_b, 11, "worker", "python3");
-
-	cr_assert_eq(profile_count(p, a, f, 3, 30), 0);
-	cr_assert_eq(profile_count(p, b, f, 4, 40), 0);
-	cr_assert_eq(profile_count(p, a, g, 5, 50), 0);
-	return p;
-}
-
-/* Every hostile name as function, file, module, thread and process; one sample each. */
-static struct profile *hostile_profile(void) {
-	struct profile *p = new_profile();
-
-	memset(long_name, 'x', LONG_NAME);
-	for (size_t i = 0; i < ARRAY_SIZE(hostile); i++) {
-		struct profile_frame frame = { .function = intern(p, hostile[i]), .file = intern(p, hostile[i]) };
-		uint32_t thread = add_thread(p, (pid_t)i, (pid_t)i, hostile[i], hostile[i]), node;
-
-		frame.module = frame.function;
-		frame.line = (int)i - 2;
-		frame.lang = (enum pyspyd_lang)(i % 3);
-		node = profile_add_node(p, 0, profile_add_frame(p, &frame));
-		cr_assert_eq(profile_count(p, thread, node, 1, 10), 0);
-	}
-	return p;
-}
-
-static char *export_to(const struct profile *p, const char *format, const struct export_options *options, size_t *len) {
-	_close_ int fd = memfd_create("export", MFD_CLOEXEC);
-	char *text;
-	off_t size;
-
-	cr_assert_geq(fd, 0);
-	cr_assert_eq(export_find(format)->write(p, options, fd), 0);
-	size = lseek(fd, 0, SEEK_END);
-	text = calloc(1, (size_t)size + 1);
-	cr_assert_eq(pread(fd, text, (size_t)size, 0), size);
-	if (len)
-		*len = (size_t)size;
-	return text;
-}
-
-static void check_printable(const char *text, size_t len) {
-	for (size_t i = 0; i < len; i++) {
-		cr_assert(text[i] == '\n' || text[i] == '\t' || (unsigned char)text[i] >= 0x20, "control at %zu", i);
-		cr_assert_neq(text[i], 0x7f);
-		cr_assert(memcmp(text + i, "\xc2\x9b", min_of(len - i, (size_t)2)), "C1 at %zu", i);
-		cr_assert(memcmp(text + i, "\xe2\x80\xae", min_of(len - i, (size_t)3)), "bidi at %zu", i);
-	}
-}
 
 Test(export, formats_are_found) {
 	cr_assert_str_eq(export_find("svg")->name, "svg");
@@ -138,7 +28,7 @@ Test(export, formats_are_found) {
 }
 
 Test(export, failed_writes_are_errors) {
-	struct profile *p = sample_profile(10);
+	struct profile *p = exported_sample(10);
 	_close_ int fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
 
 	if (fd < 0)
@@ -152,18 +42,18 @@ Test(export, failed_writes_are_errors) {
 }
 
 Test(export, collapsed_sums_threads) {
-	struct profile *p = sample_profile(10);
-	_free_ char *text = export_to(p, "collapsed", NULL, NULL);
+	struct profile *p = exported_sample(10);
+	_free_ char *text = exported_text(p, "collapsed", NULL, NULL);
 
 	cr_assert_str_eq(text, "<module> (app.py:40);f (app.py:3) 7\n<module> (app.py:40);C.g (lib.py) 5\n");
 	profile_free(p);
 }
 
 Test(export, collapsed_names_threads_and_processes) {
-	struct profile *p = sample_profile(11);
+	struct profile *p = exported_sample(11);
 	struct export_options options = { .threads = true };
-	_free_ char *text = export_to(p, "collapsed", NULL, NULL);
-	_free_ char *threads = export_to(p, "collapsed", &options, NULL);
+	_free_ char *text = exported_text(p, "collapsed", NULL, NULL);
+	_free_ char *threads = exported_text(p, "collapsed", &options, NULL);
 
 	cr_assert_str_eq(text,
 		"process python3 (10);<module> (app.py:40);f (app.py:3) 3\n"
@@ -177,12 +67,12 @@ Test(export, collapsed_names_threads_and_processes) {
 }
 
 Test(export, collapsed_survives_hostile_names) {
-	struct profile *p = hostile_profile();
+	struct profile *p = exported_hostile();
 	struct export_options options = { .threads = true };
 	size_t len, lines = 0;
-	_free_ char *text = export_to(p, "collapsed", &options, &len);
+	_free_ char *text = exported_text(p, "collapsed", &options, &len);
 
-	check_printable(text, len);
+	exported_check_printable(text, len);
 	for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1, lines++) {
 		size_t separators = 0;
 
@@ -191,7 +81,7 @@ Test(export, collapsed_survives_hostile_names) {
 		cr_assert_eq(separators, 2, "%.*s", (int)(end - line), line);
 		cr_assert_eq(strncmp(end - 2, " 1", 2), 0);
 	}
-	cr_assert_eq(lines, ARRAY_SIZE(hostile));
+	cr_assert_eq(lines, EXPORTED_HOSTILE);
 	profile_free(p);
 }
 
@@ -262,9 +152,9 @@ static size_t count_of(const char *text, const char *what) {
 }
 
 Test(export, svg_shows_samples_and_accuracy) {
-	struct profile *p = sample_profile(10);
+	struct profile *p = exported_sample(10);
 	struct export_options options = { .title = "my <app>" };
-	_free_ char *text = export_to(p, "svg", &options, NULL);
+	_free_ char *text = exported_text(p, "svg", &options, NULL);
 	const char *f = strstr(text, "<title>f (app.py:3)\n7 samples, 58.33 %</title>");
 
 	check_xml(text);
@@ -281,29 +171,29 @@ Test(export, svg_shows_samples_and_accuracy) {
 }
 
 Test(export, svg_survives_hostile_names) {
-	struct profile *p = hostile_profile();
-	struct export_options options = { .threads = true, .title = hostile[4] };
+	struct profile *p = exported_hostile();
+	struct export_options options = { .threads = true, .title = exported_hostile_names[4] };
 	size_t len;
-	_free_ char *text = export_to(p, "svg", &options, &len);
+	_free_ char *text = exported_text(p, "svg", &options, &len);
 
 	check_xml(text);
-	check_printable(text, len);
+	exported_check_printable(text, len);
 	cr_assert_eq(count_of(text, "<script>"), 1);
 	cr_assert_eq(count_of(text, "]]>"), 1);
-	cr_assert_eq(count_of(text, "<g class=\"f\""), 1 + 3 * ARRAY_SIZE(hostile));
+	cr_assert_eq(count_of(text, "<g class=\"f\""), 1 + 3 * EXPORTED_HOSTILE);
 	profile_free(p);
 }
 
 Test(export, svg_leaves_out_what_nobody_sees) {
-	struct profile *p = new_profile();
-	uint32_t thread = add_thread(p, 1, 1, "t", "p"), leaf;
+	struct profile *p = exported_new();
+	uint32_t thread = exported_thread(p, 1, 1, "t", "p"), leaf;
 
 	for (int i = 0; i < 20000; i++)
-		profile_count(p, thread, profile_add_node(p, 0, add_frame(p, "f", "a.py", i + 1)), 2, 1);
-	leaf = profile_add_node(p, 0, add_frame(p, "wide", "a.py", 1));
+		profile_count(p, thread, profile_add_node(p, 0, exported_frame(p, "f", "a.py", i + 1)), 2, 1);
+	leaf = profile_add_node(p, 0, exported_frame(p, "wide", "a.py", 1));
 	profile_count(p, thread, leaf, 40000, 1);
 	{
-		_free_ char *text = export_to(p, "svg", NULL, NULL);
+		_free_ char *text = exported_text(p, "svg", NULL, NULL);
 
 		check_xml(text);
 		cr_assert_not_null(strstr(text, "; 20000 frames narrower than 0.1 px not drawn"));
@@ -314,17 +204,17 @@ Test(export, svg_leaves_out_what_nobody_sees) {
 
 static json_t *load_speedscope(const struct profile *p) {
 	size_t len;
-	_free_ char *text = export_to(p, "speedscope", NULL, &len);
+	_free_ char *text = exported_text(p, "speedscope", NULL, &len);
 	json_error_t error;
 	json_t *file = json_loadb(text, len, 0, &error);
 
-	check_printable(text, len);
+	exported_check_printable(text, len);
 	cr_assert_not_null(file, "%s", error.text);
 	return file;
 }
 
 Test(export, speedscope_has_a_profile_per_thread) {
-	struct profile *p = sample_profile(10);
+	struct profile *p = exported_sample(10);
 	json_t *file = load_speedscope(p), *profiles = json_object_get(file, "profiles"), *one;
 	json_t *frames = json_object_get(json_object_get(file, "shared"), "frames");
 
@@ -346,17 +236,17 @@ Test(export, speedscope_has_a_profile_per_thread) {
 }
 
 Test(export, speedscope_survives_hostile_names) {
-	struct profile *p = hostile_profile();
+	struct profile *p = exported_hostile();
 	json_t *file = load_speedscope(p);
 
-	cr_assert_eq(json_array_size(json_object_get(file, "profiles")), ARRAY_SIZE(hostile));
+	cr_assert_eq(json_array_size(json_object_get(file, "profiles")), EXPORTED_HOSTILE);
 	json_decref(file);
 	profile_free(p);
 }
 
 static Pyspyd__Pprof__Profile *load_pprof(const struct profile *p) {
 	size_t len;
-	_free_ char *packed = export_to(p, "pprof", NULL, &len);
+	_free_ char *packed = exported_text(p, "pprof", NULL, &len);
 	static uint8_t bytes[1 << 20];
 	z_stream gzip = { .next_in = (uint8_t *)packed, .avail_in = (uInt)len, .next_out = bytes };
 	Pyspyd__Pprof__Profile *profile;
@@ -400,7 +290,7 @@ static int64_t label_of(const Pyspyd__Pprof__Profile *profile, size_t sample, co
 }
 
 Test(export, pprof_reads_back) {
-	struct profile *p = sample_profile(20);
+	struct profile *p = exported_sample(20);
 	Pyspyd__Pprof__Profile *profile = load_pprof(p);
 	char **strings = profile->string_table;
 	int64_t samples = 0, ns = 0;
@@ -433,13 +323,13 @@ Test(export, pprof_reads_back) {
 }
 
 Test(export, pprof_survives_hostile_names) {
-	struct profile *p = hostile_profile();
+	struct profile *p = exported_hostile();
 	Pyspyd__Pprof__Profile *profile = load_pprof(p);
 
 	check_references(profile);
-	cr_assert_eq(profile->n_sample, ARRAY_SIZE(hostile));
+	cr_assert_eq(profile->n_sample, EXPORTED_HOSTILE);
 	for (size_t i = 0; i < profile->n_string_table; i++)
-		check_printable(profile->string_table[i], strlen(profile->string_table[i]));
+		exported_check_printable(profile->string_table[i], strlen(profile->string_table[i]));
 	cr_assert_eq(label_of(profile, 0, "thread"), -1);
 	cr_assert_eq(label_of(profile, 0, "tid"), -1);
 	pyspyd__pprof__profile__free_unpacked(profile, NULL);
@@ -453,8 +343,8 @@ Test(export, an_empty_profile_is_a_file) {
 
 	cr_assert_eq(profile_new(&p), 0);
 	{
-		_free_ char *collapsed = export_to(p, "collapsed", NULL, NULL);
-		_free_ char *svg = export_to(p, "svg", NULL, NULL);
+		_free_ char *collapsed = exported_text(p, "collapsed", NULL, NULL);
+		_free_ char *svg = exported_text(p, "svg", NULL, NULL);
 
 		cr_assert_str_eq(collapsed, "");
 		check_xml(svg);
@@ -470,16 +360,16 @@ Test(export, an_empty_profile_is_a_file) {
 }
 
 Test(export, stacks_deeper_than_the_limit_are_whole) {
-	struct profile *p = new_profile();
-	uint32_t thread = add_thread(p, 1, 1, "t", "p"), node = 0;
+	struct profile *p = exported_new();
+	uint32_t thread = exported_thread(p, 1, 1, "t", "p"), node = 0;
 	Pyspyd__Pprof__Profile *profile;
 	json_t *file;
 
 	for (int i = 0; i < 9000; i++)
-		node = profile_add_node(p, node, add_frame(p, "f", "a.py", i + 1));
+		node = profile_add_node(p, node, exported_frame(p, "f", "a.py", i + 1));
 	profile_count(p, thread, node, 1, 1);
 	{
-		_free_ char *collapsed = export_to(p, "collapsed", NULL, NULL);
+		_free_ char *collapsed = exported_text(p, "collapsed", NULL, NULL);
 
 		cr_assert_eq(count_of(collapsed, ";"), 8999);
 	}

@@ -119,7 +119,7 @@ Test(flight, minutes_add_up) {
 }
 
 Test(flight, every_format_is_written) {
-	static const char *const formats[] = { "svg", "speedscope", "pprof" };
+	static const char *const formats[] = { "svg", "speedscope", "pprof", "html", "gecko", "chrome" };
 	struct pyspyd_packed packed[] = { PACK(3, { "main", "f", 3, 0 }), PACK(1, { "main", "f", 4, 0 }) };
 	size_t skipped;
 
@@ -286,10 +286,14 @@ Test(flight, differences_survive_hostile_profiles) {
 	struct pyspyd_packed before = PACK(0, { SVG_NAME, NULL, UINT32_MAX, UINT64_C(1) << 62 }, { "x", NULL, 1, 1 });
 	struct pyspyd_packed after = PACK(1, { SVG_NAME, NULL, 1, 1 }, { "x", NULL, UINT32_MAX, UINT64_C(1) << 62 });
 	_free_ char *svg = diff_to_text(&before, &after, "svg");
+	_free_ char *html = diff_to_text(&before, &after, "html");
 	_free_ char *text = diff_to_text(&before, &after, "collapsed");
 	size_t lines = 0;
 
+	free(diff_to_text(&before, &after, "gecko"));
+	free(diff_to_text(&before, &after, "chrome"));
 	cr_assert_null(strstr(svg, "<script>\""));
+	cr_assert_null(strstr(html, "<script>\""));
 	check_has(svg, "&lt;script&gt;&quot;&amp;;");
 	for (const char *line = text; (line = strchr(line, '\n')); line++)
 		lines++;
