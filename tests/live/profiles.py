@@ -3,6 +3,7 @@
 is "function (file:line)"; the weight is in samples. A file that breaks its format raises ValueError."""
 
 import gzip
+import html.parser
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -133,3 +134,127 @@ def svg(data):
             if name.endswith(("href", "src")) and not value.startswith("#"):
                 raise ValueError("refers to %r" % value)
     return [t.text for t in root.iter("{http://www.w3.org/2000/svg}title")]
+
+
+def label(function, file, line):
+    """A frame as the other formats write it."""
+    if not file:
+        return function or "<unknown>"
+    return "%s (%s:%d)" % (function, file, line) if line and line > 0 else "%s (%s)" % (function, file)
+
+
+class Page(html.parser.HTMLParser):
+    """The data of a page that fetches nothing."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text, self.scripts, self.inside = "", 0, False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        for name, _ in attrs:
+            if name in ("href", "src", "srcset", "action", "data"):
+                raise ValueError("%s refers to something" % tag)
+        self.scripts += tag == "script"
+        self.inside = tag == "script" and ("id", "data") in attrs
+
+    def handle_endtag(self, tag):
+        self.inside = False
+
+    def handle_data(self, data):
+        if self.inside:
+            self.text += data
+
+
+def page(data):
+    """Return: the stacks of each side: one, or after and before."""
+    parsed = Page(data.decode())
+    if parsed.scripts != 2:
+        raise ValueError("%d scripts" % parsed.scripts)
+    document = json.loads(parsed.text)
+    strings, frames, nodes = document["strings"], document["frames"], document["nodes"]
+    names = [label(strings[function], strings[file] or strings[module], line) for function, file, module, line in zip(
+        frames["function"], frames["file"], frames["module"], frames["line"])]
+    sides = []
+    for side in ("counts", "before") if document["diff"] else ("counts",):
+        stacks = {}
+        for node, samples in zip(document[side]["node"], document[side]["samples"]):
+            stack = ()
+            while node:
+                if nodes["parent"][node] >= node:
+                    raise ValueError("node %d stands before its caller" % node)
+                stack = (names[nodes["frame"][node]],) + stack
+                node = nodes["parent"][node]
+            stacks[stack] = stacks.get(stack, 0) + samples
+        sides.append(stacks)
+    return sides
+
+
+def merged(parts):
+    stacks = {}
+    for part in parts:
+        for stack, weight in part.items():
+            stacks[stack] = stacks.get(stack, 0) + weight
+    return stacks
+
+
+def gecko_threads(data):
+    """Return: name of the thread and its stacks, for each."""
+    document = json.loads(data.decode())
+    if document["meta"]["preprocessedProfileVersion"] != 56:
+        raise ValueError("version %r" % document["meta"]["preprocessedProfileVersion"])
+    strings, threads = document["shared"]["stringArray"], []
+    for thread in document["threads"]:
+        frames, functions, table = thread["frameTable"], thread["funcTable"], thread["stackTable"]
+        stacks = {}
+        for stack, weight in zip(thread["samples"]["stack"], thread["samples"]["weight"]):
+            found = ()
+            while stack is not None:
+                frame = table["frame"][stack]
+                function = frames["func"][frame]
+                file = functions["fileName"][function]
+                found = (label(strings[functions["name"][function]], None if file is None else strings[file],
+                               frames["line"][frame]),) + found
+                stack = table["prefix"][stack]
+            stacks[found] = stacks.get(found, 0) + weight
+        threads.append((thread["name"], stacks))
+    return threads
+
+
+def chrome_rows(data, weight=lambda event: event["args"]["samples"]):
+    """Return: the stacks of each row, by pid and tid. A stack's weight is what its box has more than those in it."""
+    rows = {}
+    for event in json.loads(data.decode())["traceEvents"]:
+        if event["ph"] == "X":
+            rows.setdefault((event["pid"], event["tid"]), []).append(event)
+    for row, events in rows.items():
+        events.sort(key=lambda event: (event["ts"], -event["dur"]))
+        stacks, above = {}, []
+        for event in events:
+            while above and event["ts"] >= above[-1][1] - 1e-6:
+                above.pop()
+            end = event["ts"] + event["dur"]
+            if above and end > above[-1][1] + 1e-6:
+                raise ValueError("a box sticks out of its caller: %r" % event)
+            frame = label(event["name"], event["args"].get("file"), event["args"].get("line"))
+            stack = above[-1][0] + (frame,) if above else (frame,)
+            stacks[stack] = stacks.get(stack, 0) + weight(event)
+            if above:
+                stacks[above[-1][0]] -= weight(event)
+            above.append((stack, end))
+        rows[row] = {stack: n for stack, n in stacks.items() if n}
+    return rows
+
+
+def gecko(data):
+    return merged(stacks for _, stacks in gecko_threads(data))
+
+
+def chrome(data):
+    return merged(chrome_rows(data).values())
+
+
+def html_page(data):
+    stacks, = page(data)
+    return stacks

@@ -33,7 +33,8 @@ here()
 """
 SECONDS = float(os.environ.get("RECORD_SECONDS", "1"))
 HZ = 200
-READERS = {"collapsed": profiles.collapsed, "speedscope": profiles.speedscope, "pprof": profiles.pprof}
+READERS = {"collapsed": profiles.collapsed, "speedscope": profiles.speedscope, "pprof": profiles.pprof,
+           "html": profiles.html_page, "gecko": profiles.gecko, "chrome": profiles.chrome}
 ROOTS = ("<module> (<string>:", "Thread._bootstrap (", "_bootstrap (")
 
 

@@ -192,14 +192,16 @@ prints
 expect 0 doctor --pid "$target"
 prints
 
-for file in p.svg p.collapsed p.speedscope.json p.pb.gz; do
+for file in p.svg p.html p.collapsed p.speedscope.json p.pb.gz p.gecko.json p.trace.json; do
 	expect 0 record --pid "$target" -d 300ms -o "$work/$file"
 	[ ! -s "$work/out" ] || fail "record -o FILE wrote to stdout"
 	grep -q 'torn' "$work/err" || fail "record does not say how exact it is"
 	[ -s "$work/$file" ] || fail "$file is empty"
 	[ "$(stat -c %a "$work/$file")" = 600 ] || fail "$file can be read by others"
 done
-python3 -m json.tool "$work/p.speedscope.json" >/dev/null || fail "the speedscope file is not JSON"
+for file in p.speedscope.json p.gecko.json p.trace.json; do
+	python3 -m json.tool "$work/$file" >/dev/null || fail "$file is not JSON"
+done
 python3 -c 'import gzip, sys; assert gzip.open(sys.argv[1]).read()' "$work/p.pb.gz" || fail "the pprof file is not gzip"
 python3 -c 'import sys, xml.etree.ElementTree as e; e.parse(sys.argv[1])' "$work/p.svg" || fail "the svg is not XML"
 grep -q 'longest_chain.* [0-9][0-9]*$' "$work/p.collapsed" || fail "the collapsed file lacks the spinning function"

@@ -96,7 +96,7 @@ lines 'main (app.py:10);old (app.py:11) 50'
 expect 1 --pid 4242 --since 00:00 -o "$work/none.svg"
 says "00:00:00+0000"
 
-for file in p.svg p.speedscope.json p.pb.gz; do
+for file in p.svg p.speedscope.json p.pb.gz p.html p.gecko.json p.chrome.json; do
 	expect 0 --pid 4242 --since "$(at 31)" --until "$(at 39)" -o "$work/$file"
 	[ ! -s "$work/out" ] || fail "-o FILE wrote to stdout"
 	says "wrote $work/$file: 8 profiles"
@@ -121,6 +121,13 @@ grep -q '66.67 %, before 0.00 % (+66.67)' "$work/d.svg" || fail "the diff does n
 expect 2 --pid 4242 --until "$(at 44)" --diff 4m -o "$work/d.pb.gz"
 says pprof
 [ ! -e "$work/d.pb.gz" ] || fail "a file that cannot be"
+expect 2 --pid 4242 --until "$(at 44)" --diff 4m -o "$work/d.json"
+says speedscope
+[ ! -e "$work/d.json" ] || fail "a file that cannot be"
+for format in html gecko chrome; do
+	expect 0 --pid 4242 --until "$(at 44)" --diff 4m --format "$format" -o "$work/d.$format"
+	python3 tests/system/compared.py "$format" "$work/d.$format" >"$work/out" 2>&1 || fail "$format: not the comparison"
+done
 
 expect 1 --pid 4242 --last 1m -o "$work/none.svg"
 says "no profile of process 4242"
