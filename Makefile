@@ -22,7 +22,7 @@ say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(patsubst $(BUILD)/%,%,$(2))')
 
 # Flags
 
-PKGS := jansson libprotobuf-c zlib libelf libdw sqlite3 libzstd libsystemd libmicrohttpd libseccomp libcurl
+PKGS := jansson libprotobuf-c zlib libelf libdw sqlite3 libzstd libsystemd libmicrohttpd libseccomp libcurl libbpf
 # Asked once, and only when something is compiled: the packages may be installed by this very make.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
@@ -47,7 +47,12 @@ FUZZ_FLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sa
 
 PROTO := $(wildcard engine/export/*.proto)
 GEN_C := $(PROTO:%.proto=$(BUILD)/gen/%.pb-c.c)
-GEN_H := $(GEN_C:.c=.h)
+BPF := $(wildcard bpf/*.bpf.c)
+SKEL_H := $(BPF:bpf/%.bpf.c=$(BUILD)/gen/%.skel.h)
+GEN_H := $(GEN_C:.c=.h) $(SKEL_H)
+BPF_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,x86)
+BPF_FLAGS = -g -O2 -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -I. -isystem /usr/include/$(shell $(CC) -print-multiarch) -Wall -Wextra \
+	$(if $(DEV),-Werror)
 ENGINE_C := $(wildcard engine/*/*.c)
 LIB_O := $(ENGINE_C:%.c=$(O)/obj/%.o) $(GEN_C:$(BUILD)/gen/%.c=$(O)/obj/gen/%.o)
 CLI_O := $(patsubst %.c,$(O)/obj/%.o,$(wildcard cli/*.c))
@@ -174,6 +179,16 @@ $(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h &: %.proto
 	$(call say,PROTO,$<)
 	@mkdir -p $(BUILD)/gen
 	$(Q)protoc-c --c_out=$(BUILD)/gen $<
+
+$(BUILD)/gen/%.bpf.o: bpf/%.bpf.c
+	$(call say,BPF,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPF_FLAGS) -MMD -MP -MT $@ -MF $(@:.o=.d) -c $< -o $@
+
+# The program as bytes within a header, with a struct of its maps and variables.
+$(BUILD)/gen/%.skel.h: $(BUILD)/gen/%.bpf.o
+	$(call say,SKEL,$@)
+	$(Q)PATH=$$PATH:/usr/sbin bpftool gen skeleton $< name $*_bpf > $@
 
 $(O)/obj/gen/%.o: $(BUILD)/gen/%.c $(O)/flags
 	$(call say,CC,$@)

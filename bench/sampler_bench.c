@@ -238,6 +238,7 @@ static int run_sample(char **args) {
 	struct tally tally = { .pid = atoi(args[0]) };
 	struct sampler_options options = { .rate_hz = atof(args[2]),
 		.mode = !strcmp(args[4], "wall") ? PYSPYD_MODE_WALL : PYSPYD_MODE_CPU,
+		.source = !strcmp(args[3], "bpf") ? PYSPYD_SOURCE_BPF : PYSPYD_SOURCE_VM,
 		.ordinary_priority = !strcmp(args[3], "none"),
 		.on_sample = on_sample,
 		.userdata = &tally };
@@ -248,7 +249,7 @@ static int run_sample(char **args) {
 		return 1;
 	if (!strcmp(args[3], "nice") && deny_fifo())
 		return fail("cannot be nice -20 alone here");
-	if (sampler_new(&options, &sampler) || sampler_add(sampler, target))
+	if (sampler_new(&options, &sampler, NULL) || sampler_add(sampler, target))
 		return fail("out of memory");
 	start = clock_mono_ns();
 	if (sampler_start(sampler))

@@ -30,6 +30,8 @@ int options_error(const struct command *command, const char *format, ...) {
 	return STATUS_USAGE;
 }
 
+const char *const option_sources[] = { "auto", "vm", "bpf", NULL };
+
 static void print_option(const struct option_spec *option) {
 	char left[64];
 

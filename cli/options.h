@@ -53,6 +53,8 @@ struct command {
 	int (*run)(const struct command *command, int argc, char **argv);
 };
 
+extern const char *const option_sources[]; /* in the order of enum pyspyd_source */
+
 /* Parses argv (argv[0] is the command's name) into *target, whose defaults are set already. *ret_rest is what is left:
  * the program and its arguments or the bare pid, NULL-terminated.
  * Return: -1 go on; else the exit status: 0 after --help, 2 after a usage error, which was said. */

@@ -20,7 +20,7 @@ struct record_args {
 	pid_t pid;
 	const char *file;
 	int format; /* index into formats; -1: by the file's ending */
-	int mode;
+	int mode, source;
 	struct pyspyd_record_options record;
 };
 
@@ -42,6 +42,8 @@ static const struct option_spec options[] = {
 		"wall: every thread; cpu: those on a CPU; gil: the GIL's holder", modes },
 	OPT('c', "children", OPTION_FLAG, record.children, NULL, "its descendants too"),
 	OPT('t', "threads", OPTION_FLAG, record.threads, NULL, "the thread as the outermost element of each stack"),
+	{ 0, "source", OPTION_CHOICE, offsetof(struct record_args, source), "SOURCE",
+		"who takes the stacks: auto, vm or bpf", option_sources },
 	OPT(0, "blocking", OPTION_FLAG, record.blocking, NULL, "stop the Python threads for each sample"),
 	{ 0 },
 };
@@ -154,6 +156,7 @@ static int run(const struct command *command, int argc, char **argv) {
 	if (r >= 0)
 		return r;
 	args.record.mode = (enum pyspyd_mode)args.mode;
+	args.record.source = (enum pyspyd_source)args.source;
 	args.record.userdata = &args.record;
 	args.record.progress = term_controls(STDERR_FILENO) ? show_progress : NULL;
 	r = open_output(args.file, &output);

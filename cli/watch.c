@@ -23,6 +23,7 @@ static const char *const kinds[] = { "spiking-thread", "deadlock", "self-deadloc
 
 struct watch_args {
 	bool json;
+	int source;
 	const char *exit_on; /* "KIND,KIND" */
 	const char *spike;   /* "PCT:D" */
 	const char *hang;    /* "D" */
@@ -45,6 +46,8 @@ static const struct option_spec options[] = {
 		"how long (default: until they end or Ctrl-C)"),
 	OPT('i', "interval", OPTION_DURATION, watch.interval_ns, "DURATION", "between two reports (default 1s)"),
 	OPT('r', "rate", OPTION_RATE, watch.rate_hz, "HZ", "stacks looked at per second (default 20)"),
+	{ 0, "source", OPTION_CHOICE, offsetof(struct watch_args, source), "SOURCE",
+		"who takes the stacks: auto, vm or bpf", option_sources },
 	OPT(0, "json", OPTION_FLAG, json, NULL, "findings and values alone, one JSON object a line"),
 	OPT(0, "exit-on", OPTION_STRING, exit_on, "KIND[,KIND]",
 		"end with status 10 at the first finding of these kinds"),
@@ -245,6 +248,7 @@ static int run(const struct command *command, int argc, char **argv) {
 		r = expand_leak(command, &args);
 	if (r >= 0)
 		return r;
+	args.watch.source = (enum pyspyd_source)args.source;
 	if (rest[0]) {
 		r = program_start(rest, args.json, &program);
 		if (r)

@@ -75,6 +75,32 @@ static uint64_t checksum(const struct layout *l, const struct code_image *image)
 	return hash_bytes(words, sizeof(words), 0);
 }
 
+bool py_code_has_unique_version(const struct py_runtime *rt) {
+	return PY_MINOR(rt->reader.version) >= 0x030c && layout_has(rt->reader.layout.code_version);
+}
+
+uint32_t py_str_hash_offset(const struct layout *l) {
+	return l->unicode_length + 8;
+}
+
+static uint64_t mix(uint64_t a, uint64_t b) {
+	a = (a ^ b) * UINT64_C(0x9e3779b97f4a7c15);
+	return a ^ a >> 29;
+}
+
+/* The same numbers as the sampling program's, out of the same fields (bpf/walk.h). */
+static uint32_t check_of(const struct py_code_cache *cache, const struct code_image *image) {
+	const struct layout *l = &cache->rt->reader.layout;
+	uint64_t name = image_u64(image, l->code_name), hash = 0;
+
+	if (py_code_has_unique_version(cache->rt))
+		return image_u32(image, l->code_version);
+	(void)!mem_read_u64(cache->rt->reader.mem, name + py_str_hash_offset(l), &hash);
+	return (uint32_t)mix(mix(mix(hash, name), image_u64(image, l->code_linetable)),
+		       image_u32(image, l->code_firstlineno)) |
+		1;
+}
+
 static int intern_text(struct py_code_cache *cache, raddr object, size_t max_chars, uint32_t *ret_id) {
 	struct strbuf _cleanup_(strbuf_deinit) text = { 0 };
 	int r;
@@ -187,40 +213,66 @@ static int add(struct py_code_cache *cache, const struct py_raw_frame *frame, co
 	return 0;
 }
 
+/* Whether what was decoded last is to be believed unread. */
+static bool still_good(
+	const struct py_code *code, const struct py_raw_frame *frame, uint64_t generation, uint64_t now_ns, bool leaf) {
+	if (frame->check)
+		return code->check == frame->check;
+	return generation ? code->checked == generation : !leaf && now_ns - code->checked < RECHECK_NS;
+}
+
+/* The texts of a code object are read after the object; it may have been freed in between. */
+static int check_again(const struct py_code_cache *cache, const struct py_raw_frame *frame) {
+	struct code_image image;
+	int r = read_image(cache, frame->code, &image);
+
+	return r ? r : check_of(cache, &image) == frame->check ? 0 : PY_E_TYPE;
+}
+
+static void forget_globals(struct py_code_cache *cache, uint64_t now_ns) {
+	if (now_ns - cache->last_globals_ns <= RECHECK_NS)
+		return;
+	cache->last_globals = 0;
+	cache->last_globals_ns = now_ns;
+}
+
 int py_code_lookup(struct py_code_cache *cache, const struct py_raw_frame *frame, uint64_t generation, uint64_t now_ns,
 	bool leaf, const struct py_code **ret_code) {
 	struct code_image image;
-	uint64_t at, sum;
+	uint64_t at = cache->codes.n, sum;
 	struct py_code *code = NULL;
 	int r;
 
 	if (map_get(&cache->index, frame->code, &at)) {
 		code = &cache->codes.items[at];
-		if (generation ? code->checked == generation : !leaf && now_ns - code->checked < RECHECK_NS) {
+		if (still_good(code, frame, generation, now_ns, leaf)) {
 			*ret_code = code;
 			return 0;
 		}
 	} else if (cache->codes.n >= LIMIT_CODES) {
 		forget_codes(cache);
+		at = 0;
 	}
-	if (now_ns - cache->last_globals_ns > RECHECK_NS) {
-		cache->last_globals = 0;
-		cache->last_globals_ns = now_ns;
-	}
+	forget_globals(cache, now_ns);
 	r = read_image(cache, frame->code, &image);
 	if (r)
 		return r;
 	sum = checksum(&cache->rt->reader.layout, &image);
-	if (code && code->checksum == sum) {
+	if (frame->check && check_of(cache, &image) != frame->check)
+		return PY_E_TYPE;
+	if (code && code->checksum == sum && (!code->check || !frame->check || code->check == frame->check)) {
 		code->checked = generation ? generation : now_ns;
+		code->check = frame->check ? frame->check : code->check;
 		*ret_code = code;
 		return 0;
 	}
 	cache->reused_addresses += code != NULL;
-	at = code ? at : cache->codes.n;
 	r = add(cache, frame, &image, sum, generation ? generation : now_ns, at);
+	if (!r && frame->check && (r = check_again(cache, frame)))
+		cache->codes.items[at].checksum = ~sum; /* not to be found again */
 	if (r)
 		return r;
+	cache->codes.items[at].check = frame->check;
 	*ret_code = &cache->codes.items[at];
 	return 0;
 }

@@ -17,6 +17,7 @@ struct py_code {
 	uint64_t serial;       /* never reused; tells two code objects apart that had the same address */
 	uint64_t checked;      /* counter or clock when it was last found unchanged */
 	uint64_t checksum;     /* of the object's fields */
+	uint32_t check;        /* as in py_raw_frame; 0: none */
 	raddr bytecode;        /* 3.11+: first instruction */
 	raddr tlbc;            /* free-threaded: array of thread-local copies, 0 none */
 	uint32_t bytecode_len; /* bytes */
@@ -42,9 +43,16 @@ struct py_code_cache {
 void py_code_cache_init(struct py_code_cache *cache, const struct py_runtime *rt, struct intern *strings);
 void py_code_cache_deinit(struct py_code_cache *cache);
 
+/* Whether each code object of this version has a co_version of its own, never given twice (3.12+). */
+bool py_code_has_unique_version(const struct py_runtime *rt);
+
+/* Where a str keeps the hash of what it says. */
+uint32_t py_str_hash_offset(const struct layout *l);
+
 /* The decoded code object of a raw frame. `generation` as in py_raw_stack, `now_ns` any steady clock, `leaf` for the
  * innermost frame. The pointer is good until the next call. Return: 0; PY_E_TORN: no code object there, or the
- * instruction is outside it; MEM_E_*; -ENOMEM. */
+ * instruction is outside it; PY_E_TYPE: the frame has a check, and another code object is at its address by now;
+ * MEM_E_*; -ENOMEM. */
 int py_code_lookup(struct py_code_cache *cache, const struct py_raw_frame *frame, uint64_t generation, uint64_t now_ns,
 	bool leaf, const struct py_code **ret_code);
 

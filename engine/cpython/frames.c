@@ -177,13 +177,12 @@ static uint64_t tstate_word(const struct copy *c, uint32_t offset) {
 static void read_flags(struct copy *c) {
 	const struct mem_range *t = range_at(c, RANGE_TSTATE), *g = range_at(c, RANGE_GENERATION);
 	const struct layout *l = c->l;
+	uint32_t holds = LAYOUT_NONE, mask = 0;
 
 	c->stack->code_generation = g->len == 8 ? peek_u64(g->buf, g->len, 0) : peek_u32(g->buf, g->len, 0);
-	c->stack->gil_known = layout_has(l->tstate_holds_gil) || PY_MINOR(c->rt->reader.version) == 0x030d;
-	if (layout_has(l->tstate_holds_gil))
-		c->stack->holds_gil = peek_u32(t->buf, t->len, l->tstate_holds_gil) != 0;
-	else if (c->stack->gil_known)
-		c->stack->holds_gil = peek_u32(t->buf, t->len, l->tstate_status) & STATUS_HOLDS_GIL_3_13;
+	py_holds_gil_word(c->rt, &holds, &mask);
+	c->stack->gil_known = layout_has(holds);
+	c->stack->holds_gil = c->stack->gil_known && peek_u32(t->buf, t->len, holds) & mask;
 	if (layout_has(l->tstate_gil_requested))
 		c->stack->gil_requested = peek_u32(t->buf, t->len, l->tstate_gil_requested) != 0;
 }
@@ -380,14 +379,26 @@ static int find_extra(struct copy *c, raddr addr, const uint8_t **ret_bytes) {
 	return r;
 }
 
-static int64_t read_instr(const struct copy *c, const uint8_t *frame) {
-	int64_t units;
+int64_t py_lasti_bytes(uint32_t version, int32_t lasti) {
+	return PY_MINOR(version) == 0x030a ? (int64_t)lasti * 2 : lasti;
+}
 
+void py_holds_gil_word(const struct py_runtime *rt, uint32_t *ret_offset, uint32_t *ret_mask) {
+	const struct layout *l = &rt->reader.layout;
+
+	if (layout_has(l->tstate_holds_gil)) {
+		*ret_offset = l->tstate_holds_gil;
+		*ret_mask = UINT32_MAX;
+	} else if (PY_MINOR(rt->reader.version) == 0x030d) {
+		*ret_offset = l->tstate_status;
+		*ret_mask = STATUS_HOLDS_GIL_3_13;
+	}
+}
+
+static int64_t read_instr(const struct copy *c, const uint8_t *frame) {
 	if (!layout_has(c->l->frame_lasti))
 		return (int64_t)peek_u64(frame, c->frame_bytes, c->l->frame_instr);
-	units = (int32_t)peek_u32(frame, c->frame_bytes, c->l->frame_lasti);
-	return PY_MINOR(c->rt->reader.version) == 0x030a ? units * 2
-							 : units; /* 3.10 counts code units, the others bytes */
+	return py_lasti_bytes(c->rt->reader.version, (int32_t)peek_u32(frame, c->frame_bytes, c->l->frame_lasti));
 }
 
 /* Return: 0 added, or left out because it is not a Python frame; PY_E_TORN; -ENOMEM. */

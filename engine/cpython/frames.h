@@ -18,6 +18,8 @@ struct py_raw_frame {
 	raddr code_base; /* thread-local bytecode (free-threaded 3.14+): index in the low bits; 0 the code object's own
 			  */
 	int64_t instr;   /* 3.11+: the instruction pointer; before: the offset in bytes, -1 not started */
+	uint32_t check;  /* which code object it was, where that was read together with the frame; 0: it was not */
+	bool entry;      /* the evaluation loop was entered with it: its caller was called by C */
 };
 
 struct py_raw_stack {
@@ -66,5 +68,12 @@ void py_stack_plan_deinit(struct py_stack_plan *plan);
 int py_stack_capture(const struct py_runtime *rt, struct py_stack_plan *plan, struct py_stack_scratch *scratch,
 	struct py_raw_stack *stack);
 void py_raw_stack_deinit(struct py_raw_stack *stack);
+
+/* 3.10 counts in code units what the versions before it count in bytes. Return: bytes. */
+int64_t py_lasti_bytes(uint32_t version, int32_t lasti);
+
+/* Where a thread state says whether it holds the GIL: four bytes and the bits in them, untouched where it does not say
+ * so. */
+void py_holds_gil_word(const struct py_runtime *rt, uint32_t *ret_offset, uint32_t *ret_mask);
 
 #endif

@@ -421,17 +421,23 @@ static int view_gil(const struct py_runtime *rt, raddr interp, struct py_interp_
 	return mem_read_u64(rt->reader.mem, rt->tstate_current, &view->gil_holder);
 }
 
-static int view_gc(const struct py_runtime *rt, raddr interp, struct py_interp_view *view) {
+raddr py_collecting_word(const struct py_runtime *rt, raddr interp) {
 	const struct layout *l = &rt->reader.layout;
 	raddr gc = layout_has(l->interp_gc)                ? interp + l->interp_gc
 		: layout_has(l->runtime_gc) && rt->runtime ? rt->runtime + l->runtime_gc
 							   : 0;
+
+	return gc && layout_has(l->gc_collecting) ? gc + l->gc_collecting : 0;
+}
+
+static int view_gc(const struct py_runtime *rt, raddr interp, struct py_interp_view *view) {
+	raddr word = py_collecting_word(rt, interp);
 	int32_t collecting;
 	int r;
 
-	if (!gc || !layout_has(l->gc_collecting))
+	if (!word)
 		return 0;
-	r = mem_read(rt->reader.mem, gc + l->gc_collecting, &collecting, sizeof(collecting));
+	r = mem_read(rt->reader.mem, word, &collecting, sizeof(collecting));
 	if (!r)
 		view->collecting = collecting != 0;
 	return r;

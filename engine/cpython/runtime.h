@@ -59,4 +59,7 @@ struct py_interp_view {
 };
 int py_interp_view(const struct py_runtime *rt, raddr interp, struct py_interp_view *ret);
 
+/* The four bytes that are not 0 while the interpreter collects garbage; 0: not known. */
+raddr py_collecting_word(const struct py_runtime *rt, raddr interp);
+
 #endif

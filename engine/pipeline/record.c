@@ -96,6 +96,7 @@ int pyspyd_record(pid_t pid, const struct pyspyd_record_options *options, int ou
 		.sampler = { .rate_hz = options->rate_hz,
 			.mode = options->mode,
 			.blocking = options->blocking,
+			.source = options->source,
 			.want_gil = options->mode == PYSPYD_MODE_GIL },
 	};
 	const struct exporter *exporter = export_find(options->format);
@@ -104,7 +105,7 @@ int pyspyd_record(pid_t pid, const struct pyspyd_record_options *options, int ou
 
 	if (!exporter)
 		return err_set(err, PYSPYD_E_USAGE, "there is no format '%s'", options->format);
-	r = recorder_new(&recorder_options, &recorder);
+	r = recorder_new(&recorder_options, &recorder, err);
 	if (r)
 		return r;
 	r = record(recorder, pid, options, exporter, out_fd, ret_accuracy, err);

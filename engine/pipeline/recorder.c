@@ -112,7 +112,7 @@ static void on_sample(void *userdata, const struct sample *sample) {
 	pthread_mutex_unlock(&recorder->lock);
 }
 
-int recorder_new(const struct recorder_options *options, struct recorder **ret_recorder) {
+int recorder_new(const struct recorder_options *options, struct recorder **ret_recorder, struct err *err) {
 	struct recorder *recorder = calloc(1, sizeof(*recorder));
 	struct sampler_options sampler = options->sampler;
 	pthread_mutexattr_t attr;
@@ -129,7 +129,7 @@ int recorder_new(const struct recorder_options *options, struct recorder **ret_r
 	sampler.userdata = recorder;
 	r = profile_new(&recorder->profile);
 	if (!r)
-		r = sampler_new(&sampler, &recorder->sampler);
+		r = sampler_new(&sampler, &recorder->sampler, err);
 	if (r) {
 		recorder_free(recorder);
 		return r;

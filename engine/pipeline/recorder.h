@@ -18,7 +18,7 @@ struct recorder_options {
 	void *userdata;
 };
 
-int recorder_new(const struct recorder_options *options, struct recorder **ret_recorder);
+int recorder_new(const struct recorder_options *options, struct recorder **ret_recorder, struct err *err);
 void recorder_free(struct recorder *recorder);
 
 /* Attaches to a process and samples it from now on. `wait_ns` as in sample_target_new. *ret_target may be NULL; it

@@ -488,6 +488,7 @@ static int start(struct watch *watch, struct err *err) {
 	struct recorder_options recorder = {
 		.sampler = { .rate_hz = rate_of(options),
 			.mode = PYSPYD_MODE_WALL,
+			.source = options->source,
 			.want_gil = true,
 			.want_gc = true,
 			.want_native = true },
@@ -507,7 +508,7 @@ static int start(struct watch *watch, struct err *err) {
 	if (!r)
 		r = values_new(options, &watch->values, err);
 	if (!r)
-		r = recorder_new(&recorder, &watch->recorder);
+		r = recorder_new(&recorder, &watch->recorder, err);
 	if (!r && options->pid)
 		r = recorder_add(watch->recorder, options->pid, STARTING_WAIT_NS, NULL, err);
 	if (!r)

@@ -13,21 +13,15 @@
  * then run while it is copied; a copy that took longer than usual is dropped, since the target had the time to move.
  *
  * Lock order: only one target's lock at a time, nothing inside it. */
-#include "engine/sample/sampler.h"
+#include "engine/sample/sampler_internal.h"
 
 #include "engine/base/clock.h"
 #include "engine/base/limits.h"
 #include "engine/cpython/opcodes.h"
-#include "engine/sample/blocking.h"
-#include "engine/sample/priority.h"
-#include "engine/sample/schedule.h"
 #include <errno.h>
 #include <sched.h>
-#include <semaphore.h>
-#include <stdatomic.h>
 #include <sys/resource.h>
 
-#define TARGETS_MAX 4096
 #define IDLE_AFTER_NS (100 * NS_PER_MS) /* an active thread that did not run for so long is idle */
 #define PARK_AFTER_NS NS_PER_SEC        /* a sampler that had nothing to look at for so long parks */
 #define IDLE_AT_ONCE 32                 /* processes that sleep and are asked at a tick whether they still do */
@@ -37,57 +31,11 @@
 #define LATE_WAKE_NS (3 * NS_PER_US)             /* beyond the floor: a wake-up that was not a preemption at once */
 #define SLOW_COPY_FACTOR 2 /* a copy from another CPU that took so many times the usual is dropped */
 
-struct cpu_sampler {
-	struct sampler *owner;
-	int cpu; /* -1: bound to none */
-	pthread_t thread;
-	bool started;
-	bool ran; /* was awake at least once */
-	sem_t wake;
-	atomic_bool awake;
-	atomic_uint rounds; /* odd while it goes through the targets */
-	enum sample_priority priority;
-	uint64_t busy_ns; /* when it last had a thread of its own */
-	struct py_stack_scratch scratch;
-	struct py_raw_stack stack;
-	struct stopped_threads stopped;
-	uint32_t *places;
-	uint64_t usual_copy_ns;
-	uint64_t wake_floor_ns;       /* how late the promptest of the last wake-ups were */
-	bool prompt;                  /* this tick's wake-up was */
-	struct pyspyd_accuracy count; /* written by this sampler alone */
-};
-
-struct sampler {
-	struct sampler_options options;
-	struct schedule schedule;
-	_Atomic(struct sample_target *) targets[TARGETS_MAX]; /* with gaps */
-	atomic_size_t targets_n;                              /* slots in use, the gaps among them */
-	struct cpu_sampler *cpus;                             /* cpus_n of them; one, unbound, where it is remote */
-	size_t cpus_n;
-	atomic_int leader;
-	atomic_uint_fast64_t looked_tick;
-	atomic_bool stop;
-	uint64_t expected_before; /* looks, at rates that were set before this one */
-	bool remote;
-	bool running;
-};
-
-struct look {
-	struct cpu_sampler *me;
-	struct sample_target *target;
-	uint64_t tick;
-	uint64_t now_ns;
-	raddr view_interp; /* of which view was read */
-	struct py_interp_view view;
-	uint64_t active_run_ns;
-};
-
 static bool is_leader(const struct cpu_sampler *me) {
 	return me->owner->remote || atomic_load(&me->owner->leader) == me->cpu;
 }
 
-static void emit(struct look *look, struct sample_thread *thread, const uint32_t *places, size_t n, uint64_t ticks) {
+void look_emit(struct look *look, struct sample_thread *thread, const uint32_t *places, size_t n, uint64_t ticks) {
 	const struct sampler_options *options = &look->me->owner->options;
 	const struct sample sample = { look->target, thread, places, n, thread->flags, ticks };
 
@@ -99,7 +47,7 @@ static void emit(struct look *look, struct sample_thread *thread, const uint32_t
 	options->on_sample(options->userdata, &sample);
 }
 
-static bool mode_wants(enum pyspyd_mode mode, unsigned flags) {
+bool sampler_mode_wants(enum pyspyd_mode mode, unsigned flags) {
 	return mode == PYSPYD_MODE_WALL || flags & (mode == PYSPYD_MODE_CPU ? SAMPLE_RUNNING : SAMPLE_GIL);
 }
 
@@ -112,7 +60,7 @@ static bool is_covered(const struct sample_thread *thread) {
 }
 
 /* A state that has no frames while another one of the same kernel thread may have. */
-static bool counts(const struct sample_thread *thread) {
+bool look_counts(const struct sample_thread *thread) {
 	return !is_covered(thread) && (thread->has_frames || thread->py.interp_id == 0);
 }
 
@@ -120,13 +68,18 @@ static bool counts(const struct sample_thread *thread) {
 static void repeat(struct look *look, struct sample_thread *thread, uint64_t until) {
 	uint64_t ticks = until > thread->counted_tick + 1 ? until - thread->counted_tick - 1 : 0;
 
+	if (look->me->owner->kernel) {
+		kernel_repeat(look, thread);
+		return;
+	}
 	if (until)
 		thread->counted_tick = max_of(thread->counted_tick, until - 1);
 	thread->flags &= ~(unsigned)(SAMPLE_RUNNING | SAMPLE_NATIVE);
 	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): sampler_flush only chooses a sampler that has an owner
 	 */
-	if (ticks && thread->captured && counts(thread) && mode_wants(look->me->owner->options.mode, thread->flags))
-		emit(look, thread, NULL, 0, ticks);
+	if (ticks && thread->captured && look_counts(thread) &&
+		sampler_mode_wants(look->me->owner->options.mode, thread->flags))
+		look_emit(look, thread, NULL, 0, ticks);
 }
 
 static const struct py_interp_view *interp_view(struct look *look, raddr interp) {
@@ -135,7 +88,7 @@ static const struct py_interp_view *interp_view(struct look *look, raddr interp)
 	return look->view_interp == interp ? &look->view : NULL;
 }
 
-static unsigned flags_of(struct look *look, const struct sample_thread *thread, bool running) {
+unsigned look_flags(struct look *look, const struct sample_thread *thread, bool running) {
 	const struct sampler_options *options = &look->me->owner->options;
 	const struct py_raw_stack *stack = &look->me->stack;
 	const struct py_interp_view *view = NULL;
@@ -172,7 +125,7 @@ static void note_leaf(struct look *look, struct sample_thread *thread) {
 	}
 }
 
-static void count_failure(struct cpu_sampler *me, int r) {
+void sampler_count_failure(struct cpu_sampler *me, int r) {
 	if (r == PY_E_TORN)
 		me->count.torn++;
 	else
@@ -180,7 +133,7 @@ static void count_failure(struct cpu_sampler *me, int r) {
 }
 
 /* Copies and decodes a thread's stack; this tick has been accounted for, whatever becomes of it. */
-static int read_stack(struct look *look, struct sample_thread *thread) {
+int look_read_stack(struct look *look, struct sample_thread *thread) {
 	struct cpu_sampler *me = look->me;
 	int r = py_stack_capture(&look->target->rt, &thread->plan, &me->scratch, &me->stack);
 
@@ -193,21 +146,21 @@ static void count_stack(struct look *look, struct sample_thread *thread, bool ru
 	struct cpu_sampler *me = look->me;
 
 	if (r) {
-		count_failure(me, r);
+		sampler_count_failure(me, r);
 		return;
 	}
-	thread->flags = flags_of(look, thread, running);
+	thread->flags = look_flags(look, thread, running);
 	note_leaf(look, thread);
 	thread->captured = true;
 	thread->captured_run_ns = thread->run_ns;
 	thread->has_frames = me->stack.frames.n;
-	if (counts(thread) && mode_wants(me->owner->options.mode, thread->flags))
-		emit(look, thread, me->places, me->stack.frames.n, 1);
+	if (look_counts(thread) && sampler_mode_wants(me->owner->options.mode, thread->flags))
+		look_emit(look, thread, me->places, me->stack.frames.n, 1);
 }
 
 /* A thread that stands still. */
 static void take(struct look *look, struct sample_thread *thread, bool running) {
-	count_stack(look, thread, running, read_stack(look, thread));
+	count_stack(look, thread, running, look_read_stack(look, thread));
 }
 
 /* A running estimate of the median: a step up or down, whichever side this copy was on. */
@@ -224,7 +177,7 @@ static bool is_slow_copy(struct cpu_sampler *me, uint64_t ns) {
 /* From another CPU a thread that runs may move while it is copied. A copy that took as long as usual had the least time
  * to be torn. */
 static void take_remote(struct look *look, struct sample_thread *thread) {
-	int r = read_stack(look, thread);
+	int r = look_read_stack(look, thread);
 
 	if (is_slow_copy(look->me, look->me->stack.copy_ns) && !r)
 		look->me->count.discarded++;
@@ -241,7 +194,7 @@ static void take_sleeping(struct look *look, struct sample_thread *thread) {
 		repeat(look, thread, look->tick + 1);
 		return;
 	}
-	r = read_stack(look, thread);
+	r = look_read_stack(look, thread);
 	if (proc_task_schedstat(&thread->task, &after) || after.run_ns != thread->run_ns)
 		look->me->count.discarded++;
 	else
@@ -408,7 +361,7 @@ static bool fell_asleep(const struct sample_thread *thread, uint64_t now_ns) {
 		thread->run_ns == thread->captured_run_ns;
 }
 
-static void mind_idle(struct look *look) {
+void look_mind_idle(struct look *look) {
 	struct sample_target *target = look->target;
 	uint64_t total = process_run_ns(target);
 	uint64_t idle, tolerance;
@@ -436,7 +389,7 @@ static void mind_idle(struct look *look) {
 }
 
 /* Where many processes sleep, each is looked at less often, for whether it has woken up. */
-static bool minds(const struct look *look) {
+bool look_minds(const struct look *look) {
 	size_t stride = 1 + atomic_load(&look->me->owner->targets_n) / IDLE_AT_ONCE;
 
 	if (stride == 1 || ((uint64_t)look->target->proc.pid + look->tick) % stride == 0)
@@ -450,15 +403,15 @@ static bool minds(const struct look *look) {
 static void look_at_target(struct look *look) {
 	struct sample_target *target = look->target;
 
-	if (is_leader(look->me) && minds(look))
-		mind_idle(look);
+	if (is_leader(look->me) && look_minds(look))
+		look_mind_idle(look);
 	for (size_t i = 0; i < target->threads.n; i++)
 		if (target->threads.items[i]->active)
 			look_at_active(look, target->threads.items[i]);
 }
 
 /* Goes through the targets, each locked. `rounds` is odd meanwhile, for sampler_remove. */
-static void visit_targets(struct cpu_sampler *me, uint64_t tick, uint64_t now_ns, void (*visit)(struct look *look)) {
+void sampler_visit(struct cpu_sampler *me, uint64_t tick, uint64_t now_ns, void (*visit)(struct look *look)) {
 	struct sampler *sampler = me->owner;
 
 	atomic_fetch_add(&me->rounds, 1);
@@ -478,7 +431,7 @@ static void visit_targets(struct cpu_sampler *me, uint64_t tick, uint64_t now_ns
 }
 
 static void look_around(struct cpu_sampler *me, uint64_t tick, uint64_t now_ns) {
-	visit_targets(me, tick, now_ns, look_at_target);
+	sampler_visit(me, tick, now_ns, look_at_target);
 	if (is_leader(me) &&
 		atomic_exchange(&me->owner->looked_tick, tick) != tick) /* leaders change in the middle of a tick */
 		me->count.looks++;
@@ -575,7 +528,7 @@ static void run_fast(struct cpu_sampler *me) {
 			next_ns = now + FAST_TICK_NS;
 			continue;
 		}
-		visit_targets(me, tick, now, take_running);
+		sampler_visit(me, tick, now, take_running);
 		me->count.looks++;
 	}
 }
@@ -606,7 +559,7 @@ static void take_blocked(struct look *look) {
 }
 
 static void look_blocking(struct look *look) {
-	mind_idle(look);
+	look_mind_idle(look);
 	take_blocked(look);
 	look->target->ended |= !proc_alive(&look->target->proc);
 }
@@ -622,7 +575,7 @@ static void run_blocking(struct cpu_sampler *me) {
 		now = clock_mono_ns();
 		me->count.late += now > due + sampler->schedule.period_ns / 2;
 		me->count.looks++;
-		visit_targets(me, tick, now, look_blocking);
+		sampler_visit(me, tick, now, look_blocking);
 		tick = next_tick(&sampler->schedule, tick, now);
 	}
 }
@@ -642,7 +595,9 @@ static void *cpu_sampler_main(void *arg) {
 			park(me);
 	}
 	me->ran = true;
-	if (sampler->options.blocking)
+	if (sampler->kernel)
+		sampler_run_kernel(me);
+	else if (sampler->options.blocking)
 		run_blocking(me);
 	else if (sampler->options.rate_hz == 0)
 		run_fast(me);
@@ -671,10 +626,27 @@ static void raise_file_limit(void) {
 	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-int sampler_new(const struct sampler_options *options, struct sampler **ret_sampler) {
+/* eBPF, where it is wanted and to be had. */
+static int init_kernel(struct sampler *sampler, struct err *err) {
+	const struct sampler_options *options = &sampler->options;
+	const struct bpf_source_options kernel = { .rate_hz = options->rate_hz };
+	int r;
+
+	if (options->source != PYSPYD_SOURCE_BPF)
+		return 0;
+	if (options->rate_hz > 0 && !options->blocking)
+		r = bpf_source_new(&kernel, &sampler->kernel, options->source == PYSPYD_SOURCE_BPF ? err : NULL);
+	else if (options->source == PYSPYD_SOURCE_AUTO)
+		return 0;
+	else
+		r = err_set(err, PYSPYD_E_UNSUPPORTED, "eBPF samples at a given rate, and stops nobody");
+	return options->source == PYSPYD_SOURCE_BPF ? r : 0;
+}
+
+int sampler_new(const struct sampler_options *options, struct sampler **ret_sampler, struct err *err) {
 	struct sampler *sampler = calloc(1, sizeof(*sampler));
 	cpu_set_t allowed;
-	int r = 0;
+	int r;
 
 	if (!sampler)
 		return -ENOMEM;
@@ -682,14 +654,15 @@ int sampler_new(const struct sampler_options *options, struct sampler **ret_samp
 	sampler->options = *options;
 	sampler->schedule.period_ns = options->rate_hz > 0 ? (uint64_t)(NS_PER_SEC / options->rate_hz) : FAST_TICK_NS;
 	sampler->schedule.period_ns = max_of(sampler->schedule.period_ns, 1ULL);
-	sampler->remote = options->rate_hz == 0 || options->blocking;
+	r = init_kernel(sampler, err);
+	sampler->remote = options->rate_hz == 0 || options->blocking || sampler->kernel;
 	CPU_ZERO(&allowed);
 	sched_getaffinity(0, sizeof(allowed), &allowed);
 	sampler->cpus_n = sampler->remote ? 1 : CPU_SETSIZE;
 	while (!sampler->remote && sampler->cpus_n && !CPU_ISSET(sampler->cpus_n - 1, &allowed))
 		sampler->cpus_n--;
 	sampler->cpus = calloc(sampler->cpus_n, sizeof(*sampler->cpus));
-	if (!sampler->cpus)
+	if (!sampler->cpus && !r)
 		r = -ENOMEM;
 	atomic_store(&sampler->leader, -1);
 	for (size_t i = 0; !r && i < sampler->cpus_n; i++) {
@@ -723,6 +696,9 @@ void sampler_free(struct sampler *sampler) {
 		sem_destroy(&me->wake);
 	}
 	free(sampler->cpus);
+	bpf_source_free(sampler->kernel);
+	map_deinit(&sampler->by_pid);
+	vec_free(&sampler->kernel_pids);
 	free(sampler);
 }
 
@@ -731,11 +707,12 @@ int sampler_add(struct sampler *sampler, struct sample_target *target) {
 
 	while (i < n && atomic_load(&sampler->targets[i]))
 		i++;
-	if (i >= TARGETS_MAX)
+	if (i >= SAMPLER_TARGETS_MAX)
 		return -ENOSPC;
 	atomic_store(&sampler->targets[i], target);
 	if (i == n)
 		atomic_store(&sampler->targets_n, n + 1);
+	atomic_fetch_add(&sampler->changes, 1);
 	return 0;
 }
 
@@ -751,6 +728,7 @@ void sampler_remove(struct sampler *sampler, struct sample_target *target) {
 	for (size_t i = 0; i < atomic_load(&sampler->targets_n); i++)
 		if (atomic_load(&sampler->targets[i]) == target)
 			atomic_store(&sampler->targets[i], NULL);
+	atomic_fetch_add(&sampler->changes, 1);
 	for (size_t i = 0; i < sampler->cpus_n; i++)
 		wait_for_round(&sampler->cpus[i]);
 }
@@ -775,13 +753,13 @@ int sampler_start(struct sampler *sampler) {
 }
 
 void sampler_flush(struct sampler *sampler, struct sample_target *target) {
-	struct look look = { .me = &sampler->cpus[0], .target = target };
+	struct look look = { .me = &sampler->cpus[0], .target = target, .now_ns = clock_mono_ns() };
 
 	for (size_t i = 0; !look.me->owner && i < sampler->cpus_n; i++)
 		look.me = &sampler->cpus[i];
 	if (sampler->options.rate_hz == 0)
 		return;
-	look.tick = schedule_next(&sampler->schedule, clock_mono_ns());
+	look.tick = schedule_next(&sampler->schedule, look.now_ns);
 	vec_foreach (thread, &target->threads)
 		if (!(*thread)->active && look.tick)
 			repeat(&look, *thread, look.tick - 1);
@@ -837,9 +815,23 @@ int sampler_set_rate(struct sampler *sampler, double rate_hz) {
 		sampler->expected_before += ticks_until_now(sampler);
 	sampler->options.rate_hz = rate_hz;
 	sampler->schedule.period_ns = max_of((uint64_t)(NS_PER_SEC / rate_hz), 1ULL);
+	if (sampler->kernel)
+		(void)!bpf_source_set_rate(sampler->kernel, rate_hz);
 	atomic_store(&sampler->stop, false);
 	begin_ticks(sampler);
 	return was_running ? sampler_start(sampler) : 0;
+}
+
+static void add_kernel(const struct sampler *sampler, struct pyspyd_accuracy *sum) {
+	struct bpf_source_counts counts;
+
+	bpf_source_counts(sampler->kernel, &counts);
+	sum->source = "bpf";
+	sum->expected = counts.expected;
+	sum->looks = counts.by[PYB_TICKS];
+	sum->unreadable += counts.by[PYB_UNREADABLE] + counts.by[PYB_BAD_FRAME];
+	sum->discarded += counts.by[PYB_RING_FULL];
+	sum->unknown += counts.by[PYB_NO_STATE];
 }
 
 void sampler_accuracy(const struct sampler *sampler, struct pyspyd_accuracy *ret) {
@@ -867,6 +859,8 @@ void sampler_accuracy(const struct sampler *sampler, struct pyspyd_accuracy *ret
 	sum.expected = sum.looks;
 	if (sampler->options.rate_hz > 0 && sampler->schedule.start_ns)
 		sum.expected = sampler->expected_before + ticks_until_now(sampler);
+	if (sampler->kernel)
+		add_kernel(sampler, &sum);
 	*ret = sum;
 }
 

@@ -10,7 +10,8 @@
  * Ticks come at a shared, jittered schedule. On every CPU on which a thread of a target runs, a sampler thread of high
  * priority wakes: it has then pushed that thread off the CPU, so its memory stands still while it is copied and
  * decoded. Threads that sleep stand still by themselves; one that has not run since its last sample is counted again,
- * unread. Without the privilege for the priority, one sampler looks from wherever it runs, and drops what its own clock
+ * unread. Where the kernel takes the running threads itself (eBPF), one sampler in user space minds those that sleep.
+ * Without the privilege for the priority, one sampler looks from wherever it runs, and drops what its own clock
  * says took too long. */
 
 struct sample {
@@ -28,6 +29,7 @@ struct sampler_options {
 	enum pyspyd_mode mode;
 	bool want_gil, want_gc, want_native; /* flags that cost reads of their own: the first before 3.13 only */
 	bool blocking;
+	enum pyspyd_source source;
 	bool ordinary_priority; /* do not try for a higher one (tests, benchmark) */
 	/* Called with the target's lock held, from the samplers' threads. */
 	void (*on_sample)(void *userdata, const struct sample *sample);
@@ -36,8 +38,9 @@ struct sampler_options {
 
 struct sampler;
 
-/* Return: 0; negative errno. */
-int sampler_new(const struct sampler_options *options, struct sampler **ret_sampler);
+/* Return: 0; PYSPYD_E_DENIED, PYSPYD_E_UNSUPPORTED where the source that was asked for is not to be had; negative
+ * errno. */
+int sampler_new(const struct sampler_options *options, struct sampler **ret_sampler, struct err *err);
 void sampler_free(struct sampler *sampler); /* stops it first; the targets stay the caller's */
 
 /* A target is added before or after the start; it must live until it is removed or the sampler is freed. Return: 0;

@@ -116,6 +116,7 @@ static int add_thread(struct sample_target *target, const struct py_thread *py) 
 		free_thread(thread);
 		return r == PROC_E_GONE ? 0 : r;
 	}
+	target->threads_changed++;
 	thread->active = true;
 	return 0;
 }
@@ -136,6 +137,7 @@ static void drop_ended(struct sample_target *target, const py_thread_vec *now, c
 			on_end(userdata, *thread);
 		free_thread(*thread);
 	}
+	target->threads_changed += kept != target->threads.n;
 	target->threads.n = kept;
 }
 

@@ -12,11 +12,13 @@
 
 /* One process that is looked at: its runtime, its threads with their kept-open files, and its decoded frames. */
 
-/* A place in the program: an instruction of a code object, decoded once. Never changes, never moves. */
+/* A place in the program: an instruction of a code object, decoded once. Its number stays the same. */
 struct sample_place {
 	uint32_t function, file,
 		module; /* in the target's strings; function is the qualified name where there is one */
 	int line;
+	bool leaf_known; /* what its instruction is, where somebody has asked */
+	uint8_t leaf;    /* enum opcode_kind */
 };
 
 enum sample_flag {
@@ -41,6 +43,10 @@ struct sample_thread {
 	struct sample_thread *inner; /* the same kernel thread's state in a newer interpreter, or NULL */
 	bool has_frames;             /* its last sample had any */
 	unsigned flags;              /* of its last sample */
+	/* Where the kernel takes the samples of threads that run: until when this one's time is accounted for, and what
+	 * of it no sample stands for yet. */
+	uint64_t settled_ns, settled_run_ns, settled_wait_ns;
+	uint64_t slept_ns, queued_ns;
 	raddr leaf_frame;
 	int64_t leaf_instr;
 	uint64_t mark; /* the sink's own */
@@ -61,6 +67,10 @@ struct sample_target {
 				 others sleep */
 	uint64_t elsewhere_tick; /* last tick at which one of them ran on another CPU than the one that looked */
 	bool ended;
+	unsigned threads_changed; /* counts up with each change of threads */
+	bool in_kernel;           /* the three of whoever tells the kernel of them */
+	unsigned told;
+	bool unknown_thread;
 	uint64_t mark; /* the sink's own, two of them */
 	void *owner;
 };

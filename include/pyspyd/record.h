@@ -20,6 +20,7 @@ struct pyspyd_record_options {
 	bool children;            /* descendants too, those that come later included */
 	bool threads;             /* the thread as the outermost element of each stack */
 	bool blocking;            /* stop the Python threads for each sample */
+	enum pyspyd_source source;
 	const volatile int *stop; /* set to non-zero by a signal handler: ends the recording early; may be NULL */
 	void (*progress)(void *userdata, uint64_t elapsed_ns,
 		const struct pyspyd_accuracy *accuracy); /* about twice a second; may be NULL */

@@ -60,6 +60,7 @@ struct pyspyd_watch_options {
 	bool all;                     /* … every Python process here */
 	bool children;                /* and their descendants */
 	double rate_hz;               /* of stack samples; default 20 */
+	enum pyspyd_source source;
 	uint64_t interval_ns;         /* between reports; default 1 s */
 	uint64_t duration_ns;         /* 0: until stopped or the last process ended */
 	const char *const *settings;  /* NULL-terminated "DETECTOR.KEY=VALUE"; may be NULL */

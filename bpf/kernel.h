@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+#ifndef PYSPYD_BPF_KERNEL_H
+#define PYSPYD_BPF_KERNEL_H
+
+/* The kernel's types as far as the programs look into them. The loader finds each member in the running kernel's own
+ * description (CO-RE), whatever its place there; what a kernel may lack is asked for with bpf_core_field_exists. */
+
+#include <linux/types.h>
+
+#define CORE __attribute__((preserve_access_index))
+
+struct ns_common {
+	unsigned int inum;
+} CORE;
+
+struct pid_namespace {
+	struct ns_common ns;
+} CORE;
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+} CORE;
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+} CORE;
+
+struct thread_struct {
+#if defined(__TARGET_ARCH_x86)
+	unsigned long fsbase;
+#elif defined(__TARGET_ARCH_arm64)
+	struct {
+		unsigned long tp_value;
+	} uw;
+#endif
+} CORE;
+
+struct task_struct {
+	int pid, tgid;
+	unsigned int flags;
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	struct thread_struct thread;
+} CORE;
+
+#endif

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_BPF_SAMPLE_H
+#define PYSPYD_BPF_SAMPLE_H
+
+/* What the programs that walk Python stacks and engine/sample share: the maps' keys and values, and the events. Sizes
+ * are fixed; all addresses are the target's. */
+
+#include <linux/types.h>
+
+#define PYB_FRAMES_MAX 1024
+#define PYB_WINDOW 128       /* bytes of a frame from window_start on, in which all of its fields lie */
+#define PYB_INTERPS_MAX 4    /* interpreters of one process in which threads are searched */
+#define PYB_STATES_MAX 2     /* thread states of one thread: in the main interpreter and in another one */
+#define PYB_SEARCH_MAX 256   /* thread states looked at, newest first, for a thread that user space does not know yet */
+#define PYB_NONE 0xffffffffU /* this version has no such member */
+
+/* How a code object is told from another one at its address: a number that is never given twice (3.12 and later), or
+ * what its name, its line table and its place are. */
+enum pyb_check {
+	PYB_CHECK_NONE,
+	PYB_CHECK_VERSION,
+	PYB_CHECK_FIELDS,
+};
+
+struct pyb_interp {
+	__u64 addr;
+	__u64 gil;            /* struct _gil_runtime_state; 0: thread states say who holds it, or nobody can */
+	__u64 tstate_current; /* up to 3.11: the word that points at the state that holds the GIL; or 0 */
+	__u64 collecting;     /* the collector's word; 0: not known */
+};
+
+/* One process: where its interpreter keeps what. Offsets in bytes, PYB_NONE where there is no such member. Those of a
+ * frame count from window_start. Key: its pid as pyspyd sees it. */
+struct pyb_process {
+	__u32 interp_threads_head;
+	__u32 tstate_next, tstate_interp, tstate_thread_id;
+	__u32 tstate_frame, tstate_cframe, cframe_frame; /* from 3.11 to 3.12 by way of the latter two */
+	__u32 tstate_holds_gil, holds_gil_mask;          /* four bytes, and the bits in them that say so */
+	__u32 gil_locked, gil_last_holder;
+	__u32 frame_window_start, frame_window_len;
+	__u32 frame_previous, frame_code, frame_instr, frame_owner, frame_is_entry, frame_tlbc;
+	/* What of the last four counts: 0 where there is no such member. The verifier follows every branch of every
+	 * frame, so there are few. */
+	__u64 instr_mask;
+	__u32 owner_mask, is_entry_mask, tlbc_mask;
+	__u32 always_entry;                         /* up to 3.10 each frame has its own call of the evaluation loop */
+	__u32 code_version;                         /* PYB_CHECK_VERSION */
+	__u32 code_name, code_linetable, code_line; /* PYB_CHECK_FIELDS */
+	__u32 str_hash;
+	__u32 check; /* enum pyb_check */
+	__u32 interps_n;
+	struct pyb_interp interps[PYB_INTERPS_MAX]; /* the main one last: what runs in another one waits in it */
+};
+
+/* Whose thread states a thread has. Only user space writes them. */
+struct pyb_thread_key {
+	__u64 thread_pointer;
+	__u32 pid;
+	__u32 pad;
+};
+
+struct pyb_thread {
+	__u64 states[PYB_STATES_MAX]; /* the interpreter that is younger first */
+	__u32 interp[PYB_STATES_MAX]; /* index in pyb_process.interps */
+};
+
+enum pyb_frame_flag {
+	PYB_FRAME_ENTRY = 1, /* the evaluation loop was entered with this frame: beyond it is C */
+};
+
+struct pyb_frame {
+	__u64 code;
+	__u64 instr; /* as in py_raw_frame */
+	__u32 check; /* of the code object, enum pyb_check; 0: none */
+	__u16 tlbc;  /* free-threaded 3.14+: which copy of the bytecode */
+	__u16 flags; /* enum pyb_frame_flag */
+};
+
+enum pyb_kind {
+	PYB_SAMPLE = 1, /* a thread on a CPU */
+};
+
+enum pyb_flag {
+	PYB_KERNEL = 1 << 0, /* was in the kernel */
+	PYB_GIL = 1 << 1,    /* held the GIL */
+	PYB_GIL_KNOWN = 1 << 2,
+	PYB_GC = 1 << 3,        /* its interpreter collected garbage */
+	PYB_TRUNCATED = 1 << 4, /* more frames than PYB_FRAMES_MAX */
+	PYB_SEARCHED = 1 << 5,  /* user space did not know this thread, or knew it wrongly */
+	PYB_BROKEN = 1 << 6,    /* the last frame that could be read; the rest was not there or made no sense */
+};
+
+struct pyb_event {
+	__u32 kind; /* enum pyb_kind */
+	__u32 flags;
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u32 pid;     /* as pyspyd sees it */
+	__u32 cpu;
+	__u64 thread_pointer;
+	__u64 tstate;
+	__u64 leaf; /* address of the innermost frame */
+	__u64 ip;   /* of the CPU, in user space; 0 in the kernel */
+	__u32 pad;
+	__u32 frames_n; /* struct pyb_frame that follow, most recent call first */
+};
+
+/* Counted per CPU. */
+enum pyb_count {
+	PYB_TICKS,      /* times the program ran */
+	PYB_TARGET,     /* … of which in a watched process */
+	PYB_SAMPLES,    /* stacks that were handed over */
+	PYB_NO_STATE,   /* no thread state: native code's own thread, or one that begins or ends */
+	PYB_BAD_FRAME,  /* a frame that makes no sense */
+	PYB_UNREADABLE, /* memory that was not there */
+	PYB_DEEP,       /* truncated */
+	PYB_RING_FULL,  /* user space was too slow */
+	PYB_COUNTS,
+};
+
+#endif

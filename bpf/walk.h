@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+#ifndef PYSPYD_BPF_WALK_H
+#define PYSPYD_BPF_WALK_H
+
+/* Walking a Python stack, one frame after the other, in one bounded loop. The same code runs in the kernel and in unit
+ * tests: whoever includes it defines
+ *
+ *   PYB_READ(to, len, address)   reads the target's memory; 0, or negative where it is not there
+ *
+ * Everything read is the target's and may be anything: no offset leaves the window, no loop is without end. */
+
+#include "bpf/sample.h"
+
+#ifndef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+#endif
+
+struct pyb_found {
+	__u64 tstate;  /* 0: none */
+	__u64 frame;   /* its innermost one; 0: it executes nothing */
+	__u32 interp;  /* index in pyb_process.interps */
+	__u32 interps; /* of a search: where it is */
+	__u64 next;
+};
+
+/* Too large for a program's stack: one for each CPU and each kind of program, since one kind may interrupt another. */
+struct pyb_scratch {
+	__u8 window[PYB_WINDOW + 8];
+	struct pyb_found found;
+	struct pyb_event event;
+	struct pyb_frame frames[PYB_FRAMES_MAX]; /* the event's */
+};
+
+static __always_inline __u64 pyb_word(const struct pyb_scratch *s, __u32 offset) {
+	return *(const __u64 *)(s->window + (offset & (PYB_WINDOW - 1)));
+}
+
+static __always_inline __u32 pyb_half(const struct pyb_scratch *s, __u32 offset) {
+	return *(const __u32 *)(s->window + (offset & (PYB_WINDOW - 1)));
+}
+
+static __always_inline __u8 pyb_byte(const struct pyb_scratch *s, __u32 offset) {
+	return s->window[offset & (PYB_WINDOW - 1)];
+}
+
+/* What is different in another code object, in few words. */
+static __always_inline __u64 pyb_mix(__u64 a, __u64 b) {
+	a = (a ^ b) * 0x9e3779b97f4a7c15ULL;
+	return a ^ a >> 29;
+}
+
+/* What cannot be read counts as 0. */
+static __always_inline __u32 pyb_code_check(const struct pyb_process *p, __u64 code) {
+	__u64 name = 0, table = 0, hash = 0;
+	__u32 line = 0;
+
+	if (p->check == PYB_CHECK_VERSION) {
+		PYB_READ(&line, sizeof(line), code + p->code_version);
+		return line;
+	}
+	PYB_READ(&name, sizeof(name), code + p->code_name);
+	PYB_READ(&table, sizeof(table), code + p->code_linetable);
+	PYB_READ(&line, sizeof(line), code + p->code_line);
+	PYB_READ(&hash, sizeof(hash), name + p->str_hash);
+	return (__u32)pyb_mix(pyb_mix(pyb_mix(hash, name), table), line) | 1;
+}
+
+/* Whether it is a thread state of this interpreter and of the thread with this pointer. */
+static __always_inline int pyb_is_state(const struct pyb_process *p, __u64 tstate, __u64 interp, __u64 thread_pointer) {
+	__u64 word = 0;
+
+	if (!tstate || PYB_READ(&word, sizeof(word), tstate + p->tstate_thread_id) || word != thread_pointer)
+		return 0;
+	return !PYB_READ(&word, sizeof(word), tstate + p->tstate_interp) && word == interp;
+}
+
+/* The innermost frame of a thread state; 0: none, or it cannot be read. */
+static __always_inline __u64 pyb_first_frame(const struct pyb_process *p, __u64 tstate) {
+	__u64 frame = 0, cframe = 0;
+
+	if (p->tstate_frame != PYB_NONE) {
+		PYB_READ(&frame, sizeof(frame), tstate + p->tstate_frame);
+		return frame;
+	}
+	if (!PYB_READ(&cframe, sizeof(cframe), tstate + p->tstate_cframe) && cframe)
+		PYB_READ(&frame, sizeof(frame), cframe + p->cframe_frame);
+	return frame;
+}
+
+/* The first of a thread's states that executes something; else the last one. Return: 0: what user space said of the
+ * thread does not hold. */
+static __always_inline int pyb_find_known(
+	const struct pyb_process *p, const struct pyb_thread *thread, __u64 thread_pointer, struct pyb_found *found) {
+	for (int i = 0; i < PYB_STATES_MAX; i++) {
+		__u32 interp = thread->interp[i];
+		__u64 tstate = thread->states[i];
+
+		if (!tstate)
+			continue;
+		if (interp >= PYB_INTERPS_MAX || !pyb_is_state(p, tstate, p->interps[interp].addr, thread_pointer))
+			return 0;
+		found->tstate = tstate;
+		found->interp = interp;
+		found->frame = pyb_first_frame(p, tstate);
+		if (found->frame)
+			break;
+	}
+	return found->tstate != 0;
+}
+
+/* The same by looking at all thread states, newest first. Where it is stands in memory, of which the verifier knows
+ * nothing: one round then looks like the other. Return: 0: the thread has none, or too many are before it. */
+static __always_inline int pyb_search(const struct pyb_process *p, __u64 thread_pointer, struct pyb_found *found) {
+	volatile __u64 *tstate = &found->next;
+	volatile __u32 *interps = &found->interps; /* begun */
+
+	*tstate = 0;
+	*interps = 0;
+	for (int i = 0; i < PYB_SEARCH_MAX; i++) {
+		__u64 here = *tstate, next = 0;
+		__u32 interp;
+
+		if (!here) {
+			interp = *interps;
+			if (interp >= p->interps_n || interp >= PYB_INTERPS_MAX)
+				break;
+			PYB_READ(&next, sizeof(next), p->interps[interp].addr + p->interp_threads_head);
+			*interps = interp + 1;
+			*tstate = next;
+			continue;
+		}
+		interp = (*interps - 1) & (PYB_INTERPS_MAX - 1);
+		if (pyb_is_state(p, here, p->interps[interp].addr, thread_pointer)) {
+			found->tstate = here;
+			found->interp = interp;
+			found->frame = pyb_first_frame(p, here);
+			if (found->frame)
+				return 1;
+		}
+		PYB_READ(&next, sizeof(next), here + p->tstate_next);
+		*tstate = next;
+	}
+	return found->tstate != 0;
+}
+
+static __always_inline __u32 pyb_state_flags(
+	const struct pyb_process *p, const struct pyb_interp *interp, __u64 tstate) {
+	__u64 holder = 0;
+	__u32 word = 0, flags = 0;
+
+	if (p->tstate_holds_gil != PYB_NONE) {
+		if (!PYB_READ(&word, sizeof(word), tstate + p->tstate_holds_gil))
+			flags |= PYB_GIL_KNOWN | (word & p->holds_gil_mask ? PYB_GIL : 0);
+	} else if (interp->gil) {
+		if (!PYB_READ(&word, sizeof(word), interp->gil + p->gil_locked) &&
+			!PYB_READ(&holder, sizeof(holder), interp->gil + p->gil_last_holder))
+			flags |= PYB_GIL_KNOWN | (word == 1 && holder == tstate ? PYB_GIL : 0);
+	} else if (interp->tstate_current) {
+		if (!PYB_READ(&holder, sizeof(holder), interp->tstate_current))
+			flags |= PYB_GIL_KNOWN | (holder == tstate ? PYB_GIL : 0);
+	}
+	word = 0;
+	if (interp->collecting && !PYB_READ(&word, sizeof(word), interp->collecting) && word &&
+		(flags & PYB_GIL || !(flags & PYB_GIL_KNOWN)))
+		flags |= PYB_GC;
+	return flags;
+}
+
+/* Takes apart the frame in the window. */
+static __always_inline void pyb_take(const struct pyb_process *p, const struct pyb_scratch *s, struct pyb_frame *out) {
+	out->code = pyb_word(s, p->frame_code) & ~3ULL;
+	out->instr = pyb_word(s, p->frame_instr) & p->instr_mask;
+	out->tlbc = (__u16)(pyb_half(s, p->frame_tlbc) & p->tlbc_mask);
+	out->flags = (__u16)(pyb_byte(s, p->frame_is_entry) & p->is_entry_mask) | (__u16)p->always_entry;
+}
+
+/* Frames of the C stack, of the interpreter and of the thread state (3.12 and later: owners 3 and 4) are not Python's.
+ * Return: 0 a Python frame; 1 a hidden one; more: neither. */
+static __always_inline __u32 pyb_hidden(const struct pyb_process *p, const struct pyb_scratch *s) {
+	return ((pyb_byte(s, p->frame_owner) & p->owner_mask) + 1) >> 2;
+}
+
+/* Fills s->frames, innermost first, from a first frame on; s->event.frames_n is how many there are, also of a walk that
+ * failed. The verifier follows each branch of each step, and knows nothing of what lies in memory: so the count is
+ * there, and conditions are sums. Return: 0; PYB_TRUNCATED; PYB_BROKEN with *ret_cause PYB_UNREADABLE or PYB_BAD_FRAME.
+ */
+static __always_inline __u32 pyb_walk(
+	const struct pyb_process *p, __u64 frame, struct pyb_scratch *s, enum pyb_count *ret_cause) {
+	volatile __u32 *n = &s->event.frames_n;
+	__u32 len = p->frame_window_len;
+
+	*n = 0;
+	if (len > PYB_WINDOW)
+		return 0;
+	for (__u32 steps = 0; steps < PYB_FRAMES_MAX; steps++) {
+		struct pyb_frame *out = &s->frames[*n & (PYB_FRAMES_MAX - 1)];
+		__u64 unreadable;
+		__u32 hidden;
+
+		if (!frame)
+			return 0;
+		unreadable = (__u64)PYB_READ(s->window, len, frame + p->frame_window_start);
+		hidden = pyb_hidden(p, s);
+		pyb_take(p, s, out);
+		if (unreadable | (hidden & ~1U) | (out->code & 7)) {
+			*ret_cause = unreadable ? PYB_UNREADABLE : PYB_BAD_FRAME;
+			return PYB_BROKEN;
+		}
+		frame = pyb_word(s, p->frame_previous);
+		if (hidden) {
+			s->frames[(*n - 1) & (PYB_FRAMES_MAX - 1)].flags |= PYB_FRAME_ENTRY;
+			continue;
+		}
+		if (!out->code) { /* 3.14 and later: it has just returned; its caller is the innermost frame */
+			if (!*n)
+				continue;
+			*ret_cause = PYB_BAD_FRAME;
+			return PYB_BROKEN;
+		}
+		out->check = pyb_code_check(p, out->code);
+		*n = *n + 1;
+	}
+	return PYB_TRUNCATED;
+}
+
+#endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/* libbpf's surroundings: its messages, the memory limit of old kernels, and the words for what it refuses. */
+#include "engine/sample/bpf.h"
+
+#include "engine/base/util.h"
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/resource.h>
+
+/* The last message of each thread: programs are loaded where they are needed. */
+static _Thread_local char last_message[256];
+
+static int keep_message(enum libbpf_print_level level, const char *format, va_list args) {
+	size_t n;
+
+	if (level != LIBBPF_WARN)
+		return 0;
+	vsnprintf(last_message, sizeof(last_message), format, args);
+	n = strcspn(last_message, "\n");
+	last_message[n] = '\0';
+	return 0;
+}
+
+static void prepare(void) {
+	const struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
+
+	libbpf_set_print(keep_message);
+	setrlimit(RLIMIT_MEMLOCK, &unlimited); /* since 5.11 the memory of maps is the control group's business */
+}
+
+void bpf_prepare(void) {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, prepare);
+	last_message[0] = '\0';
+}
+
+int bpf_run_here(int prog_fd) {
+	LIBBPF_OPTS(bpf_test_run_opts, options);
+
+	return bpf_prog_test_run_opts(prog_fd, &options);
+}
+
+int bpf_explain(struct err *err, int r, const char *what) {
+	if (r == -EPERM || r == -EACCES)
+		return err_set(err, PYSPYD_E_DENIED,
+			"%s: not permitted (CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, and no lockdown)", what);
+	return err_set(err, PYSPYD_E_UNSUPPORTED, "%s: %s%s%s%s", what, strerror(-r), last_message[0] ? " (" : "",
+		last_message, last_message[0] ? ")" : "");
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_SAMPLE_BPF_SOURCE_H
+#define PYSPYD_SAMPLE_BPF_SOURCE_H
+
+#include "bpf/sample.h"
+#include "engine/cpython/frames.h"
+#include "pyspyd/err.h"
+
+/* Samples of the threads that are on a CPU, by an eBPF program in each CPU's timer interrupt (bpf/sample.bpf.c): no
+ * stack is torn, and nobody is stopped. Knows processes and raw frames; whose samples they are, and what they mean, is
+ * the sampler's business. All calls from one thread at a time. */
+struct bpf_source;
+
+struct bpf_source_options {
+	double rate_hz;      /* of each CPU, above 0 */
+	uint32_t ring_bytes; /* 0: by rate and number of CPUs */
+};
+
+/* Where the kernel counts, since the source was made. */
+struct bpf_source_counts {
+	uint64_t expected;       /* interrupts that the clocks of all CPUs should have had */
+	uint64_t by[PYB_COUNTS]; /* enum pyb_count */
+};
+
+/* Loads and attaches. Return: 0; PYSPYD_E_DENIED, PYSPYD_E_UNSUPPORTED with the reason; -ENOMEM. */
+int bpf_source_new(const struct bpf_source_options *options, struct bpf_source **ret_source, struct err *err);
+void bpf_source_free(struct bpf_source *source);
+
+/* Whether the program can read this interpreter. Return: 0; PYSPYD_E_UNSUPPORTED: its frames lie too far apart. */
+int bpf_source_describe(const struct py_runtime *rt, struct pyb_process *ret_process);
+
+/* Begins and ends the sampling of a process. Threads may be told before or after. Return: 0; PYSPYD_E_UNSUPPORTED as
+ * above; -E2BIG: too many; MEM_E_*; negative errno. */
+int bpf_source_add(struct bpf_source *source, const struct py_runtime *rt, pid_t pid);
+void bpf_source_remove(struct bpf_source *source, pid_t pid);
+
+/* Says which thread states the threads of a process have; those it had before and that are not among them are
+ * forgotten. A thread that is not told is searched at each sample, which costs the target more. Return: 0; negative
+ * errno. */
+int bpf_source_set_threads(struct bpf_source *source, pid_t pid, const struct py_thread *const *threads, size_t n);
+
+/* Another rate. Return: 0; negative errno. */
+int bpf_source_set_rate(struct bpf_source *source, double rate_hz);
+
+/* Waits until the ring fills up, or the time is over. Return: whether it does fill up. */
+bool bpf_source_wait(struct bpf_source *source, int timeout_ms);
+
+/* Hands over what has come, oldest first for each CPU. `frames` stand until on_event returns. */
+void bpf_source_take(struct bpf_source *source,
+	void (*on_event)(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames),
+	void *userdata);
+
+void bpf_source_counts(struct bpf_source *source, struct bpf_source_counts *ret);
+
+#endif

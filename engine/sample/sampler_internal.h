@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYSPYD_SAMPLE_SAMPLER_INTERNAL_H
+#define PYSPYD_SAMPLE_SAMPLER_INTERNAL_H
+
+#include "engine/sample/blocking.h"
+#include "engine/sample/bpf_source.h"
+#include "engine/sample/priority.h"
+#include "engine/sample/sampler.h"
+#include "engine/sample/schedule.h"
+#include <semaphore.h>
+#include <stdatomic.h>
+
+/* What the samplers of user space (sampler.c) and the one that has the kernel take those that run (sampler_kernel.c)
+ * share. */
+
+#define SAMPLER_TARGETS_MAX 4096
+
+struct cpu_sampler {
+	struct sampler *owner;
+	int cpu; /* -1: bound to none */
+	pthread_t thread;
+	bool started;
+	bool ran; /* was awake at least once */
+	sem_t wake;
+	atomic_bool awake;
+	atomic_uint rounds; /* odd while it goes through the targets */
+	enum sample_priority priority;
+	uint64_t busy_ns; /* when it last had a thread of its own */
+	struct py_stack_scratch scratch;
+	struct py_raw_stack stack;
+	struct stopped_threads stopped;
+	uint32_t *places;
+	uint64_t usual_copy_ns;
+	uint64_t wake_floor_ns;       /* how late the promptest of the last wake-ups were */
+	bool prompt;                  /* this tick's wake-up was */
+	struct pyspyd_accuracy count; /* written by this sampler alone */
+};
+
+struct sampler {
+	struct sampler_options options;
+	struct schedule schedule;
+	_Atomic(struct sample_target *) targets[SAMPLER_TARGETS_MAX]; /* with gaps */
+	atomic_size_t targets_n;                                      /* slots in use, the gaps among them */
+	struct cpu_sampler *cpus; /* cpus_n of them; one, unbound, where it is remote */
+	size_t cpus_n;
+	atomic_int leader;
+	atomic_uint_fast64_t looked_tick;
+	atomic_bool stop;
+	uint64_t expected_before; /* looks, at rates that were set before this one */
+	bool remote;              /* one sampler, bound to no CPU */
+	bool running;
+	struct bpf_source *kernel; /* who takes the threads that run; NULL: the samplers themselves */
+	atomic_uint changes;       /* of targets */
+	unsigned changes_seen;     /* by the kernel's sampler, as the next two */
+	struct map by_pid;         /* place in targets */
+	VEC(pid_t) kernel_pids;    /* that the kernel was told of */
+};
+
+struct look {
+	struct cpu_sampler *me;
+	struct sample_target *target;
+	uint64_t tick;
+	uint64_t now_ns;
+	raddr view_interp; /* of which view was read */
+	struct py_interp_view view;
+	uint64_t active_run_ns;
+};
+
+/* Hands a sample to the sink. `places` NULL: the thread's last one again. */
+void look_emit(struct look *look, struct sample_thread *thread, const uint32_t *places, size_t n, uint64_t ticks);
+bool sampler_mode_wants(enum pyspyd_mode mode, unsigned flags);
+
+/* False for a thread state that has no frames while another one of the same kernel thread may have. */
+bool look_counts(const struct sample_thread *thread);
+
+/* Copies and decodes a thread's stack; this tick has been accounted for, whatever becomes of it. Return: as
+ * py_stack_capture and sample_target_decode. */
+int look_read_stack(struct look *look, struct sample_thread *thread);
+void sampler_count_failure(struct cpu_sampler *me, int r);
+
+/* Flags of the stack that was read last. */
+unsigned look_flags(struct look *look, const struct sample_thread *thread, bool running);
+
+/* Finds threads that fell asleep or woke up, began or ended. */
+void look_mind_idle(struct look *look);
+bool look_minds(const struct look *look); /* whether it is this target's turn */
+
+/* Calls visit for each target, locked. */
+void sampler_visit(struct cpu_sampler *me, uint64_t tick, uint64_t now_ns, void (*visit)(struct look *look));
+
+/* The loop of the only sampler where the kernel takes the threads that run. */
+void sampler_run_kernel(struct cpu_sampler *me);
+
+/* As it does: counts a thread that sleeps again, for the time since it was last accounted for. */
+void kernel_repeat(struct look *look, struct sample_thread *thread);
+
+#endif

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+/* The sampler where the kernel takes the threads that run (bpf_source.h).
+ *
+ * What comes out of the ring are the stacks of running threads, one for each interrupt. Threads that sleep are looked
+ * at here, seldom, and at random times: the time that a thread has slept since the last look goes to the place where it
+ * sleeps now, so that over many looks each place gets its share. A thread that has not run since is not read again.
+ * Time for which it was runnable without a CPU goes to the stack that it had when it was sampled last.
+ *
+ * A thread that sleeps is read with its run counter as witness: the read is good when it did not run meanwhile. */
+#include "engine/sample/sampler_internal.h"
+
+#include "engine/base/clock.h"
+#include "engine/base/limits.h"
+#include "engine/cpython/opcodes.h"
+
+#define LOOK_NS (50 * NS_PER_MS) /* between looks at those that sleep, on average */
+
+static uint64_t period_ns(const struct look *look) {
+	return look->me->owner->schedule.period_ns;
+}
+
+static bool settle(struct look *look, struct sample_thread *thread) {
+	struct proc_schedstat stat;
+	uint64_t passed, ran, waited;
+
+	if (proc_task_schedstat(&thread->task, &stat))
+		return false;
+	if (thread->settled_ns && look->now_ns > thread->settled_ns) {
+		passed = look->now_ns - thread->settled_ns;
+		ran = min_of(stat.run_ns - thread->settled_run_ns, passed);
+		waited = min_of(stat.wait_ns - thread->settled_wait_ns, passed - ran);
+		thread->slept_ns += passed - ran - waited;
+		thread->queued_ns += waited;
+	}
+	if (stat.run_ns != thread->run_ns)
+		thread->ran_ns = look->now_ns;
+	thread->run_ns = thread->settled_run_ns = stat.run_ns;
+	thread->settled_wait_ns = stat.wait_ns;
+	thread->settled_ns = look->now_ns;
+	return true;
+}
+
+/* Whole periods are taken out; the rest waits for more. */
+static uint64_t take_ticks(const struct look *look, uint64_t *ns) {
+	uint64_t ticks = *ns / period_ns(look);
+
+	*ns -= ticks * period_ns(look);
+	return ticks;
+}
+
+static void emit(struct look *look, struct sample_thread *thread, const uint32_t *places, size_t n, uint64_t ticks) {
+	if (look_counts(thread) && sampler_mode_wants(look->me->owner->options.mode, thread->flags))
+		look_emit(look, thread, places, n, ticks);
+}
+
+void kernel_repeat(struct look *look, struct sample_thread *thread) {
+	uint64_t ticks;
+
+	if (!settle(look, thread) || !thread->captured)
+		return;
+	thread->flags &= ~(unsigned)(SAMPLE_RUNNING | SAMPLE_NATIVE);
+	ticks = take_ticks(look, &thread->slept_ns);
+	if (ticks)
+		emit(look, thread, NULL, 0, ticks);
+}
+
+/* Runnable, without a CPU: where it was. */
+static void emit_queued(struct look *look, struct sample_thread *thread) {
+	uint64_t ticks = take_ticks(look, &thread->queued_ns);
+	unsigned flags = thread->flags;
+
+	if (!ticks || !thread->captured)
+		return;
+	thread->flags |= SAMPLE_RUNNING;
+	emit(look, thread, NULL, 0, ticks);
+	thread->flags = flags;
+}
+
+/* Reads the stack of a thread that sleeps. */
+static void read_sleeping(struct look *look, struct sample_thread *thread) {
+	struct cpu_sampler *me = look->me;
+	struct proc_schedstat after;
+	uint64_t ticks;
+	int r = look_read_stack(look, thread);
+
+	if (proc_task_schedstat(&thread->task, &after) || after.run_ns != thread->run_ns) {
+		me->count.discarded++;
+		return;
+	}
+	if (r) {
+		sampler_count_failure(me, r);
+		return;
+	}
+	thread->flags = look_flags(look, thread, false);
+	thread->captured = true;
+	thread->captured_run_ns = thread->run_ns;
+	thread->has_frames = me->stack.frames.n;
+	ticks = take_ticks(look, &thread->slept_ns);
+	if (ticks)
+		emit(look, thread, me->places, me->stack.frames.n, ticks);
+	else
+		thread->captured_run_ns = UINT64_MAX; /* the sink has not seen it */
+}
+
+static void look_at_thread(struct look *look, struct sample_thread *thread) {
+	char state;
+	int cpu;
+
+	if (proc_task_state(&thread->task, &state, &cpu) || state == 'Z' || state == 'X' || !settle(look, thread))
+		return;
+	thread->counted_tick = look->tick;
+	if (look->me->owner->options.mode != PYSPYD_MODE_GIL)
+		emit_queued(look, thread);
+	if (state == 'R' || look->me->owner->options.mode == PYSPYD_MODE_CPU)
+		return;
+	if (thread->slept_ns < period_ns(look))
+		return;
+	if (thread->captured && thread->run_ns == thread->captured_run_ns)
+		kernel_repeat(look, thread);
+	else
+		read_sleeping(look, thread);
+}
+
+static void tell_threads(struct look *look) {
+	struct sample_target *target = look->target;
+	VEC(const struct py_thread *) threads = { 0 };
+	int r = 0;
+
+	vec_foreach (thread, &target->threads)
+		if (!r)
+			r = vec_push(&threads, &(*thread)->py);
+	if (!r && !bpf_source_set_threads(look->me->owner->kernel, target->proc.pid, threads.items, threads.n))
+		target->told = target->threads_changed;
+	vec_free(&threads);
+}
+
+static void begin(struct look *look) {
+	struct sample_target *target = look->target;
+
+	if (bpf_source_add(look->me->owner->kernel, &target->rt, target->proc.pid))
+		look->me->count.unreadable++;
+	target->in_kernel = true;
+	target->told = target->threads_changed - 1;
+}
+
+static void look_at_target(struct look *look) {
+	struct sample_target *target = look->target;
+
+	if (!target->in_kernel)
+		begin(look);
+	if (target->unknown_thread) {
+		target->unknown_thread = false;
+		if (sample_target_refresh(target, NULL, NULL) == MEM_E_GONE)
+			target->ended = true;
+	}
+	if (look_minds(look))
+		look_mind_idle(look);
+	if (target->told != target->threads_changed)
+		tell_threads(look);
+	vec_foreach (thread, &target->threads)
+		if ((*thread)->active)
+			look_at_thread(look, *thread);
+}
+
+/* The frames as user space's own reader would have brought them. */
+static int take_frames(struct py_raw_stack *stack, const struct sample_target *target, const struct pyb_event *event,
+	const struct pyb_frame *frames) {
+	uint32_t version = target->rt.reader.version;
+
+	stack->frames.n = 0;
+	stack->truncated = event->flags & (PYB_TRUNCATED | PYB_BROKEN);
+	stack->gil_known = event->flags & PYB_GIL_KNOWN;
+	stack->holds_gil = event->flags & PYB_GIL;
+	stack->code_generation = 0;
+	if (vec_reserve(&stack->frames, event->frames_n))
+		return -ENOMEM;
+	for (uint32_t i = 0; i < event->frames_n; i++) {
+		struct py_raw_frame *to = &stack->frames.items[stack->frames.n++];
+
+		*to = (struct py_raw_frame){ .code = frames[i].code,
+			.code_base = frames[i].tlbc,
+			.instr = (int64_t)frames[i].instr,
+			.check = frames[i].check,
+			.entry = frames[i].flags & PYB_FRAME_ENTRY };
+		if (!layout_has(target->rt.reader.layout.frame_instr))
+			to->instr = py_lasti_bytes(version, (int32_t)frames[i].instr);
+	}
+	return 0;
+}
+
+static unsigned event_flags(const struct pyb_event *event) {
+	return SAMPLE_RUNNING | (event->flags & PYB_GIL ? SAMPLE_GIL : 0) | (event->flags & PYB_GC ? SAMPLE_GC : 0) |
+		(event->flags & (PYB_TRUNCATED | PYB_BROKEN) ? SAMPLE_TRUNCATED : 0);
+}
+
+/* As the samplers of user space tell it, with what an instruction is remembered for each place. */
+static void note_leaf(struct look *look, struct sample_thread *thread, const struct pyb_event *event) {
+	const struct py_raw_stack *stack = &look->me->stack;
+	struct sample_place *place;
+	bool same;
+
+	if (!stack->frames.n || !look->me->owner->options.want_native)
+		return;
+	place = &look->target->places.items[look->me->places[0]];
+	if (!place->leaf_known) {
+		place->leaf = (uint8_t)opcode_kind_read(&look->target->rt, &stack->frames.items[0]);
+		place->leaf_known = true;
+	}
+	same = thread->leaf_frame == event->leaf && thread->leaf_instr == stack->frames.items[0].instr;
+	thread->leaf_frame = event->leaf;
+	thread->leaf_instr = stack->frames.items[0].instr;
+	if (place->leaf == OPCODE_CALL || (place->leaf == OPCODE_OTHER && same) || event->flags & PYB_KERNEL)
+		thread->flags |= SAMPLE_NATIVE;
+}
+
+static struct sample_thread *thread_of(const struct sample_target *target, raddr tstate) {
+	vec_foreach (thread, &target->threads)
+		if ((*thread)->py.tstate == tstate)
+			return *thread;
+	return NULL;
+}
+
+static void take_event(struct look *look, const struct pyb_event *event, const struct pyb_frame *frames) {
+	struct sample_thread *thread = thread_of(look->target, event->tstate);
+	struct cpu_sampler *me = look->me;
+	int r;
+
+	if (event->flags & PYB_SEARCHED)
+		look->target->unknown_thread = true;
+	if (!thread) { /* younger than our list: looked for at once, since its next sample is soon */
+		(void)!sample_target_refresh(look->target, NULL, NULL);
+		thread = thread_of(look->target, event->tstate);
+	}
+	if (!thread) {
+		me->count.unreadable++;
+		return;
+	}
+	r = take_frames(&me->stack, look->target, event, frames);
+	if (!r)
+		r = sample_target_decode(look->target, &me->stack, look->now_ns, me->places);
+	if (r) {
+		sampler_count_failure(me, r);
+		return;
+	}
+	thread->active = true;
+	thread->flags = event_flags(event);
+	note_leaf(look, thread, event);
+	thread->captured = true;
+	thread->captured_run_ns = UINT64_MAX; /* where it runs is not where it will sleep */
+	thread->has_frames = me->stack.frames.n;
+	emit(look, thread, me->places, me->stack.frames.n, 1);
+}
+
+struct drain {
+	struct cpu_sampler *me;
+	uint64_t now_ns;
+};
+
+static struct sample_target *target_of(struct sampler *sampler, pid_t pid) {
+	uint64_t at;
+
+	if (!map_get(&sampler->by_pid, (uint64_t)pid, &at))
+		return NULL;
+	return atomic_load(&sampler->targets[at]);
+}
+
+static void on_event(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames) {
+	struct drain *drain = userdata;
+	struct look look = {
+		.me = drain->me, .target = target_of(drain->me->owner, (pid_t)event->pid), .now_ns = drain->now_ns
+	};
+
+	if (!look.target || look.target->proc.pid != (pid_t)event->pid)
+		return;
+	pthread_mutex_lock(&look.target->lock);
+	if (!look.target->ended)
+		take_event(&look, event, frames);
+	pthread_mutex_unlock(&look.target->lock);
+}
+
+/* Targets come and go from another thread; the kernel and the index learn of it here. */
+static void follow_changes(struct sampler *sampler) {
+	unsigned changes = atomic_load(&sampler->changes);
+	size_t kept = 0;
+
+	if (changes == sampler->changes_seen)
+		return;
+	map_clear(&sampler->by_pid);
+	for (size_t i = 0; i < atomic_load(&sampler->targets_n); i++) {
+		struct sample_target *target = atomic_load(&sampler->targets[i]);
+
+		if (target && !map_put(&sampler->by_pid, (uint64_t)target->proc.pid, i) && !target->in_kernel)
+			(void)!vec_push(&sampler->kernel_pids, target->proc.pid);
+	}
+	vec_foreach (pid, &sampler->kernel_pids) {
+		uint64_t unused;
+
+		if (map_get(&sampler->by_pid, (uint64_t)*pid, &unused))
+			sampler->kernel_pids.items[kept++] = *pid;
+		else
+			bpf_source_remove(sampler->kernel, *pid);
+	}
+	sampler->kernel_pids.n = kept;
+	sampler->changes_seen = changes;
+}
+
+static void take_events(struct cpu_sampler *me) {
+	struct drain drain = { .me = me, .now_ns = clock_mono_ns() };
+
+	atomic_fetch_add(&me->rounds, 1);
+	follow_changes(me->owner);
+	bpf_source_take(me->owner->kernel, on_event, &drain);
+	atomic_fetch_add(&me->rounds, 1);
+}
+
+/* Anywhere in the next interval, so that no program's rhythm can lock to ours. */
+static uint64_t next_look(uint64_t after_ns) {
+	return after_ns + LOOK_NS / 2 + hash_mix(after_ns) % LOOK_NS;
+}
+
+void sampler_run_kernel(struct cpu_sampler *me) {
+	struct sampler *sampler = me->owner;
+	uint64_t due = clock_mono_ns();
+
+	while (!atomic_load(&sampler->stop)) {
+		uint64_t now = clock_mono_ns();
+
+		if (now >= due) {
+			take_events(me); /* before the looks: what ran before is known then */
+			sampler_visit(me, schedule_next(&sampler->schedule, now), now, look_at_target);
+			due = next_look(now);
+			continue;
+		}
+		if (bpf_source_wait(sampler->kernel, (int)((due - now) / NS_PER_MS) + 1))
+			take_events(me);
+	}
+	take_events(me);
+}
