@@ -62,26 +62,80 @@ static __always_inline void count(__u32 what) {
 		++*value;
 }
 
-/* Global functions are verified on their own, once, whatever the caller knows: so these two find what they need by
- * themselves. */
+static long walk_step(__u32 index, void *w) {
+	(void)index;
+	return pyb_walk_step(w);
+}
 
-__noinline int walk(__u32 pid, __u64 frame) {
-	struct pyb_process *p = bpf_map_lookup_elem(&processes, &pid);
-	enum pyb_count cause = PYB_BAD_FRAME;
-	__u32 zero = 0, flags;
-	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+struct searching {
+	const struct pyb_process *process;
+	struct pyb_scratch *s;
+	__u64 thread_pointer;
+};
 
-	if (!p || !s)
-		return 0;
-	flags = pyb_walk(p, frame, s, &cause);
+static long search_step(__u32 index, void *context) {
+	const struct searching *w = context;
+
+	(void)index;
+	return pyb_search_step(w->process, w->thread_pointer, &w->s->found);
+}
+
+static __always_inline int count_walk(const struct pyb_walk *w) {
+	__u32 flags = pyb_walk_end(w);
+
 	if (flags & PYB_BROKEN)
-		count(cause);
+		count(w->cause);
 	if (flags & PYB_TRUNCATED)
 		count(PYB_DEEP);
 	return (int)flags;
 }
 
+/* Global functions are verified on their own, once, whatever the caller knows: so these find what they need by
+ * themselves. Each is there twice: a step that the helper repeats is verified once (5.17 and later), one in a loop as
+ * often as it may run, which takes a fifth of a second. */
+
+__noinline int walk(__u32 pid, __u64 frame) {
+	struct pyb_process *p = bpf_map_lookup_elem(&processes, &pid);
+	__u32 zero = 0;
+	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+	struct pyb_walk w;
+
+	if (!p || !s)
+		return 0;
+	pyb_walk_begin(&w, p, frame, s);
+	bpf_loop(PYB_STEPS_MAX, walk_step, &w, 0);
+	return count_walk(&w);
+}
+
+__noinline int walk_in_loop(__u32 pid, __u64 frame) {
+	struct pyb_process *p = bpf_map_lookup_elem(&processes, &pid);
+	__u32 zero = 0;
+	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+	struct pyb_walk w;
+
+	if (!p || !s)
+		return 0;
+	pyb_walk_begin(&w, p, frame, s);
+	for (__u32 steps = 0; steps < PYB_FRAMES_MAX; steps++)
+		if (pyb_walk_step(&w))
+			break;
+	return count_walk(&w);
+}
+
 __noinline int search(__u32 pid, __u64 thread_pointer) {
+	__u32 zero = 0;
+	struct searching w = { .process = bpf_map_lookup_elem(&processes, &pid),
+		.s = bpf_map_lookup_elem(&scratch, &zero),
+		.thread_pointer = thread_pointer };
+
+	if (!w.process || !w.s)
+		return 0;
+	w.s->found = (struct pyb_found){ 0 };
+	bpf_loop(PYB_SEARCH_MAX, search_step, &w, 0);
+	return w.s->found.tstate != 0;
+}
+
+__noinline int search_in_loop(__u32 pid, __u64 thread_pointer) {
 	struct pyb_process *p = bpf_map_lookup_elem(&processes, &pid);
 	__u32 zero = 0;
 	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
@@ -106,8 +160,7 @@ static __always_inline void hand_over(struct pyb_scratch *s) {
 		count(PYB_SAMPLES);
 }
 
-SEC("perf_event")
-int on_cpu(struct bpf_perf_event_data *ctx) {
+static __always_inline int sample(struct bpf_perf_event_data *ctx, int has_loop) {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct pyb_thread_key key = { .pid = own_process(task) };
 	struct pyb_process *p = bpf_map_lookup_elem(&processes, &key.pid);
@@ -127,14 +180,14 @@ int on_cpu(struct bpf_perf_event_data *ctx) {
 	s->found.tstate = 0;
 	if (!thread || !pyb_find_known(p, thread, key.thread_pointer, &s->found)) {
 		flags |= PYB_SEARCHED;
-		if (!search(key.pid, key.thread_pointer)) {
+		if (!(has_loop ? search(key.pid, key.thread_pointer) : search_in_loop(key.pid, key.thread_pointer))) {
 			count(PYB_NO_STATE);
 			return 0;
 		}
 	}
 	if (s->found.interp < PYB_INTERPS_MAX)
 		flags |= pyb_state_flags(p, &p->interps[s->found.interp], s->found.tstate);
-	flags |= (__u32)walk(key.pid, s->found.frame);
+	flags |= (__u32)(has_loop ? walk(key.pid, s->found.frame) : walk_in_loop(key.pid, s->found.frame));
 #if defined(__TARGET_ARCH_x86)
 	if ((ctx->regs.cs & 3) == 3)
 		s->event.ip = ctx->regs.rip;
@@ -156,4 +209,15 @@ int on_cpu(struct bpf_perf_event_data *ctx) {
 	s->event.leaf = s->found.frame;
 	hand_over(s);
 	return 0;
+}
+
+SEC("perf_event")
+int on_cpu(struct bpf_perf_event_data *ctx) {
+	return sample(ctx, 1);
+}
+
+/* Before 5.17: without the helper that repeats a step. */
+SEC("perf_event")
+int on_cpu_in_loop(struct bpf_perf_event_data *ctx) {
+	return sample(ctx, 0);
 }

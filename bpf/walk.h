@@ -108,38 +108,41 @@ static __always_inline int pyb_find_known(
 	return found->tstate != 0;
 }
 
-/* The same by looking at all thread states, newest first. Where it is stands in memory, of which the verifier knows
- * nothing: one round then looks like the other. Return: 0: the thread has none, or too many are before it. */
-static __always_inline int pyb_search(const struct pyb_process *p, __u64 thread_pointer, struct pyb_found *found) {
+/* One step of the same by looking at all thread states, newest first. Where it is stands in memory, of which the
+ * verifier knows nothing: one step then looks like the other. Return: whether it was the last one. */
+static __always_inline int pyb_search_step(const struct pyb_process *p, __u64 thread_pointer, struct pyb_found *found) {
 	volatile __u64 *tstate = &found->next;
 	volatile __u32 *interps = &found->interps; /* begun */
+	__u64 here = *tstate, next = 0;
+	__u32 interp;
 
-	*tstate = 0;
-	*interps = 0;
-	for (int i = 0; i < PYB_SEARCH_MAX; i++) {
-		__u64 here = *tstate, next = 0;
-		__u32 interp;
-
-		if (!here) {
-			interp = *interps;
-			if (interp >= p->interps_n || interp >= PYB_INTERPS_MAX)
-				break;
-			PYB_READ(&next, sizeof(next), p->interps[interp].addr + p->interp_threads_head);
-			*interps = interp + 1;
-			*tstate = next;
-			continue;
-		}
-		interp = (*interps - 1) & (PYB_INTERPS_MAX - 1);
-		if (pyb_is_state(p, here, p->interps[interp].addr, thread_pointer)) {
-			found->tstate = here;
-			found->interp = interp;
-			found->frame = pyb_first_frame(p, here);
-			if (found->frame)
-				return 1;
-		}
-		PYB_READ(&next, sizeof(next), here + p->tstate_next);
+	if (!here) {
+		interp = *interps;
+		if (interp >= p->interps_n || interp >= PYB_INTERPS_MAX)
+			return 1;
+		PYB_READ(&next, sizeof(next), p->interps[interp].addr + p->interp_threads_head);
+		*interps = interp + 1;
 		*tstate = next;
+		return 0;
 	}
+	interp = (*interps - 1) & (PYB_INTERPS_MAX - 1);
+	if (pyb_is_state(p, here, p->interps[interp].addr, thread_pointer)) {
+		found->tstate = here;
+		found->interp = interp;
+		found->frame = pyb_first_frame(p, here);
+		if (found->frame)
+			return 1;
+	}
+	PYB_READ(&next, sizeof(next), here + p->tstate_next);
+	*tstate = next;
+	return 0;
+}
+
+/* Return: 0: the thread has none, or too many are before it. */
+static __always_inline int pyb_search(const struct pyb_process *p, __u64 thread_pointer, struct pyb_found *found) {
+	for (int i = 0; i < PYB_SEARCH_MAX; i++)
+		if (pyb_search_step(p, thread_pointer, found))
+			break;
 	return found->tstate != 0;
 }
 
@@ -180,47 +183,75 @@ static __always_inline __u32 pyb_hidden(const struct pyb_process *p, const struc
 	return ((pyb_byte(s, p->frame_owner) & p->owner_mask) + 1) >> 2;
 }
 
-/* Fills s->frames, innermost first, from a first frame on; s->event.frames_n is how many there are, also of a walk that
- * failed. The verifier follows each branch of each step, and knows nothing of what lies in memory: so the count is
- * there, and conditions are sums. Return: 0; PYB_TRUNCATED; PYB_BROKEN with *ret_cause PYB_UNREADABLE or PYB_BAD_FRAME.
- */
-static __always_inline __u32 pyb_walk(
-	const struct pyb_process *p, __u64 frame, struct pyb_scratch *s, enum pyb_count *ret_cause) {
+/* A walk on its way. */
+struct pyb_walk {
+	const struct pyb_process *process;
+	struct pyb_scratch *s;
+	__u64 frame; /* the next one; 0: there is none */
+	__u32 cause; /* enum pyb_count, of what is broken */
+	__u32 flags;
+};
+
+/* Takes one frame into s->frames. The verifier follows each branch of each step where it cannot tell that they are
+ * alike: so the count is in memory, and conditions are sums. Return: whether it was the last step. */
+static __always_inline int pyb_walk_step(struct pyb_walk *w) {
+	const struct pyb_process *p = w->process;
+	struct pyb_scratch *s = w->s;
 	volatile __u32 *n = &s->event.frames_n;
-	__u32 len = p->frame_window_len;
+	struct pyb_frame *out = &s->frames[*n & (PYB_FRAMES_MAX - 1)];
+	__u32 len = p->frame_window_len, hidden;
+	__u64 unreadable;
 
-	*n = 0;
-	if (len > PYB_WINDOW)
-		return 0;
-	for (__u32 steps = 0; steps < PYB_FRAMES_MAX; steps++) {
-		struct pyb_frame *out = &s->frames[*n & (PYB_FRAMES_MAX - 1)];
-		__u64 unreadable;
-		__u32 hidden;
-
-		if (!frame)
-			return 0;
-		unreadable = (__u64)PYB_READ(s->window, len, frame + p->frame_window_start);
-		hidden = pyb_hidden(p, s);
-		pyb_take(p, s, out);
-		if (unreadable | (hidden & ~1U) | (out->code & 7)) {
-			*ret_cause = unreadable ? PYB_UNREADABLE : PYB_BAD_FRAME;
-			return PYB_BROKEN;
-		}
-		frame = pyb_word(s, p->frame_previous);
-		if (hidden) {
-			s->frames[(*n - 1) & (PYB_FRAMES_MAX - 1)].flags |= PYB_FRAME_ENTRY;
-			continue;
-		}
-		if (!out->code) { /* 3.14 and later: it has just returned; its caller is the innermost frame */
-			if (!*n)
-				continue;
-			*ret_cause = PYB_BAD_FRAME;
-			return PYB_BROKEN;
-		}
-		out->check = pyb_code_check(p, out->code);
-		*n = *n + 1;
+	if (!w->frame || *n >= PYB_FRAMES_MAX || len > PYB_WINDOW)
+		return 1;
+	unreadable = (__u64)PYB_READ(s->window, len, w->frame + p->frame_window_start);
+	hidden = pyb_hidden(p, s);
+	pyb_take(p, s, out);
+	if (unreadable | (hidden & ~1U) | (out->code & 7)) {
+		w->cause = unreadable ? PYB_UNREADABLE : PYB_BAD_FRAME;
+		w->flags = PYB_BROKEN;
+		return 1;
 	}
-	return PYB_TRUNCATED;
+	w->frame = pyb_word(s, p->frame_previous);
+	if (hidden) {
+		s->frames[(*n - 1) & (PYB_FRAMES_MAX - 1)].flags |= PYB_FRAME_ENTRY;
+		return 0;
+	}
+	if (!out->code) { /* 3.14 and later: it has just returned; its caller is the innermost frame */
+		if (!*n)
+			return 0;
+		w->cause = PYB_BAD_FRAME;
+		w->flags = PYB_BROKEN;
+		return 1;
+	}
+	out->check = pyb_code_check(p, out->code);
+	*n = *n + 1;
+	return 0;
+}
+
+static __always_inline void pyb_walk_begin(
+	struct pyb_walk *w, const struct pyb_process *p, __u64 frame, struct pyb_scratch *s) {
+	*w = (struct pyb_walk){ .process = p, .s = s, .frame = frame };
+	s->event.frames_n = 0;
+}
+
+/* Return: 0; PYB_TRUNCATED; PYB_BROKEN with w->cause PYB_UNREADABLE or PYB_BAD_FRAME. */
+static __always_inline __u32 pyb_walk_end(const struct pyb_walk *w) {
+	return w->flags ? w->flags : w->frame ? PYB_TRUNCATED : 0;
+}
+
+/* Fills s->frames, innermost first, from a first frame on; s->event.frames_n is how many there are, also of a walk that
+ * failed. */
+static __always_inline __u32 pyb_walk(
+	const struct pyb_process *p, __u64 frame, struct pyb_scratch *s, __u32 *ret_cause) {
+	struct pyb_walk w;
+
+	pyb_walk_begin(&w, p, frame, s);
+	for (__u32 steps = 0; steps < PYB_STEPS_MAX; steps++)
+		if (pyb_walk_step(&w))
+			break;
+	*ret_cause = w.cause;
+	return pyb_walk_end(&w);
 }
 
 #endif
