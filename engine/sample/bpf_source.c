@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The eBPF source: one timer on each CPU, one program for all of them, one ring to us.
  *
- * What the program is told of a process are offsets and addresses out of its runtime (bpf/sample.h). It tells what it
- * found as raw words; a frame's check says which code object it was, so that a later look at that address is not taken
- * for it when it holds another one by then. */
+ * What the program is told of a process is in bpf_processes.h. It tells what it found as raw words; a frame's check
+ * says which code object it was, so that a later look at that address is not taken for it when it holds another one by
+ * then. */
 #include "engine/sample/bpf_source.h"
 
 #include "engine/base/clock.h"
-#include "engine/base/map.h"
-#include "engine/cpython/code.h"
 #include "engine/sample/bpf.h"
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -30,12 +28,6 @@ struct cpu_timer {
 	struct bpf_link *link;
 };
 
-/* The threads of one process that the program knows. */
-struct told {
-	uint32_t pid;
-	VEC(uint64_t) thread_pointers;
-};
-
 struct bpf_source {
 	struct sample_bpf *skel;
 	struct bpf_program *program; /* that which this kernel can run */
@@ -43,7 +35,7 @@ struct bpf_source {
 	VEC(struct cpu_timer) timers;
 	uint64_t period_ns;
 	uint64_t since_ns, expected_before; /* since when the period is what it is; interrupts until then */
-	VEC(struct told) told;
+	struct bpf_processes processes;
 	void (*on_event)(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames);
 	void *userdata;
 };
@@ -93,6 +85,8 @@ static int load(struct bpf_source *source, const struct bpf_source_options *opti
 		r = bpf_run_here(bpf_program__fd(source->skel->progs.learn_own_ids));
 	if (r)
 		return r;
+	bpf_processes_init(
+		&source->processes, bpf_map__fd(source->skel->maps.processes), bpf_map__fd(source->skel->maps.threads));
 	source->ring = ring_buffer__new(bpf_map__fd(source->skel->maps.ring), on_ring, source, NULL);
 	return source->ring ? 0 : -errno;
 }
@@ -154,210 +148,20 @@ void bpf_source_free(struct bpf_source *source) {
 	vec_free(&source->timers);
 	ring_buffer__free(source->ring);
 	sample_bpf__destroy(source->skel);
-	vec_foreach (told, &source->told)
-		vec_free(&told->thread_pointers);
-	vec_free(&source->told);
+	bpf_processes_deinit(&source->processes);
 	free(source);
 }
 
-/* The part of a frame in which all of its fields are, and their places in it. */
-static int describe_frame(const struct layout *l, struct pyb_process *p) {
-	const uint32_t used[] = { l->frame_previous, l->frame_code, l->frame_instr, l->frame_lasti, l->frame_owner,
-		l->frame_is_entry, l->frame_tlbc_index };
-	uint32_t start = UINT32_MAX, end = 0;
-	bool has_instr = layout_has(l->frame_instr);
-
-	for (size_t i = 0; i < ARRAY_SIZE(used); i++) {
-		if (!layout_has(used[i]))
-			continue;
-		start = min_of(start, used[i] & ~7U);
-		end = max_of(end, (used[i] & ~7U) + 8);
-	}
-	if (start >= end || end - start > PYB_WINDOW)
-		return PYSPYD_E_UNSUPPORTED;
-	p->frame_window_start = start;
-	p->frame_window_len = end - start;
-	p->frame_previous = l->frame_previous - start;
-	p->frame_code = l->frame_code - start;
-	p->frame_instr = (has_instr ? l->frame_instr : l->frame_lasti) - start;
-	p->instr_mask = has_instr ? UINT64_MAX : UINT32_MAX;
-	if (layout_has(l->frame_owner)) {
-		p->frame_owner = l->frame_owner - start;
-		p->owner_mask = 0xff;
-	}
-	if (layout_has(l->frame_is_entry)) {
-		p->frame_is_entry = l->frame_is_entry - start;
-		p->is_entry_mask = 1;
-	}
-	if (layout_has(l->frame_tlbc_index)) {
-		p->frame_tlbc = l->frame_tlbc_index - start;
-		p->tlbc_mask = 0xffff;
-	}
-	p->always_entry = !layout_has(l->frame_owner) && !layout_has(l->frame_is_entry);
-	return 0;
-}
-
-static void describe_check(const struct py_runtime *rt, struct pyb_process *p) {
-	const struct layout *l = &rt->reader.layout;
-
-	p->check = py_code_has_unique_version(rt) ? PYB_CHECK_VERSION : PYB_CHECK_FIELDS;
-	p->code_version = l->code_version;
-	p->code_name = l->code_name;
-	p->code_linetable = l->code_linetable;
-	p->code_line = l->code_firstlineno;
-	p->str_hash = py_str_hash_offset(l);
-}
-
-int bpf_source_describe(const struct py_runtime *rt, struct pyb_process *ret_process) {
-	const struct layout *l = &rt->reader.layout;
-	struct pyb_process p = {
-		.interp_threads_head = l->interp_threads_head,
-		.tstate_next = l->tstate_next,
-		.tstate_interp = l->tstate_interp,
-		.tstate_thread_id = l->tstate_thread_id,
-		.tstate_frame = l->tstate_frame,
-		.tstate_cframe = l->tstate_cframe,
-		.cframe_frame = l->cframe_current_frame,
-		.tstate_holds_gil = PYB_NONE,
-		.gil_locked = l->gil_locked,
-		.gil_last_holder = l->gil_last_holder,
-	};
-	int r = describe_frame(l, &p);
-
-	if (r)
-		return r;
-	py_holds_gil_word(rt, &p.tstate_holds_gil, &p.holds_gil_mask);
-	describe_check(rt, &p);
-	*ret_process = p;
-	return 0;
-}
-
-/* The youngest interpreters, the main one behind them. */
-static int describe_interps(const struct py_runtime *rt, struct pyb_process *p) {
-	py_interp_vec interps = { 0 };
-	int r = py_interps_read(rt, &interps);
-
-	for (size_t i = 0; !r && i < interps.n; i++) {
-		struct py_interp_view view = { 0 };
-		uint32_t at = min_of((uint32_t)i, (uint32_t)PYB_INTERPS_MAX - 1);
-
-		r = py_interp_view(rt, interps.items[i].addr, &view);
-		p->interps[at] = (struct pyb_interp){ .addr = interps.items[i].addr,
-			.gil = view.gil_known && !rt->tstate_current ? view.gil : 0,
-			.tstate_current = rt->tstate_current,
-			.collecting = py_collecting_word(rt, interps.items[i].addr) };
-		p->interps_n = at + 1;
-	}
-	vec_free(&interps);
-	return r;
-}
-
-static struct told *find_told(struct bpf_source *source, pid_t pid) {
-	vec_foreach (told, &source->told)
-		if (told->pid == (uint32_t)pid)
-			return told;
-	return NULL;
-}
-
 int bpf_source_add(struct bpf_source *source, const struct py_runtime *rt, pid_t pid) {
-	uint32_t key = (uint32_t)pid;
-	struct pyb_process process;
-	int r = bpf_source_describe(rt, &process);
-
-	if (!r)
-		r = describe_interps(rt, &process);
-	if (!r)
-		r = bpf_map__update_elem(
-			source->skel->maps.processes, &key, sizeof(key), &process, sizeof(process), BPF_ANY);
-	if (!r && !find_told(source, pid))
-		r = vec_push(&source->told, (struct told){ .pid = key });
-	return r;
-}
-
-static void forget_thread(struct bpf_source *source, pid_t pid, uint64_t thread_pointer) {
-	const struct pyb_thread_key key = { .thread_pointer = thread_pointer, .pid = (uint32_t)pid };
-
-	bpf_map__delete_elem(source->skel->maps.threads, &key, sizeof(key), 0);
-}
-
-static uint32_t interp_index(const struct pyb_process *process, raddr interp) {
-	uint32_t i = 0;
-
-	while (i < process->interps_n && process->interps[i].addr != interp)
-		i++;
-	return i;
-}
-
-/* One more state of the thread; the one of the younger interpreter first, as the program looks at them in this order.
- */
-static void add_state(struct pyb_thread *thread, raddr tstate, uint32_t interp) {
-	uint32_t at = thread->states[0] && thread->interp[0] < interp ? 1 : 0;
-
-	if (at == 0 && thread->states[0]) {
-		thread->states[1] = thread->states[0];
-		thread->interp[1] = thread->interp[0];
-	}
-	thread->states[at] = tstate;
-	thread->interp[at] = interp;
-}
-
-static int tell_thread(struct bpf_source *source, const struct pyb_process *process, pid_t pid,
-	const struct py_thread *const *threads, size_t n, size_t i) {
-	const struct pyb_thread_key key = { .thread_pointer = threads[i]->ident, .pid = (uint32_t)pid };
-	struct pyb_thread value = { 0 };
-
-	for (size_t j = 0; j < n; j++) {
-		uint32_t interp = interp_index(process, threads[j]->interp);
-
-		if (threads[j]->ident == threads[i]->ident && interp < process->interps_n)
-			add_state(&value, threads[j]->tstate, interp);
-	}
-	return bpf_map__update_elem(source->skel->maps.threads, &key, sizeof(key), &value, sizeof(value), BPF_ANY);
+	return bpf_processes_add(&source->processes, rt, pid);
 }
 
 int bpf_source_set_threads(struct bpf_source *source, pid_t pid, const struct py_thread *const *threads, size_t n) {
-	struct map _cleanup_(map_deinit) now = { 0 };
-	struct pyb_process process;
-	uint32_t key = (uint32_t)pid;
-	struct told *told = find_told(source, pid);
-	int r = bpf_map__lookup_elem(source->skel->maps.processes, &key, sizeof(key), &process, sizeof(process), 0);
-
-	if (!told)
-		return -ENOENT;
-	for (size_t i = 0; !r && i < n; i++) {
-		uint64_t unused;
-
-		if (map_get(&now, threads[i]->ident, &unused))
-			continue; /* told with its first state */
-		r = tell_thread(source, &process, pid, threads, n, i);
-		if (!r)
-			r = map_put(&now, threads[i]->ident, 1);
-	}
-	if (r)
-		return r;
-	for (size_t i = 0; i < told->thread_pointers.n; i++) {
-		uint64_t unused;
-
-		if (!map_get(&now, told->thread_pointers.items[i], &unused))
-			forget_thread(source, pid, told->thread_pointers.items[i]);
-	}
-	told->thread_pointers.n = 0;
-	for (size_t i = 0; !r && i < n; i++)
-		r = vec_push(&told->thread_pointers, threads[i]->ident);
-	return r;
+	return bpf_processes_set_threads(&source->processes, pid, threads, n);
 }
 
 void bpf_source_remove(struct bpf_source *source, pid_t pid) {
-	uint32_t key = (uint32_t)pid;
-	struct told *told = find_told(source, pid);
-
-	bpf_map__delete_elem(source->skel->maps.processes, &key, sizeof(key), 0);
-	if (!told)
-		return;
-	for (size_t i = 0; i < told->thread_pointers.n; i++)
-		forget_thread(source, pid, told->thread_pointers.items[i]);
-	vec_free(&told->thread_pointers);
-	*told = source->told.items[--source->told.n];
+	bpf_processes_remove(&source->processes, pid);
 }
 
 static uint64_t ticks_since(const struct bpf_source *source, uint64_t now_ns) {

@@ -2,8 +2,7 @@
 #ifndef PYSPYD_SAMPLE_BPF_SOURCE_H
 #define PYSPYD_SAMPLE_BPF_SOURCE_H
 
-#include "bpf/sample.h"
-#include "engine/cpython/frames.h"
+#include "engine/sample/bpf_processes.h"
 #include "pyspyd/err.h"
 
 /* Samples of the threads that are on a CPU, by an eBPF program in each CPU's timer interrupt (bpf/sample.bpf.c): no
@@ -27,17 +26,9 @@ struct bpf_source_counts {
 int bpf_source_new(const struct bpf_source_options *options, struct bpf_source **ret_source, struct err *err);
 void bpf_source_free(struct bpf_source *source);
 
-/* Whether the program can read this interpreter. Return: 0; PYSPYD_E_UNSUPPORTED: its frames lie too far apart. */
-int bpf_source_describe(const struct py_runtime *rt, struct pyb_process *ret_process);
-
-/* Begins and ends the sampling of a process. Threads may be told before or after. Return: 0; PYSPYD_E_UNSUPPORTED as
- * above; -E2BIG: too many; MEM_E_*; negative errno. */
+/* Begins and ends the sampling of a process, and tells of its threads, as bpf_processes.h has it. */
 int bpf_source_add(struct bpf_source *source, const struct py_runtime *rt, pid_t pid);
 void bpf_source_remove(struct bpf_source *source, pid_t pid);
-
-/* Says which thread states the threads of a process have; those it had before and that are not among them are
- * forgotten. A thread that is not told is searched at each sample, which costs the target more. Return: 0; negative
- * errno. */
 int bpf_source_set_threads(struct bpf_source *source, pid_t pid, const struct py_thread *const *threads, size_t n);
 
 /* Another rate. Return: 0; negative errno. */

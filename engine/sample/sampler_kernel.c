@@ -162,32 +162,6 @@ static void look_at_target(struct look *look) {
 			look_at_thread(look, *thread);
 }
 
-/* The frames as user space's own reader would have brought them. */
-static int take_frames(struct py_raw_stack *stack, const struct sample_target *target, const struct pyb_event *event,
-	const struct pyb_frame *frames) {
-	uint32_t version = target->rt.reader.version;
-
-	stack->frames.n = 0;
-	stack->truncated = event->flags & (PYB_TRUNCATED | PYB_BROKEN);
-	stack->gil_known = event->flags & PYB_GIL_KNOWN;
-	stack->holds_gil = event->flags & PYB_GIL;
-	stack->code_generation = 0;
-	if (vec_reserve(&stack->frames, event->frames_n))
-		return -ENOMEM;
-	for (uint32_t i = 0; i < event->frames_n; i++) {
-		struct py_raw_frame *to = &stack->frames.items[stack->frames.n++];
-
-		*to = (struct py_raw_frame){ .code = frames[i].code,
-			.code_base = frames[i].tlbc,
-			.instr = (int64_t)frames[i].instr,
-			.check = frames[i].check,
-			.entry = frames[i].flags & PYB_FRAME_ENTRY };
-		if (!layout_has(target->rt.reader.layout.frame_instr))
-			to->instr = py_lasti_bytes(version, (int32_t)frames[i].instr);
-	}
-	return 0;
-}
-
 static unsigned event_flags(const struct pyb_event *event) {
 	return SAMPLE_RUNNING | (event->flags & PYB_GIL ? SAMPLE_GIL : 0) | (event->flags & PYB_GC ? SAMPLE_GC : 0) |
 		(event->flags & (PYB_TRUNCATED | PYB_BROKEN) ? SAMPLE_TRUNCATED : 0);
@@ -235,7 +209,7 @@ static void take_event(struct look *look, const struct pyb_event *event, const s
 		me->count.unreadable++;
 		return;
 	}
-	r = take_frames(&me->stack, look->target, event, frames);
+	r = bpf_raw_stack(&look->target->rt, event, frames, &me->stack);
 	if (!r)
 		r = sample_target_decode(look->target, &me->stack, look->now_ns, me->places);
 	if (r) {
