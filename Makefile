@@ -22,7 +22,7 @@ say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(patsubst $(BUILD)/%,%,$(2))')
 
 # Flags
 
-PKGS := jansson libprotobuf-c zlib libelf libdw sqlite3 libzstd libsystemd libmicrohttpd libseccomp libcurl libbpf
+PKGS := jansson libprotobuf-c zlib libelf libdw liblzma sqlite3 libzstd libsystemd libmicrohttpd libseccomp libcurl libbpf
 # Asked once, and only when something is compiled: the packages may be installed by this very make.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
@@ -40,7 +40,7 @@ SAN_FLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=undefined)
 BASE_FLAGS = -std=gnu17 -D_GNU_SOURCE -I. -Iinclude -I$(BUILD)/gen -MMD -MP $(PKG_CFLAGS)
 ALL_CFLAGS = $(BASE_FLAGS) $(OPT) $(HARDEN) $(SAN_FLAGS) $(WARN) $(GCC_WARN) $(if $(SAN),,$(if $(DEV),$(DEV_WARN))) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -pthread $(SAN_FLAGS) $(LDFLAGS)
-LIBS = $(PKG_LIBS) -lcap -lm $(LDLIBS)
+LIBS = $(PKG_LIBS) -liberty -lcap -lm $(LDLIBS)
 FUZZ_FLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
 # Sources

@@ -351,6 +351,41 @@ int elf_image_symbol(struct elf_image *img, const char *name, uint64_t *ret_vadd
 	return -ENOENT;
 }
 
+static bool is_code_symbol(const struct elf_image *img, const struct symbols *symbols, const Elf64_Sym *symbol) {
+	unsigned type = ELF64_ST_TYPE(symbol->st_info);
+	const char *name = symbols->names + symbol->st_name;
+
+	if (symbol->st_name >= symbols->names_len || symbol->st_shndx == SHN_UNDEF ||
+		symbol->st_shndx >= img->sections_n || !*name)
+		return false;
+	if (type == STT_FUNC || type == STT_GNU_IFUNC)
+		return true;
+	/* "$x" and the like tell code from data on aarch64 */
+	return type == STT_NOTYPE && *name != '$' && img->sections[symbol->st_shndx].sh_flags & SHF_EXECINSTR;
+}
+
+int elf_image_each_symbol(struct elf_image *img, bool dynamic, elf_symbol_fn fn, void *userdata) {
+	struct symbols *symbols = dynamic ? &img->dynamic : &img->full;
+	int r = need_symbols(img, dynamic ? SHT_DYNSYM : SHT_SYMTAB, symbols);
+
+	for (size_t i = 0; !r && i < symbols->n; i++) {
+		const Elf64_Sym *symbol = &symbols->items[i];
+		struct elf_symbol found = {
+			.vaddr = symbol->st_value,
+			.size = symbol->st_size,
+			.local = ELF64_ST_BIND(symbol->st_info) == STB_LOCAL,
+			.weak = ELF64_ST_BIND(symbol->st_info) == STB_WEAK,
+			.label = ELF64_ST_TYPE(symbol->st_info) == STT_NOTYPE,
+		};
+
+		if (!is_code_symbol(img, symbols, symbol))
+			continue;
+		found.name = symbols->names + symbol->st_name;
+		r = fn(&found, userdata);
+	}
+	return r;
+}
+
 static size_t align_up(size_t n, size_t align) {
 	return (n + align - 1) / align * align;
 }

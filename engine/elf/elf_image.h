@@ -44,6 +44,20 @@ int elf_image_code(const struct elf_image *img, uint64_t *ret_start, uint64_t *r
  * Return: 0; -ENOENT. */
 int elf_image_symbol(struct elf_image *img, const char *name, uint64_t *ret_vaddr, uint64_t *ret_size);
 
+/* A symbol of code: a function, or a label in assembler. */
+struct elf_symbol {
+	const char *name; /* the image's */
+	uint64_t vaddr, size;
+	bool local, weak;
+	bool label; /* no function */
+};
+/* Return: 0 to go on; anything else ends it. */
+typedef int (*elf_symbol_fn)(const struct elf_symbol *symbol, void *userdata);
+
+/* Calls `fn` for each defined symbol of code with a name: of .symtab, or (dynamic) of .dynsym. Tables that are missing
+ * or broken have none. Return: 0; what `fn` returned; -ENOMEM; errors of reading. */
+int elf_image_each_symbol(struct elf_image *img, bool dynamic, elf_symbol_fn fn, void *userdata);
+
 /* The GNU build id. Return: 0; -ENOENT; -ENOSPC where it is longer than cap. */
 int elf_image_build_id(struct elf_image *img, uint8_t *buf, size_t cap, size_t *ret_len);
 

@@ -69,6 +69,18 @@ static int open_in_root(int root_fd, const char *path) {
 	return -errno;
 }
 
+int proc_root_open(const struct proc *proc, const char *path, int *ret_fd) {
+	_close_ int root_fd = openat(proc->dir_fd, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_close_ int place = -1;
+	int r;
+
+	if (root_fd < 0)
+		return proc_condition(proc, "root", -errno);
+	place = open_in_root(root_fd, path);
+	r = place < 0 ? place : open_regular(place, ret_fd);
+	return r == -EPERM ? -EACCES : r;
+}
+
 static int try_path(int root_fd, const char *path, const struct proc_map *map, int *ret_fd) {
 	_close_ int place = open_in_root(root_fd, path);
 

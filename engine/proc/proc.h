@@ -118,6 +118,11 @@ void proc_maps_free(proc_map_vec *maps);
  * -EACCES; -ENOENT where it cannot be had. */
 int proc_map_open(const struct proc *proc, const struct proc_map *map, int *ret_fd);
 
+/* Opens a regular file for reading by its path inside the target's root: symbolic links cannot lead out of it, and
+ * nothing but a regular file is ever opened. Return: 0 and *ret_fd the caller's; PROC_E_GONE; -ENOENT; -EACCES;
+ * negative errno. */
+int proc_root_open(const struct proc *proc, const char *path, int *ret_fd);
+
 /* Who it is, for people and findings. */
 struct proc_identity {
 	char *name;     /* comm */

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/* C++ and Rust names, by libiberty.
+ *
+ * Names come out of files that we do not trust, and a name of a hundred letters can stand for a text of gigabytes. The
+ * library hands out its text piece by piece and cannot be asked to stop, so we leave by longjmp once there is enough:
+ * it holds its state on the stack. */
+#include "engine/native/demangle.h"
+
+#include <libiberty/demangle.h>
+#include <setjmp.h>
+#include <stdbool.h>
+#include <string.h>
+
+#define SYMBOL_MAX 4096
+
+struct sink {
+	char *buf;
+	size_t size, n;
+	jmp_buf enough;
+};
+
+static void take(const char *piece, size_t len, void *userdata) {
+	struct sink *sink = userdata;
+	size_t room = sink->size - 1 - sink->n;
+
+	memcpy(sink->buf + sink->n, piece, len < room ? len : room);
+	sink->n += len < room ? len : room;
+	if (len > room)
+		longjmp(sink->enough, 1);
+}
+
+static bool demangle(const char *symbol, char *buf, size_t size) {
+	struct sink sink = { .buf = buf, .size = size };
+	bool done;
+
+	if (setjmp(sink.enough)) {
+		buf[size - 1] = '\0';
+		return true;
+	}
+	done = rust_demangle_callback(symbol, DMGL_NO_OPTS, take, &sink);
+	if (!done) {
+		sink.n = 0;
+		done = cplus_demangle_v3_callback(symbol, DMGL_NO_OPTS, take, &sink);
+	}
+	buf[sink.n] = '\0';
+	return done && sink.n;
+}
+
+void native_demangle(const char *symbol, char *buf, size_t size) {
+	size_t len = strlen(symbol);
+
+	if (len < SYMBOL_MAX && symbol[0] == '_' && (symbol[1] == 'Z' || symbol[1] == 'R') &&
+		demangle(symbol, buf, size))
+		return;
+	len = len < size - 1 ? len : size - 1;
+	memcpy(buf, symbol, len);
+	buf[len] = '\0';
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT */
+/* Registers and the top of the stack of a thread.
+ *
+ * A thread that sleeps in a system call is not stopped: what /proc shows of it is what it will have when it returns.
+ * The kernel shows the arguments, which stand in registers; on x86-64 a system call changes but rax, rcx and r11.
+ *
+ * A thread that runs is stopped with PTRACE_SEIZE and PTRACE_INTERRUPT for as long as it takes to read its registers
+ * and to copy the top of its stack. It is waited for without sleeping, since a stop takes some ten microseconds. */
+#include "engine/native/regs.h"
+
+#include "engine/base/clock.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <sched.h>
+#include <stddef.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+
+#define PIECE 4096
+
+bool native_regs_of_sleep(const struct proc_sleep *sleep, struct native_regs *ret_regs) {
+#ifdef __aarch64__
+	static const uint8_t arguments[] = { 0, 1, 2, 3, 4, 5 };
+#else
+	static const uint8_t arguments[] = { 5, 4, 1, 10, 8, 9 }; /* rdi rsi rdx r10 r8 r9 */
+#endif
+	struct native_regs regs = { 0 };
+
+	if (sleep->call == SLEEP_RUNNING || !sleep->pc)
+		return false;
+	native_regs_set(&regs, NATIVE_SP, sleep->sp);
+	native_regs_set(&regs, NATIVE_IP, sleep->pc);
+	for (size_t i = 0; sleep->number >= 0 && i < ARRAY_SIZE(arguments); i++)
+		native_regs_set(&regs, arguments[i], sleep->args[i]);
+	*ret_regs = regs;
+	return true;
+}
+
+#ifdef __aarch64__
+static void take_regs(const struct user_regs_struct *user, struct native_regs *regs) {
+	for (unsigned i = 0; i < 31; i++)
+		native_regs_set(regs, i, user->regs[i]);
+	native_regs_set(regs, NATIVE_ARM64_SP, user->sp);
+	native_regs_set(regs, NATIVE_ARM64_IP, user->pc);
+}
+#else
+static void take_regs(const struct user_regs_struct *user, struct native_regs *regs) {
+	const unsigned long long values[] = { user->rax, user->rdx, user->rcx, user->rbx, user->rsi, user->rdi,
+		user->rbp, user->rsp, user->r8, user->r9, user->r10, user->r11, user->r12, user->r13, user->r14,
+		user->r15, user->rip };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(values); i++)
+		native_regs_set(regs, i, values[i]);
+}
+#endif
+
+int native_regs_of_stopped(pid_t tid, struct native_regs *ret_regs) {
+	struct user_regs_struct user;
+	struct iovec io = { .iov_base = &user, .iov_len = sizeof(user) };
+	struct native_regs regs = { 0 };
+
+	if (ptrace(PTRACE_GETREGSET, tid, (void *)NT_PRSTATUS, &io))
+		return -errno;
+	if (io.iov_len != sizeof(user)) /* a 32-bit program */
+		return -ENOTSUP;
+	take_regs(&user, &regs);
+	*ret_regs = regs;
+	return 0;
+}
+
+int native_stack_init(struct native_stack *stack) {
+	*stack = (struct native_stack){ .bytes = malloc(NATIVE_STACK_MAX) };
+	return stack->bytes ? 0 : -ENOMEM;
+}
+
+void native_stack_deinit(struct native_stack *stack) {
+	free(stack->bytes);
+	*stack = (struct native_stack){ 0 };
+}
+
+int native_stack_copy(struct native_stack *stack, struct mem *mem, raddr at, raddr end, size_t max) {
+	size_t want = end > at ? min_of(end - at, (raddr)min_of(max, (size_t)NATIVE_STACK_MAX)) : 0;
+	int r = want ? mem_read(mem, at, stack->bytes, want) : 0;
+
+	stack->at = at;
+	stack->len = r ? 0 : want;
+	/* Page by page where something in it cannot be read. */
+	for (; r == MEM_E_FAULT && stack->len < want; stack->len += PIECE - (at + stack->len) % PIECE) {
+		size_t piece = min_of(want - stack->len, (size_t)(PIECE - (at + stack->len) % PIECE));
+
+		if (mem_read(mem, at + stack->len, stack->bytes + stack->len, piece))
+			break;
+	}
+	stack->len = min_of(stack->len, want);
+	return r == MEM_E_FAULT ? 0 : r;
+}
+
+static raddr mapping_end(const proc_map_vec *maps, raddr at) {
+	size_t low = 0, high = maps->n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (maps->items[middle].end <= at)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < maps->n && maps->items[low].start <= at ? maps->items[low].end : 0;
+}
+
+/* Return: 0 with the signal that was about to be delivered (0: none); NATIVE_E_GONE; NATIVE_E_BUSY. */
+static int wait_stopped(pid_t tid, uint64_t deadline_ns, int *ret_signal) {
+	for (;;) {
+		int status;
+		pid_t got = waitpid(tid, &status, __WALL | WNOHANG);
+
+		if (got < 0 || (got == tid && !WIFSTOPPED(status)))
+			return NATIVE_E_GONE;
+		if (got == tid) {
+			/* A stop with an event is our interrupt, or a group stop: nothing to deliver. */
+			*ret_signal = status >> 16 ? 0 : WSTOPSIG(status);
+			return 0;
+		}
+		if (clock_mono_ns() >= deadline_ns)
+			return NATIVE_E_BUSY;
+		sched_yield();
+	}
+}
+
+static int look(pid_t tid, struct mem *mem, const proc_map_vec *maps, size_t max, struct native_stack *stack,
+	struct native_regs *ret_regs) {
+	struct native_regs regs;
+	int r = native_regs_of_stopped(tid, &regs);
+	raddr sp;
+
+	if (r)
+		return r;
+	sp = regs.value[NATIVE_SP];
+	r = native_stack_copy(stack, mem, sp, mapping_end(maps, sp), max);
+	if (!r)
+		*ret_regs = regs;
+	return r == MEM_E_GONE ? NATIVE_E_GONE : r;
+}
+
+int native_catch(pid_t tid, struct mem *mem, const proc_map_vec *maps, size_t max, uint64_t timeout_ns,
+	struct native_stack *stack, struct native_catch *ret_catch) {
+	struct native_catch caught = { 0 };
+	uint64_t start;
+	int signal = 0, r;
+
+	if (ptrace(PTRACE_SEIZE, tid, NULL, NULL))
+		return errno == ESRCH ? NATIVE_E_GONE : -errno;
+	start = clock_mono_ns();
+	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL))
+		return errno == ESRCH ? NATIVE_E_GONE : -errno;
+	r = wait_stopped(tid, start + timeout_ns, &signal);
+	if (r == NATIVE_E_BUSY && !wait_stopped(tid, clock_mono_ns() + NS_PER_MS, &signal))
+		ptrace(PTRACE_DETACH, tid, NULL, (void *)(long)signal);
+	if (r)
+		return r;
+	r = look(tid, mem, maps, max, stack, &caught.regs);
+	ptrace(PTRACE_DETACH, tid, NULL, (void *)(long)signal);
+	caught.stopped_ns = clock_mono_ns() - start;
+	if (!r)
+		*ret_catch = caught;
+	return r;
+}
