@@ -401,6 +401,19 @@ static int64_t read_instr(const struct copy *c, const uint8_t *frame) {
 	return py_lasti_bytes(c->rt->reader.version, (int32_t)peek_u32(frame, c->frame_bytes, c->l->frame_lasti));
 }
 
+/* Before 3.11 each frame is run by a C call of its own; 3.11 marks the first of each; from 3.12 on there is a frame
+ * that is not Python's behind it. */
+static bool is_entry(const struct copy *c, const uint8_t *bytes) {
+	if (layout_has(c->l->frame_lasti))
+		return true;
+	return layout_has(c->l->frame_is_entry) && peek_u8(bytes, c->frame_bytes, c->l->frame_is_entry);
+}
+
+static void end_entry(struct copy *c) {
+	if (c->stack->frames.n)
+		c->stack->frames.items[c->stack->frames.n - 1].entry = true;
+}
+
 /* Return: 0 added, or left out because it is not a Python frame; PY_E_TORN; -ENOMEM. */
 static int add_frame(struct copy *c, raddr addr, const uint8_t *bytes) {
 	const struct layout *l = c->l;
@@ -409,6 +422,7 @@ static int add_frame(struct copy *c, raddr addr, const uint8_t *bytes) {
 		.code = py_untag(peek_u64(bytes, c->frame_bytes, l->frame_code)),
 		.globals = py_untag(peek_u64(bytes, c->frame_bytes, l->frame_globals)),
 		.instr = read_instr(c, bytes),
+		.entry = is_entry(c, bytes),
 	};
 
 	if (layout_has(l->frame_owner)) {
@@ -416,8 +430,10 @@ static int add_frame(struct copy *c, raddr addr, const uint8_t *bytes) {
 
 		if (owner > 4)
 			return PY_E_TORN;
-		if (owner >= OWNER_FIRST_HIDDEN)
+		if (owner >= OWNER_FIRST_HIDDEN) {
+			end_entry(c);
 			return 0;
+		}
 	}
 	if (layout_has(l->frame_tlbc_index))
 		frame.code_base = peek_u32(bytes, c->frame_bytes, l->frame_tlbc_index);
@@ -474,6 +490,7 @@ static int walk(struct copy *c, raddr addr) {
 			return r;
 		addr = peek_u64(bytes, c->frame_bytes, c->l->frame_previous);
 	}
+	end_entry(c);
 	return 0;
 }
 
