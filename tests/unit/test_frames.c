@@ -283,6 +283,7 @@ static void check_hidden(struct image *img) {
 		cr_assert_eq(s.raw.frames.n, 3);
 		cr_assert_eq(s.raw.frames.items[0].code, code_of(3));
 		cr_assert_eq(s.raw.frames.items[1].code, code_of(1));
+		cr_assert(s.raw.frames.items[0].entry && !s.raw.frames.items[1].entry && s.raw.frames.items[2].entry);
 	}
 	cr_assert_eq(s.raw.reads, 1);
 	close_stack(&s);
@@ -290,6 +291,26 @@ static void check_hidden(struct image *img) {
 
 Test(frames, entry_frames_are_hidden) {
 	image_each(check_hidden);
+}
+
+/* Up to 3.10 all are; 3.11 says it in the frame; from 3.12 on hidden frames do. */
+static void check_entry(struct image *img) {
+	const struct layout *l = img->l;
+	struct stack s;
+
+	open_stack(&s, img, 3);
+	if (layout_has(l->frame_is_entry))
+		image_put_u8(img, s.frames.items[1].at + l->frame_is_entry, 1);
+	cr_assert_eq(capture(&s), 0);
+	cr_assert_eq(s.raw.frames.n, 3);
+	cr_assert_eq(s.raw.frames.items[0].entry, PY_MINOR(img->rt.reader.version) < 0x030b);
+	cr_assert_eq(s.raw.frames.items[1].entry, PY_MINOR(img->rt.reader.version) < 0x030c);
+	cr_assert(s.raw.frames.items[2].entry);
+	close_stack(&s);
+}
+
+Test(frames, entry_frames_are_told) {
+	image_each(check_entry);
 }
 
 static void check_flags(struct image *img) {
