@@ -21,7 +21,8 @@
 #define BYTES_LEAST (1U << 20) /* a smaller limit is taken as this */
 #define LOG_BYTES_MOST (4U << 20)
 #define LOG_BYTES_LEAST (256U << 10)
-#define LOG_PART 8 /* of the limit */
+#define LOG_PART 8            /* of the limit */
+#define PAGES_MOST 1073741823 /* SQLite's own limit */
 #define BUSY_MS 2000
 
 static int file_error(struct err *err, int e, const char *what, const char *path) {
@@ -206,6 +207,7 @@ static void bound(struct pyspyd_store *store) {
 	uint64_t most = store->options.max_bytes;
 	int64_t log_bytes = LOG_BYTES_MOST;
 
+	store->max_pages = 0;
 	if (most) {
 		most = min_of(max_of(most, (uint64_t)BYTES_LEAST), (uint64_t)INT64_MAX);
 		log_bytes = max_of((int64_t)LOG_BYTES_LEAST, min_of(log_bytes, (int64_t)most / LOG_PART));
@@ -254,6 +256,32 @@ void pyspyd_store_close(struct pyspyd_store *store) {
 	free((char *)store->options.path);
 	free(store->note);
 	free(store);
+}
+
+static int apply_bounds(struct pyspyd_store *store) {
+	char sql[160];
+
+	snprintf(sql, sizeof(sql),
+		"PRAGMA max_page_count = %lld; PRAGMA journal_size_limit = %lld; PRAGMA wal_autocheckpoint = %lld",
+		(long long)(store->max_pages ? store->max_pages : PAGES_MOST), (long long)store->log_bytes,
+		(long long)(store->log_bytes / 2 / STORE_PAGE_BYTES));
+	return store->db ? store_errno(store, sqlite3_exec(store->db, sql, NULL, NULL, NULL)) : 0;
+}
+
+int pyspyd_store_bound(struct pyspyd_store *store, const struct pyspyd_store_options *options) {
+	const struct pyspyd_store_options before = store->options;
+	int r;
+
+	store->options = *options;
+	store->options.path = before.path;
+	bound(store);
+	r = apply_bounds(store);
+	if (!r)
+		return 0;
+	store->options = before;
+	bound(store);
+	(void)!apply_bounds(store);
+	return r;
 }
 
 char *pyspyd_store_take_note(struct pyspyd_store *store) {

@@ -12,7 +12,7 @@
  * through. */
 
 #define STORE_PAGE_BYTES 4096
-#define STORE_KEPT_MAX 32
+#define STORE_KEPT_MAX 64
 
 /* Numbers that must not be had by counting: kept in one row, written with every change. */
 struct store_state {

@@ -32,6 +32,20 @@ int pyspyd_store_open(
 	const struct pyspyd_store_options *options, struct pyspyd_store **ret_store, char **ret_note, struct err *err);
 void pyspyd_store_close(struct pyspyd_store *store);
 
+/* From now on these bounds in place of those that it was opened with; the path is not looked at. What is too old or too
+ * much goes with the next pyspyd_store_prune(). Return: 0; negative errno: the old ones hold. */
+int pyspyd_store_bound(struct pyspyd_store *store, const struct pyspyd_store_options *options);
+
+struct pyspyd_store_taken {
+	uint64_t events;
+	uint64_t shift;  /* the number of an event is by so much larger in the new store */
+	bool incomplete; /* not all could be read, or there was no room for all: the oldest are missing */
+};
+
+/* Adds what `from` has, sinks' places too: all of it at once, or nothing. Where there are many, this takes seconds.
+ * Numbers of processes may change. `from` stays as it is. Return: 0; -ENOSPC; other negative errno. */
+int pyspyd_store_take_over(struct pyspyd_store *store, struct pyspyd_store *from, struct pyspyd_store_taken *ret_taken);
+
 /* What has happened to the file since this was asked last, in one line; NULL: nothing. The caller's to free(). */
 char *pyspyd_store_take_note(struct pyspyd_store *store);
 

@@ -1252,3 +1252,154 @@ Test(store, opening_on_a_full_disk_fails_and_damages_nothing) {
 	pyspyd_store_close(open_store());
 	check_sound();
 }
+
+/* One store takes over what another one has */
+
+static char other_path[96];
+
+static struct pyspyd_store *open_other(uint64_t max_bytes) {
+	struct pyspyd_store_options o = { .path = other_path, .max_bytes = max_bytes };
+	struct pyspyd_store *store = NULL;
+	struct err err = { 0 };
+	char *note = NULL;
+
+	snprintf(other_path, sizeof(other_path), "%s/other", folder);
+	cr_assert_eq(pyspyd_store_open(&o, &store, &note, &err), 0, "%s", err.text);
+	cr_assert_null(note);
+	return store;
+}
+
+static int see_number(void *userdata, int64_t number, const struct pyspyd_store_process *process) {
+	*(int64_t *)userdata = process->pid == 12 ? number : *(int64_t *)userdata;
+	return 0;
+}
+
+Test(store, a_new_one_takes_over_all) {
+	struct pyspyd_store *from = open_store(), *store = open_other(0);
+	struct pyspyd_store_taken taken;
+	uint64_t place, dropped;
+	int64_t process;
+
+	put_process(from, 11, 5 * NS_PER_SEC);
+	process = put_process(from, 12, 5 * NS_PER_SEC);
+	for (uint64_t i = 1; i <= 3; i++)
+		put(from, "a", PYSPYD_UPDATE, i);
+	cr_assert_eq(put_counter(from, process, 7), 0);
+	cr_assert_eq(put_profile(from, process, 7, 100), 0);
+	cr_assert_eq(pyspyd_store_sink_put(from, "file", 2, 1), 0);
+	cr_assert_eq(pyspyd_store_take_over(store, from, &taken), 0);
+	cr_assert_eq(taken.events, 3);
+	cr_assert_eq(taken.shift, 0);
+	cr_assert_not(taken.incomplete);
+	pyspyd_store_close(from);
+	pyspyd_store_close(store);
+	store = open_other(0); /* what was taken is on disk */
+	cr_assert_str_eq(events(store, all_events), "1 2 3");
+	cr_assert_eq(put(store, "b", PYSPYD_OPEN, 4), 4);
+	cr_assert_eq(pyspyd_store_sink_get(store, "file", &place, &dropped), 0);
+	cr_assert_eq(place, 2);
+	cr_assert_eq(dropped, 1);
+	process = 0;
+	cr_assert_eq(pyspyd_store_processes(store, 0, (uid_t)-1, see_number, &process), 0);
+	cr_assert_eq(count_profiles(store, process, 0, 0), 1);
+	cr_assert_eq(stats_of(store).events, 4);
+	cr_assert_eq(stats_of(store).profiles, 1);
+	cr_assert_eq(stats_of(store).counters, 1);
+	pyspyd_store_close(store);
+}
+
+/* There and back: what the first one has already does not come twice. */
+Test(store, an_earlier_copy_takes_over_what_is_new) {
+	struct pyspyd_store *from = open_store(), *store = open_other(0);
+	struct pyspyd_store_taken taken;
+
+	put(from, "a", PYSPYD_OPEN, 1);
+	put(from, "b", PYSPYD_OPEN, 2);
+	cr_assert_eq(pyspyd_store_take_over(store, from, &taken), 0);
+	put(store, "b", PYSPYD_RESOLVED, 3);
+	cr_assert_eq(pyspyd_store_take_over(from, store, &taken), 0);
+	cr_assert_eq(taken.events, 1);
+	cr_assert_eq(taken.shift, 0);
+	cr_assert_str_eq(events(from, all_events), "1 2 3");
+	cr_assert_eq(stats_of(from).events, 3);
+	pyspyd_store_close(from);
+	pyspyd_store_close(store);
+}
+
+Test(store, one_with_a_history_of_its_own_takes_over_behind_it) {
+	struct pyspyd_store *from = open_store(), *store = open_other(0);
+	struct pyspyd_store_taken taken;
+	uint64_t place, dropped;
+	int64_t process, mine;
+
+	mine = put_process(store, 33, 5);
+	put(store, "x", PYSPYD_OPEN, 100);
+	put(store, "x", PYSPYD_RESOLVED, 101);
+	process = put_process(from, 12, 5);
+	cr_assert_eq(process, mine, "the numbers clash");
+	cr_assert_eq(put_profile(from, process, 7, 100), 0);
+	put(from, "a", PYSPYD_OPEN, 1);
+	put(from, "b", PYSPYD_OPEN, 2);
+	cr_assert_eq(pyspyd_store_sink_put(from, "file", 1, 0), 0);
+	cr_assert_eq(pyspyd_store_take_over(store, from, &taken), 0);
+	cr_assert_eq(taken.shift, 2);
+	cr_assert_str_eq(events(store, all_events), "1 2 3 4");
+	cr_assert_str_eq(events(store, (struct pyspyd_event_filter){ .uid = (uid_t)-1, .open = true }), "3 4");
+	cr_assert_eq(pyspyd_store_sink_get(store, "file", &place, &dropped), 0);
+	cr_assert_eq(place, 3);
+	process = 0;
+	cr_assert_eq(pyspyd_store_processes(store, 0, (uid_t)-1, see_number, &process), 0);
+	cr_assert_neq(process, mine);
+	cr_assert_eq(count_profiles(store, process, 0, 0), 1);
+	cr_assert_eq(count_profiles(store, mine, 0, 0), 0);
+	cr_assert_eq(put(store, "c", PYSPYD_OPEN, 102), 5);
+	pyspyd_store_close(from);
+	pyspyd_store_close(store);
+}
+
+Test(store, a_small_one_takes_over_the_newest) {
+	struct pyspyd_store *from = open_store(), *store = open_other(1U << 20);
+	struct pyspyd_store_taken taken;
+	char *json = malloc(10001);
+	struct pyspyd_event event = event_of("a", PYSPYD_UPDATE, 1);
+	struct seen seen = { 0 };
+
+	memset(json, ' ', 10000);
+	json[10000] = '\0';
+	event.json = json;
+	for (; event.time_real_ns <= 200; event.time_real_ns++)
+		cr_assert_eq(pyspyd_store_put_event(from, &event, NULL), 0);
+	cr_assert_eq(pyspyd_store_take_over(store, from, &taken), 0);
+	cr_assert(taken.incomplete);
+	cr_assert_eq(pyspyd_store_events(store, &all_events, see_event, &seen), 0);
+	cr_assert_eq(seen.last, 200);
+	cr_assert_gt(seen.n, 20);
+	cr_assert_lt(seen.n, 100);
+	cr_assert_eq(seen.first, 200 - seen.n + 1);
+	free(json);
+	pyspyd_store_close(from);
+	pyspyd_store_close(store);
+}
+
+Test(store, its_bounds_can_be_changed) {
+	struct pyspyd_store_options o = { .max_bytes = 1U << 20 };
+	struct pyspyd_store *store = open_store();
+	int64_t process = put_process(store, 12, 5);
+
+	for (uint64_t i = 0; i < 40; i++)
+		cr_assert_eq(put_profile(store, process, i * NS_PER_SEC, 100000), 0);
+	cr_assert_eq(count_profiles(store, process, 0, 0), 40);
+	cr_assert_eq(pyspyd_store_bound(store, &o), 0);
+	for (unsigned i = 0; i < 20; i++)
+		cr_assert_eq(pyspyd_store_prune(store, 100 * NS_PER_SEC, NULL), 0);
+	cr_assert_lt(count_profiles(store, process, 0, 0), 11);
+	cr_assert_leq(stats_of(store).bytes, 2U << 20);
+	o = (struct pyspyd_store_options){ .profile_age_ns = NS_PER_SEC };
+	cr_assert_eq(pyspyd_store_bound(store, &o), 0);
+	for (uint64_t i = 0; i < 40; i++)
+		cr_assert_eq(put_profile(store, process, (1000 + i) * NS_PER_SEC, 100000), 0);
+	cr_assert_geq(count_profiles(store, process, 0, 0), 40, "there is no limit any more");
+	cr_assert_eq(pyspyd_store_prune(store, 5000 * NS_PER_SEC, NULL), 0);
+	cr_assert_eq(count_profiles(store, process, 0, 0), 0, "they are too old now");
+	pyspyd_store_close(store);
+}
