@@ -262,9 +262,11 @@ static void update_threads(struct watched *watched, uint64_t now_ns) {
 	update_python_threads(watched, true);
 	if (now_ns >= watched->all_due_ns || accounted_ns(watched) + UNACCOUNTED_NS < watched->used_ns) {
 		watched->all_due_ns = now_ns + ALL_THREADS_NS;
+		watched->unread = false;
 		update_python_threads(watched, false);
 		update_native_threads(watched);
 	} else {
+		watched->unread = true;
 		vec_foreach (thread, &watched->threads)
 			if (!thread->seen)
 				stand_still_thread(thread);
@@ -328,7 +330,7 @@ int watched_update(struct watched *watched, uint64_t now_ns, size_t processes) {
 	r = update_counters(watched, now_ns, processes);
 	if (r)
 		return r;
-	if (watched->ran)
+	if (watched->ran || (watched->unread && now_ns >= watched->all_due_ns))
 		update_threads(watched, now_ns);
 	else
 		stand_still(watched);

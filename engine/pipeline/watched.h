@@ -43,6 +43,7 @@ struct watched {
 	uint64_t cpu_ns;          /* as of the last report; 0: none yet */
 	uint64_t used_ns;         /* CPU time since the report before; UINT64_MAX not known */
 	bool ran;                 /* since the report before */
+	bool unread;              /* some threads were not read though they may have run: one may have been stopped */
 	uint64_t last_ns;         /* time of the last report */
 	uint64_t interval_ns;     /* that it covered */
 	uint64_t counters_due_ns; /* when the counters are to be read again */
