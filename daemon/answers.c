@@ -297,7 +297,22 @@ void answer_deinit(struct answer *answer) {
 	*answer = (struct answer){ 0 };
 }
 
+void answer_use_store(struct answer *answer, uint64_t shift) {
+	switch (answer->request.what) {
+	case REQUEST_FINDINGS:
+		answer->cursor += shift;
+		answer->last += shift;
+		answer->told += answer->told ? shift : 0;
+		break;
+	case REQUEST_PROCESSES:
+	case REQUEST_PROFILES: answer->stale = true; break;
+	case REQUEST_STATUS: break;
+	}
+}
+
 int answer_step(struct answer *answer, struct outbox *outbox) {
+	if (answer->stale)
+		return -ESTALE;
 	switch (answer->request.what) {
 	case REQUEST_FINDINGS: return step_findings(answer, outbox);
 	case REQUEST_PROCESSES: return step_processes(answer, outbox);

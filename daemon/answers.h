@@ -34,11 +34,15 @@ struct answer {
 	size_t open_n;
 	struct answer_process *processes; /* whose profiles are wanted, */
 	size_t processes_n, processes_i;  /* and which is being told */
+	bool stale;                       /* what it remembers of the store is not so any more */
 };
 
 /* Takes the request over. `uid`: whose processes may be seen; (uid_t)-1: all. Return: 0; the store's error; -ENOMEM. */
 int answer_begin(struct answer *answer, const struct server_options *options, uid_t uid, struct request *request);
 void answer_deinit(struct answer *answer);
+
+/* The options' store is another one now, in which the numbers of events are by `shift` larger. */
+void answer_use_store(struct answer *answer, uint64_t shift);
 
 enum { ANSWER_DONE = 0, ANSWER_MORE = 1, ANSWER_WAITS = 2 /* for new events */ };
 

@@ -174,6 +174,10 @@ int metrics_new(const char *listen, unsigned processes_max, struct metrics **ret
 	return 0;
 }
 
+void metrics_use_limit(struct metrics *metrics, unsigned processes_max) {
+	metrics->processes_max = processes_max;
+}
+
 void metrics_free(struct metrics *metrics) {
 	if (!metrics)
 		return;

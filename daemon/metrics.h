@@ -35,6 +35,7 @@ struct metrics_finding {
 /* `listen`: "ADDRESS:PORT" or a socket's path; addresses other than loopback are refused unless they are given as such
  * numerically. Return: 0; negative errno with a text. */
 int metrics_new(const char *listen, unsigned processes_max, struct metrics **ret_metrics, struct err *err);
+void metrics_use_limit(struct metrics *metrics, unsigned processes_max); /* from the next update on */
 void metrics_free(struct metrics *metrics);
 
 /* Makes the text anew. Return: 0; -ENOMEM (the old one stays). */

@@ -132,7 +132,7 @@ static int pause_accepting(struct server *server, uint64_t us) {
 	int r = sd_event_now(server->loop, CLOCK_MONOTONIC, &now);
 
 	if (r >= 0)
-		r = sd_event_source_set_enabled(server->listener, SD_EVENT_OFF);
+		r = sd_event_source_set_enabled(server->listener.source, SD_EVENT_OFF);
 	if (r >= 0)
 		r = sd_event_source_set_time(server->resume, now + us);
 	if (r >= 0)
@@ -145,7 +145,7 @@ static int on_resume(sd_event_source *source, uint64_t usec, void *userdata) {
 
 	(void)source;
 	(void)usec;
-	return sd_event_source_set_enabled(server->listener, SD_EVENT_ON);
+	return sd_event_source_set_enabled(server->listener.source, SD_EVENT_ON);
 }
 
 static int on_connection(sd_event_source *source, int fd, uint32_t events, void *userdata) {
@@ -216,37 +216,76 @@ static int bind_to(int fd, const char *path, struct err *err) {
 	return err_set(err, -errno, "cannot make the socket %s: %s", path, strerror(errno));
 }
 
-static int listen_at(struct server *server, struct err *err) {
+static int listen_at(struct listener *listener, struct err *err) {
 	struct stat st;
 	int r;
 
-	server->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (server->fd < 0)
+	listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (listener->fd < 0)
 		return err_set(err, -errno, "cannot make a socket: %s", strerror(errno));
-	r = bind_to(server->fd, server->path, err);
+	r = bind_to(listener->fd, listener->path, err);
 	if (r)
 		return r;
-	if (!lstat(server->path, &st)) {
-		server->ours = true;
-		server->dev = st.st_dev;
-		server->ino = st.st_ino;
+	if (!lstat(listener->path, &st)) {
+		listener->ours = true;
+		listener->dev = st.st_dev;
+		listener->ino = st.st_ino;
 	}
-	if (chmod(server->path, 0666) || listen(server->fd, BACKLOG))
-		return err_set(err, -errno, "cannot listen at %s: %s", server->path, strerror(errno));
+	if (chmod(listener->path, 0666) || listen(listener->fd, BACKLOG))
+		return err_set(err, -errno, "cannot listen at %s: %s", listener->path, strerror(errno));
 	return 0;
 }
 
-static int open_socket(struct server *server, struct err *err) {
-	server->fd = inherited();
-	if (server->fd < 0)
-		return listen_at(server, err);
-	if (fcntl(server->fd, F_SETFL, O_NONBLOCK) || fcntl(server->fd, F_SETFD, FD_CLOEXEC))
+static int open_inherited(struct listener *listener, struct err *err) {
+	listener->inherited = true;
+	if (fcntl(listener->fd, F_SETFL, O_NONBLOCK) || fcntl(listener->fd, F_SETFD, FD_CLOEXEC))
 		return err_set(err, -errno, "the socket of the service manager: %s", strerror(errno));
 	return 0;
 }
 
-static void find_group(struct server *server) {
-	const char *name = server->options.group;
+/* Another one may have taken the place meanwhile. */
+static void remove_socket(const struct listener *listener) {
+	struct stat st;
+
+	if (listener->ours && !lstat(listener->path, &st) && st.st_dev == listener->dev && st.st_ino == listener->ino)
+		unlink(listener->path);
+}
+
+static void close_listener(struct listener *listener) {
+	sd_event_source_disable_unref(listener->source);
+	remove_socket(listener);
+	if (listener->fd >= 0)
+		close(listener->fd);
+	free(listener->path);
+	*listener = (struct listener){ .fd = -1 };
+}
+
+/* Return: 0; negative errno with a text, and nothing is left of it. */
+static int open_listener(
+	struct server *server, const char *path, int fd, struct listener *ret_listener, struct err *err) {
+	struct listener listener = { .path = strdup(path), .fd = fd };
+	int r = -ENOMEM;
+
+	if (listener.path)
+		r = fd < 0 ? listen_at(&listener, err) : open_inherited(&listener, err);
+	else
+		err_set(err, r, "out of memory");
+	if (!r) {
+		r = sd_event_add_io(server->loop, &listener.source, listener.fd, EPOLLIN, on_connection, server);
+		if (r >= 0)
+			r = sd_event_source_set_priority(listener.source, PRIORITY);
+		if (r < 0)
+			err_set(err, r, "event loop: %s", strerror(-r));
+	}
+	if (r < 0) {
+		close_listener(&listener);
+		return r;
+	}
+	*ret_listener = listener;
+	return 0;
+}
+
+static void find_group(struct server *server, const char *name) {
 	const struct group *group = name && *name ? getgrnam(name) : NULL;
 
 	server->has_group = group;
@@ -257,38 +296,30 @@ static void find_group(struct server *server) {
 }
 
 static int join_loop(struct server *server, struct err *err) {
-	int r = sd_event_add_io(server->loop, &server->listener, server->fd, EPOLLIN, on_connection, server);
+	int r = sd_event_add_time(server->loop, &server->resume, CLOCK_MONOTONIC, 0, 1, on_resume, server);
 
 	if (r >= 0)
-		r = sd_event_add_time(server->loop, &server->resume, CLOCK_MONOTONIC, 0, 1, on_resume, server);
-	if (r >= 0)
 		r = sd_event_source_set_enabled(server->resume, SD_EVENT_OFF);
-	if (r >= 0)
-		r = sd_event_source_set_priority(server->listener, PRIORITY);
 	return r < 0 ? err_set(err, r, "event loop: %s", strerror(-r)) : 0;
 }
 
 int server_new(sd_event *loop, const struct server_options *options, struct server **ret_server, struct err *err) {
 	struct server *server = calloc(1, sizeof(*server));
-	int r = 0;
+	int r;
 
-	if (server)
-		server->path = strdup(options->path);
-	if (!server || !server->path) {
-		free(server);
+	if (!server)
 		return err_set(err, -ENOMEM, "out of memory");
-	}
-	server->fd = -1;
+	server->listener.fd = -1;
 	server->loop = sd_event_ref(loop);
 	server->options = *options;
 	if (!options->idle_s)
 		server->options.idle_s = SERVER_IDLE_S;
 	if (!options->stalled_s)
 		server->options.stalled_s = SERVER_STALLED_S;
-	find_group(server);
-	r = open_socket(server, err);
+	find_group(server, options->group);
+	r = join_loop(server, err);
 	if (!r)
-		r = join_loop(server, err);
+		r = open_listener(server, options->path, inherited(), &server->listener, err);
 	if (r) {
 		server_free(server);
 		return r;
@@ -297,31 +328,68 @@ int server_new(sd_event *loop, const struct server_options *options, struct serv
 	return 0;
 }
 
-/* Another one may have taken the place meanwhile. */
-static void remove_socket(const struct server *server) {
-	struct stat st;
-
-	if (server->ours && !lstat(server->path, &st) && st.st_dev == server->dev && st.st_ino == server->ino)
-		unlink(server->path);
-}
-
 void server_free(struct server *server) {
 	if (!server)
 		return;
 	while (server->clients)
 		client_free(server->clients);
-	sd_event_source_disable_unref(server->listener);
 	sd_event_source_disable_unref(server->resume);
-	remove_socket(server);
-	if (server->fd >= 0)
-		close(server->fd);
+	close_listener(&server->listener);
 	for (struct server_user *user = server->users, *next; user; user = next) {
 		next = user->next;
 		free(user);
 	}
 	sd_event_unref(server->loop);
-	free(server->path);
 	free(server);
+}
+
+/* Those that have connected and wait to be accepted, at most as many as can wait. */
+static void admit_waiting(struct server *server, int fd) {
+	uint64_t now = 0;
+
+	sd_event_now(server->loop, CLOCK_MONOTONIC, &now);
+	for (int i = 0; i < BACKLOG; i++) {
+		int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (client >= 0)
+			admit(server, client, now);
+		else if (errno != EINTR && errno != ECONNABORTED)
+			return;
+	}
+}
+
+int server_move(struct server *server, const char *path, struct err *err) {
+	struct listener listener;
+	int r;
+
+	if (server->listener.inherited)
+		return err_set(err, -EOPNOTSUPP, "the socket is the service manager's");
+	r = open_listener(server, path, -1, &listener, err);
+	if (r)
+		return r;
+	admit_waiting(server, server->listener.fd);
+	close_listener(&server->listener);
+	server->listener = listener;
+	return 0;
+}
+
+void server_use_group(struct server *server, const char *group) {
+	find_group(server, group);
+	for (struct client *client = server->clients; client; client = client_next(client)) {
+		struct ucred peer;
+		socklen_t len = sizeof(peer);
+		int fd = client_fd(client);
+
+		client_see(client,
+			!getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) && may_see_all(server, fd, &peer));
+	}
+}
+
+void server_use_store(struct server *server, struct pyspyd_store *store, uint64_t shift) {
+	server->options.store = store;
+	for (struct client *client = server->clients; client; client = client_next(client))
+		client_use_store(client, shift);
+	server_wake(server);
 }
 
 void server_wake(struct server *server) {

@@ -37,6 +37,19 @@ struct server_options {
 int server_new(sd_event *loop, const struct server_options *options, struct server **ret_server, struct err *err);
 void server_free(struct server *server);
 
+/* The three that follow leave clients connected. */
+
+/* Listens at another path, and then no more at the one before; who waits there to be let in is let in. Return: 0;
+ * -EOPNOTSUPP: the socket is the service manager's; other negative errno with a text: it listens where it did. */
+int server_move(struct server *server, const char *path, struct err *err);
+
+/* From now on this group's members see all, those of the one before do not. */
+void server_use_group(struct server *server, const char *group);
+
+/* Another store, in which the numbers of events are by `shift` larger. Answers of findings go on; others that are under
+ * way end with an error. */
+void server_use_store(struct server *server, struct pyspyd_store *store, uint64_t shift);
+
 /* There are new events: those who follow get them. */
 void server_wake(struct server *server);
 

@@ -234,6 +234,20 @@ void client_wake(struct client *client) {
 		client_free(client);
 }
 
+int client_fd(const struct client *client) {
+	return client->fd;
+}
+
+void client_see(struct client *client, bool sees_all) {
+	client->sees_all = sees_all;
+	client->answer.uid = sees_all ? (uid_t)-1 : client->user->uid;
+}
+
+void client_use_store(struct client *client, uint64_t shift) {
+	if (client->state == ANSWERING || client->state == FOLLOWING)
+		answer_use_store(&client->answer, shift);
+}
+
 struct client *client_next(const struct client *client) {
 	return client->next;
 }

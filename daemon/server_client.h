@@ -27,17 +27,23 @@ struct server_user {
 
 struct client;
 
-struct server {
-	sd_event *loop;
-	struct server_options options;
+struct listener {
 	char *path;
-	bool has_group;
-	gid_t group;
 	int fd;
-	bool ours; /* the socket at `path`, which is then this one: */
+	bool inherited; /* from the service manager */
+	bool ours;      /* the socket at `path`, which is then this one: */
 	dev_t dev;
 	ino_t ino;
-	sd_event_source *listener, *resume;
+	sd_event_source *source;
+};
+
+struct server {
+	sd_event *loop;
+	struct server_options options; /* its path and group are not used */
+	bool has_group;
+	gid_t group;
+	struct listener listener;
+	sd_event_source *resume;
 	struct pace accepts;
 	struct server_user *users;
 	struct client *clients;
@@ -52,6 +58,11 @@ void client_free(struct client *client);
 
 /* New events: it is told of them where it follows. */
 void client_wake(struct client *client);
+
+/* What was decided when it came, or what its answer reads, is another now. */
+int client_fd(const struct client *client);
+void client_see(struct client *client, bool sees_all);
+void client_use_store(struct client *client, uint64_t shift);
 struct client *client_next(const struct client *client);
 
 #endif

@@ -5,13 +5,10 @@
 
 #include "daemon/log.h"
 #include "daemon/mailbox.h"
-#include "daemon/metrics.h"
+#include "daemon/parts.h"
 #include "daemon/privileges.h"
 #include "daemon/restart.h"
 #include "daemon/rules.h"
-#include "daemon/server.h"
-#include "daemon/sink.h"
-#include "daemon/status.h"
 #include "pyspyd/version.h"
 #include <errno.h>
 #include <pthread.h>
@@ -33,7 +30,6 @@ enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2 };
 
 struct service {
 	const struct pyspyd_daemon_options *options;
-	struct config *config;          /* the loop's */
 	_Atomic(struct config *) fresh; /* for the engine's thread, to be taken at a reload; a copy of its own */
 	struct config *watched;         /* the engine's thread's */
 	volatile int stop, reload;
@@ -43,12 +39,7 @@ struct service {
 	pthread_t engine;
 	bool engine_runs;
 
-	sd_event *loop;
-	struct pyspyd_store *store;
-	struct sinks *sinks;
-	struct server *server;
-	struct metrics *metrics;
-	struct status *status;
+	struct parts parts;
 	struct restart *restart; /* for the engine's thread, as it was at the start */
 	uint64_t counters_ns;    /* when they were written last */
 	unsigned ticks;
@@ -159,13 +150,13 @@ static int start_engine(struct service *service, struct config *config) {
 
 /* Says once that the store does not take what it gets, and once that it does again; and what it did of itself. */
 static void store_said(struct service *service, int r) {
-	char *note = pyspyd_store_take_note(service->store);
+	char *note = pyspyd_store_take_note(service->parts.store);
 
 	if (note)
 		log_say(LOG_WARNING, "%s", note);
 	free(note);
 	if (r == -ENOENT) { /* it was begun anew, and does not know the processes any more */
-		status_forget_numbers(service->status);
+		status_forget_numbers(service->parts.status);
 		return;
 	}
 	if (r && !service->store_fails)
@@ -176,7 +167,7 @@ static void store_said(struct service *service, int r) {
 }
 
 static int number_of(struct service *service, const struct pyspyd_process *process, int64_t *ret_number) {
-	return status_process_number(service->status, service->store, process, ret_number);
+	return status_process_number(service->parts.status, service->parts.store, process, ret_number);
 }
 
 static void take_finding(struct service *service, const struct mail *mail) {
@@ -195,19 +186,20 @@ static void take_finding(struct service *service, const struct mail *mail) {
 	};
 
 	(void)!number_of(service, &finding->process, &(int64_t){ 0 }); /* whom it is about is known from now on */
-	status_count_finding(service->status, finding);
-	status_keep_event(service->status, &event); /* until the store has it */
-	store_said(service, status_flush_events(service->status, service->store));
-	sinks_wake(service->sinks);
-	server_wake(service->server);
+	status_count_finding(service->parts.status, finding);
+	status_keep_event(service->parts.status, &event); /* until the store has it */
+	store_said(service, status_flush_events(service->parts.status, service->parts.store));
+	sinks_wake(service->parts.sinks);
+	server_wake(service->parts.server);
 }
 
 /* The store knows the rest. Where it cannot be read, the next start tries again. */
 static void take_left_ended(struct service *service, const struct mail *mail) {
-	store_said(service, restart_resolve(service->store, service->status, mail->id, mail->ended, now_real_ns()));
-	store_said(service, status_flush_events(service->status, service->store));
-	sinks_wake(service->sinks);
-	server_wake(service->server);
+	store_said(service,
+		restart_resolve(service->parts.store, service->parts.status, mail->id, mail->ended, now_real_ns()));
+	store_said(service, status_flush_events(service->parts.status, service->parts.store));
+	sinks_wake(service->parts.sinks);
+	server_wake(service->parts.server);
 }
 
 static int put_counters(struct service *service, const struct mail *mail) {
@@ -229,7 +221,7 @@ static int put_counters(struct service *service, const struct mail *mail) {
 		r = number_of(service, &process->process, &rows[n].process);
 	}
 	if (!r)
-		r = pyspyd_store_put_counters(service->store, rows, n);
+		r = pyspyd_store_put_counters(service->parts.store, rows, n);
 	free(rows);
 	return r;
 }
@@ -239,7 +231,7 @@ static void take_report(struct service *service, struct mail *mail) {
 		service->counters_ns = now_real_ns();
 		store_said(service, put_counters(service, mail));
 	}
-	status_keep_report(service->status, mail);
+	status_keep_report(service->parts.status, mail);
 }
 
 static void take_profile(struct service *service, const struct mail *mail) {
@@ -252,7 +244,7 @@ static void take_profile(struct service *service, const struct mail *mail) {
 	int r = number_of(service, &mail->process, &profile.process);
 
 	if (!r)
-		r = pyspyd_store_put_profiles(service->store, &profile, 1);
+		r = pyspyd_store_put_profiles(service->parts.store, &profile, 1);
 	store_said(service, r);
 }
 
@@ -261,13 +253,13 @@ static void take(struct service *service, struct mail *mail) {
 	case MAIL_FINDING: take_finding(service, mail); break;
 	case MAIL_LEFT_ENDED: take_left_ended(service, mail); break;
 	case MAIL_REPORT: take_report(service, mail); break;
-	case MAIL_HEALTH: status_keep_health(service->status, &mail->health); break;
+	case MAIL_HEALTH: status_keep_health(service->parts.status, &mail->health); break;
 	case MAIL_PROFILE: take_profile(service, mail); break;
 	case MAIL_ENDED:
 		if (!service->stop) {
 			log_say(LOG_ERR, "the engine ended: %s", mail->err.text[0] ? mail->err.text : strerror(EIO));
 			service->result = STATUS_FAILED;
-			sd_event_exit(service->loop, STATUS_FAILED);
+			sd_event_exit(service->parts.loop, STATUS_FAILED);
 		}
 		break;
 	}
@@ -295,86 +287,44 @@ static void update_metrics(struct service *service) {
 	struct metrics_input input;
 	struct sink_stats sinks[8];
 
-	if (!service->metrics)
+	if (!service->parts.metrics)
 		return;
-	status_metrics(service->status, &input);
+	status_metrics(service->parts.status, &input);
 	input.sinks = sinks;
-	input.sinks_n = sinks_stats(service->sinks, sinks, sizeof(sinks) / sizeof(sinks[0]));
-	server_stats(service->server, &input.server);
-	if (pyspyd_store_stats(service->store, &input.store))
+	input.sinks_n = sinks_stats(service->parts.sinks, sinks, sizeof(sinks) / sizeof(sinks[0]));
+	server_stats(service->parts.server, &input.server);
+	if (pyspyd_store_stats(service->parts.store, &input.store))
 		input.store = (struct pyspyd_store_stats){ 0 };
-	(void)!metrics_update(service->metrics, &input);
+	(void)!metrics_update(service->parts.metrics, &input);
 }
 
 static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
 	struct service *service = userdata;
 
-	store_said(service, status_flush_events(service->status, service->store));
+	store_said(service, status_flush_events(service->parts.status, service->parts.store));
 	if (++service->ticks % PRUNE_TICKS == 0)
-		store_said(service, pyspyd_store_prune(service->store, now_real_ns(), sinks_names(service->sinks)));
+		store_said(service,
+			pyspyd_store_prune(service->parts.store, now_real_ns(), sinks_names(service->parts.sinks)));
 	update_metrics(service);
-	status_complain(service->status);
+	status_complain(service->parts.status);
 	sd_event_source_set_time(source, usec + TICK_US);
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
-static int open_sinks(struct service *service, const struct config *config, struct err *err) {
-	struct sinks *sinks;
-	int r = sinks_new(config, service->store, service->loop, &sinks, err);
-
-	if (r)
-		return r;
-	sinks_free(service->sinks);
-	service->sinks = sinks;
-	return 0;
-}
-
-static int open_metrics(struct service *service, const struct config *config, struct err *err) {
-	metrics_free(service->metrics);
-	service->metrics = NULL;
-	return config->metrics ? metrics_new(config->metrics_listen, config->metrics_processes, &service->metrics, err)
-			       : 0;
-}
-
-static bool differ(const char *a, const char *b) {
-	return strcmp(a ? a : "", b ? b : "") != 0;
-}
-
-static bool uses_network(const struct config *config) {
-	return config->otlp.enabled || (config->metrics && config->metrics_listen[0] != '/') ||
-		(config->syslog.enabled && config->syslog.transport != SYSLOG_LOCAL);
-}
-
-/* What a reload cannot change. */
-static void say_restart(const struct config *old, const struct config *fresh) {
-	if (differ(old->store_path, fresh->store_path) || old->store_max_bytes != fresh->store_max_bytes ||
-		old->finding_age_ns != fresh->finding_age_ns || old->counter_age_ns != fresh->counter_age_ns ||
-		old->profile_age_ns != fresh->profile_age_ns)
-		log_say(LOG_WARNING, "[store] and [recorder] keep: what has changed needs a restart");
-	if (old->recorder != fresh->recorder)
-		log_say(LOG_WARNING, "[recorder] enabled: needs a restart");
-	if (differ(old->socket_path, fresh->socket_path) || differ(old->socket_group, fresh->socket_group))
-		log_say(LOG_WARNING, "[socket]: what has changed needs a restart");
-	if (uses_network(fresh) && !uses_network(old))
-		log_say(LOG_WARNING, "what goes over the network needs a restart: the service may not use it yet");
-}
-
-/* Two readings: one for each thread. What is wrong leaves everything as it was. */
+/* Two readings: one for each thread. What is wrong leaves everything as it was. The loop has its parts at once, the
+ * engine its own when its interval is over. */
 static void reload(struct service *service) {
 	struct config *mine, *engines;
-	struct err err = { 0 };
 
 	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)status_monotonic_us());
 	if (config_read(service->options->config, stderr, &mine)) {
-		log_say(LOG_ERR, "the configuration is wrong: the old one stays in use");
+		status_config_read(service->parts.status);
+		status_config_fails(service->parts.status, "configuration",
+			"it is wrong, as the log says; the old one stays in use");
 	} else if (config_read(service->options->config, stderr, &engines)) {
 		config_free(mine);
 	} else {
-		if (open_sinks(service, mine, &err) || open_metrics(service, mine, &err))
-			log_say(LOG_ERR, "%s", err.text);
-		say_restart(service->config, mine);
-		config_free(service->config);
-		service->config = mine;
+		parts_reload(&service->parts, mine);
 		config_free(atomic_exchange(&service->fresh, engines));
 		service->reload++;
 		log_say(LOG_INFO, "the configuration was read again");
@@ -397,7 +347,7 @@ static int watch_signals(struct service *service) {
 	int r = 0;
 
 	for (size_t i = 0; r >= 0 && i < sizeof(signals) / sizeof(signals[0]); i++)
-		r = sd_event_add_signal(service->loop, NULL, signals[i], on_signal, service);
+		r = sd_event_add_signal(service->parts.loop, NULL, signals[i], on_signal, service);
 	return r;
 }
 
@@ -417,65 +367,30 @@ static char *status_json(void *userdata) {
 	struct service *service = userdata;
 	struct sink_stats sinks[8];
 	struct pyspyd_store_stats store = { 0 };
-	size_t n = sinks_stats(service->sinks, sinks, sizeof(sinks) / sizeof(sinks[0]));
+	size_t n = sinks_stats(service->parts.sinks, sinks, sizeof(sinks) / sizeof(sinks[0]));
 
-	(void)!pyspyd_store_stats(service->store, &store);
-	return status_text(service->status, sinks, n, &store);
+	(void)!pyspyd_store_stats(service->parts.store, &store);
+	return status_text(service->parts.status, sinks, n, &store);
 }
 
 static bool is_watched(void *userdata, pid_t pid, uint64_t start_real_ns) {
 	const struct service *service = userdata;
 
-	return status_is_watched(service->status, pid, start_real_ns);
-}
-
-static int open_store(struct service *service, struct err *err) {
-	const struct config *config = service->config;
-	const struct pyspyd_store_options options = {
-		.path = config->store_path,
-		.max_bytes = config->store_max_bytes,
-		.finding_age_ns = config->finding_age_ns,
-		.counter_age_ns = config->counter_age_ns,
-		.profile_age_ns = config->profile_age_ns,
-	};
-	char *note = NULL;
-	int r = pyspyd_store_open(&options, &service->store, &note, err);
-
-	if (note)
-		log_say(LOG_WARNING, "%s", note);
-	free(note);
-	return r;
+	return status_is_watched(service->parts.status, pid, start_real_ns);
 }
 
 static int open_all(struct service *service, struct err *err) {
-	const struct server_options server = {
-		.path = service->config->socket_path,
-		.group = service->config->socket_group,
-		.status = status_json,
-		.watched = is_watched,
-		.userdata = service,
-	};
-	struct server_options with_store = server;
-	int fd, r = open_store(service, err);
+	const struct server_options server = { .status = status_json, .watched = is_watched, .userdata = service };
+	struct parts *parts = &service->parts;
+	int fd, r = parts_open(parts, &server, err);
 
 	if (!r)
-		r = status_new(&service->status);
-	if (!r)
-		r = restart_new(service->store, service->status, &service->restart);
-	if (!r)
-		r = sd_event_default(&service->loop) < 0 ? -ENOMEM : 0;
-	if (!r)
-		r = open_sinks(service, service->config, err);
-	with_store.store = service->store;
-	if (!r)
-		r = server_new(service->loop, &with_store, &service->server, err);
-	if (!r)
-		r = open_metrics(service, service->config, err);
+		r = restart_new(parts->store, parts->status, &service->restart);
 	if (!r)
 		r = mailbox_new(&service->mailbox, &fd);
 	if (!r &&
-		(sd_event_add_io(service->loop, NULL, fd, EPOLLIN, on_mail, service) < 0 ||
-			sd_event_add_time_relative(service->loop, NULL, CLOCK_MONOTONIC, TICK_US, 0, on_tick, service) <
+		(sd_event_add_io(parts->loop, NULL, fd, EPOLLIN, on_mail, service) < 0 ||
+			sd_event_add_time_relative(parts->loop, NULL, CLOCK_MONOTONIC, TICK_US, 0, on_tick, service) <
 				0 ||
 			watch_signals(service) < 0))
 		r = -ENOMEM;
@@ -491,8 +406,8 @@ static void say_privileges(void) {
 			log_say(LOG_WARNING, "without %s: %s", list[i].capability, list[i].turns_off);
 }
 
-static void seal(const struct config *config) {
-	const struct privileges_options options = { .inet = uses_network(config) };
+static void seal(bool inet) {
+	const struct privileges_options options = { .inet = inet };
 	struct err err = { 0 };
 	int r = privileges_seal(&options, &err);
 
@@ -513,20 +428,14 @@ static void stop_engine(struct service *service) {
 
 static void close_all(struct service *service) {
 	stop_engine(service);
-	if (service->sinks)
-		sinks_drain(service->sinks, DRAIN_NS);
-	server_free(service->server);
-	metrics_free(service->metrics);
-	sinks_free(service->sinks);
+	if (service->parts.sinks)
+		sinks_drain(service->parts.sinks, DRAIN_NS);
+	parts_close(&service->parts);
 	mailbox_free(service->mailbox);
-	status_free(service->status);
 	restart_free(service->restart);
-	pyspyd_store_close(service->store);
 	rules_free(service->rules);
 	config_free(service->watched);
 	config_free(atomic_exchange(&service->fresh, NULL));
-	config_free(service->config);
-	sd_event_unref(service->loop);
 }
 
 static int run(struct service *service, struct config *engines, struct err *err) {
@@ -543,11 +452,11 @@ static int run(struct service *service, struct config *engines, struct err *err)
 	if (r)
 		return r;
 	say_privileges();
-	seal(service->config);
-	sd_event_set_watchdog(service->loop, true);
+	seal(service->parts.inet);
+	sd_event_set_watchdog(service->parts.loop, true);
 	log_say(LOG_INFO, "pyspyd %s watches this host", PYSPYD_VERSION);
 	sd_notify(0, "READY=1");
-	r = sd_event_loop(service->loop);
+	r = sd_event_loop(service->parts.loop);
 	sd_notify(0, "STOPPING=1");
 	return r;
 }
@@ -559,10 +468,10 @@ int pyspyd_daemon_run(const struct pyspyd_daemon_options *options) {
 	int r;
 
 	log_init(options->foreground);
-	if (config_read(options->config, stderr, &service.config))
+	if (config_read(options->config, stderr, &service.parts.config))
 		return STATUS_USAGE;
 	if (options->check_config || config_read(options->config, stderr, &engines)) {
-		config_free(service.config);
+		config_free(service.parts.config);
 		return options->check_config ? STATUS_OK : STATUS_USAGE;
 	}
 	block_signals();

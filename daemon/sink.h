@@ -57,7 +57,10 @@ struct sinks;
  * when that one is at its end. Return: 0; negative errno with a text. */
 int sinks_new(const struct config *config, struct pyspyd_store *store, sd_event *loop, struct sinks **ret_sinks,
 	struct err *err);
-/* Writes their places down. The store must still be open. */
+/* Writes their places down, so that others that are opened go on there. */
+void sinks_save(struct sinks *sinks);
+
+/* The same, and ends them. The store must still be open. */
 void sinks_free(struct sinks *sinks);
 
 /* The same with other kinds (NULL-terminated; they must stand); for tests. */

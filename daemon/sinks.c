@@ -591,6 +591,10 @@ static int add_sink(struct sinks *sinks, const struct sink_kind *kind, const str
 	return 0;
 }
 
+void sinks_save(struct sinks *sinks) {
+	save(sinks);
+}
+
 int sinks_new_of(const struct sink_kind *const *kinds, const struct config *config, struct pyspyd_store *store,
 	sd_event *loop, struct sinks **ret_sinks, struct err *err) {
 	struct sinks *sinks = calloc(1, sizeof(*sinks));

@@ -5,15 +5,18 @@
 #include "pyspyd/version.h"
 #include <errno.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <systemd/sd-daemon.h>
 #include <time.h>
 
 #define PENDING_MAX 10000
 #define KINDS_MAX 64
 #define COMPLAIN_WINDOWS 3 /* of the budget in a row, before it is said */
 #define CMDLINE_MAX 4096
+#define FAILURES_MAX 16
 
 struct pending {
 	struct pending *next;
@@ -41,7 +44,12 @@ struct status {
 	struct number *numbers;
 	size_t numbers_n, numbers_cap;
 	bool said_budget;
-	uint64_t start_real_ns;
+	uint64_t start_real_ns, read_real_ns;
+	struct failure {
+		const char *key; /* static */
+		char reason[256];
+	} failures[FAILURES_MAX];
+	size_t failures_n;
 };
 
 uint64_t status_monotonic_us(void) {
@@ -51,14 +59,19 @@ uint64_t status_monotonic_us(void) {
 	return (uint64_t)ts.tv_sec * 1000000ULL + (uint64_t)ts.tv_nsec / 1000;
 }
 
+static uint64_t now_real_ns(void) {
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
+}
+
 int status_new(struct status **ret_status) {
 	struct status *status = calloc(1, sizeof(*status));
-	struct timespec ts;
 
 	if (!status)
 		return -ENOMEM;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	status->start_real_ns = (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
+	status->start_real_ns = status->read_real_ns = now_real_ns();
 	status->last = &status->first;
 	*ret_status = status;
 	return 0;
@@ -280,15 +293,13 @@ int status_process_number(
 		.container = process->container ? process->container : "",
 	};
 	char cmdline[CMDLINE_MAX];
-	struct timespec ts;
 	int r;
 
 	if (known) {
 		*ret_number = known->number;
 		return 0;
 	}
-	clock_gettime(CLOCK_REALTIME, &ts);
-	row.seen_real_ns = (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
+	row.seen_real_ns = now_real_ns();
 	join_words(process->cmdline, cmdline, sizeof(cmdline));
 	row.cmdline = cmdline;
 	r = pyspyd_store_put_process(store, &row, ret_number);
@@ -297,6 +308,27 @@ int status_process_number(
 
 void status_forget_numbers(struct status *status) {
 	status->numbers_n = 0;
+}
+
+/* The configuration */
+
+void status_config_read(struct status *status) {
+	status->failures_n = 0;
+	status->read_real_ns = now_real_ns();
+	sd_notify(0, "STATUS=");
+}
+
+void status_config_fails(struct status *status, const char *key, const char *format, ...) {
+	struct failure one = { .key = key };
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(one.reason, sizeof(one.reason), format, args);
+	va_end(args);
+	log_say(LOG_WARNING, "%s is not in force: %s", key, one.reason);
+	sd_notifyf(0, "STATUS=%s is not in force: %s", key, one.reason);
+	if (status->failures_n < FAILURES_MAX)
+		status->failures[status->failures_n++] = one;
 }
 
 /* For others */
@@ -336,6 +368,15 @@ static json_t *sinks_json(const struct sink_stats *sinks, size_t n) {
 	return array;
 }
 
+static json_t *config_json(const struct status *status) {
+	json_t *failures = json_array();
+
+	for (size_t i = 0; i < status->failures_n; i++)
+		json_array_append_new(failures,
+			json_pack("{s:s, s:s}", "key", status->failures[i].key, "reason", status->failures[i].reason));
+	return json_pack("{s:I, s:o}", "read_ns", (json_int_t)status->read_real_ns, "not_in_force", failures);
+}
+
 char *status_text(
 	struct status *status, const struct sink_stats *sinks, size_t sinks_n, const struct pyspyd_store_stats *store) {
 	json_t *object = json_pack("{s:s, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I}", "version", PYSPYD_VERSION,
@@ -345,6 +386,8 @@ char *status_text(
 		"events_waiting", (json_int_t)status->pending_n, "events_lost", (json_int_t)status->lost);
 	char *text;
 
+	if (object)
+		json_object_set_new(object, "config", config_json(status));
 	if (object && status->has_health)
 		json_object_set_new(object, "watch", health_json(&status->health));
 	text = object ? json_dumps(object, JSON_COMPACT) : NULL;

@@ -40,6 +40,12 @@ void status_metrics(struct status *status, struct metrics_input *ret_input);
 char *status_text(
 	struct status *status, const struct sink_stats *sinks, size_t sinks_n, const struct pyspyd_store_stats *store);
 
+/* What of the configuration is not in force since it was read last: by key, with the reason. Said in the log, in the
+ * status, and to the service manager. `key` is static. */
+void status_config_read(struct status *status); /* once more: all is in force but for what follows */
+void status_config_fails(struct status *status, const char *key, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
 /* Says in the log what has changed for the worse since it was called last: the budget, events lost. */
 void status_complain(struct status *status);
 

@@ -15,22 +15,17 @@ import json
 import os
 import random
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "../live"))
-import live
+import running
+from running import Follower, Service, await_state, key, lines, live, stored
 
 TARGETS = 8
 STAYING = 4
-START_S = 30
-SETTLE_S = 60
 CONF = """
 [watch]
 interval = 200ms
@@ -54,107 +49,6 @@ match-cmdline = time.sleep.0.5
 match-cmdline = .
 exclude = yes
 """
-
-
-class Client(threading.Thread):
-    """Reads findings until all are told or, where it follows them, the service is gone. What it was told is
-    acknowledged."""
-
-    def __init__(self, folder, follow):
-        super().__init__(daemon=True)
-        self.path = folder + "/sock"
-        self.follow = follow
-        self.seen = []
-        self.start()
-
-    def read(self, connection, n):
-        data = b""
-        while len(data) < n:
-            more = connection.recv(n - len(data))
-            if not more:
-                raise EOFError
-            data += more
-        return data
-
-    def frame(self, connection):
-        length, letter = struct.unpack(">IB", self.read(connection, 5))
-        body = self.read(connection, length)
-        return json.loads(body) if letter == ord("J") else None
-
-    def run(self):
-        try:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.connect(self.path)
-                self.frame(connection)
-                request = json.dumps({"request": "findings", "follow": self.follow}).encode()
-                connection.sendall(struct.pack(">IB", len(request), ord("J")) + request)
-                answer = self.frame(connection)
-                while "event" in answer:
-                    self.seen.append(key(answer["event"]))
-                    answer = self.frame(connection)
-        except (OSError, EOFError, ValueError):
-            pass
-
-
-def key(finding):
-    return finding["id"], finding["state"], finding["time"]
-
-
-class Service:
-    def __init__(self, folder):
-        self.folder = folder
-        self.log = open(os.path.join(folder, "log"), "ab")
-        self.start()
-
-    def start(self):
-        self.process = subprocess.Popen([live.PYSPYD, "daemon", "--foreground", "--config", self.folder + "/conf"],
-                                        stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
-        end = time.monotonic() + START_S
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                raise SystemExit("the service ended: %s" % open(self.folder + "/log").read()[-2000:])
-            with socket.socket(socket.AF_UNIX) as connection:
-                try:
-                    connection.connect(self.folder + "/sock")
-                    break
-                except OSError:
-                    time.sleep(0.02)
-        self.client = Client(self.folder, follow=True)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-        self.client.join(5)
-        return self.client.seen
-
-    def end(self):
-        self.process.terminate()
-        return self.process.wait(SETTLE_S)
-
-
-class Follower:
-    """The command, as somebody leaves it running."""
-
-    def __init__(self, folder):
-        self.err = open(folder + "/follower", "w+b")
-        self.process = subprocess.Popen([live.PYSPYD, "findings", "--follow", "--json"], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=self.err,
-                                        env={**os.environ, "PYSPYD_SOCKET": folder + "/sock"})
-        self.seen = []
-        self.thread = threading.Thread(target=self.read, daemon=True)
-        self.thread.start()
-
-    def read(self):
-        for line in self.process.stdout:
-            self.seen.append(key(json.loads(line)))
-
-    def interrupt(self):
-        """Return: its exit status; what it said."""
-        self.process.send_signal(signal.SIGINT)
-        status = self.process.wait(10)
-        self.thread.join()
-        self.err.seek(0)
-        return status, self.err.read().decode()
 
 
 def check_reader_gone(checks, folder):
@@ -182,35 +76,6 @@ def disturb(targets, stop):
         for target in chosen:
             target.send_signal(signal.SIGCONT)
         stop.wait(0.3)
-
-
-def lines(folder):
-    path = folder + "/findings.jsonl"
-    if not os.path.exists(path):
-        return []
-    with open(path, "rb") as f:
-        return [line for line in f.read().split(b"\n") if line]
-
-
-def stored(folder):
-    client = Client(folder, follow=False)
-    client.join(SETTLE_S)
-    return client.seen
-
-
-def await_state(folder, pids, wanted, since=""):
-    """Waits until the last word about each of these, since then, is one of the states."""
-    end, last = time.monotonic() + SETTLE_S, {}
-    while time.monotonic() < end:
-        for line in lines(folder):
-            finding = json.loads(line)
-            if finding["time"] < since:
-                continue
-            last[finding["process"]["pid"]] = finding["state"]
-        if all(last.get(pid) in wanted for pid in pids):
-            return
-        time.sleep(0.2)
-    raise SystemExit("the findings of %s are %s, not %s" % (pids, last, wanted))
 
 
 def check_staying(checks, folder, staying):
@@ -268,7 +133,7 @@ def main():
             disturber.join()
             await_state(folder, [target.pid for target in targets + staying], {"resolved", None})
             kept = stored(folder)
-            end = time.monotonic() + SETTLE_S
+            end = time.monotonic() + running.SETTLE_S
             written = []
             while time.monotonic() < end and not set(kept) <= set(written):
                 written = []
