@@ -9,44 +9,11 @@
 
 #include <linux/bpf_perf_event.h>
 
-#define PYB_READ(to, len, address) bpf_probe_read_user(to, len, (const void *)(address))
-#include "bpf/walk.h"
+#include "bpf/stack.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-#define PROCESSES_MAX 4096
-#define THREADS_MAX 65536
 #define RING_BYTES (1 << 20) /* set anew before loading */
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, PROCESSES_MAX);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32);
-	__type(value, struct pyb_process);
-} processes SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, THREADS_MAX);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct pyb_thread_key);
-	__type(value, struct pyb_thread);
-} threads SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, PYB_COUNTS);
-	__type(key, __u32);
-	__type(value, __u64);
-} counts SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct pyb_scratch);
-} scratch SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -54,97 +21,6 @@ struct {
 } ring SEC(".maps");
 
 const volatile __u32 wake_bytes = RING_BYTES / 4; /* user space is woken when so much waits for it */
-
-static __always_inline void count(__u32 what) {
-	__u64 *value = bpf_map_lookup_elem(&counts, &what);
-
-	if (value)
-		++*value;
-}
-
-static long walk_step(__u32 index, void *w) {
-	(void)index;
-	return pyb_walk_step(w);
-}
-
-struct searching {
-	const struct pyb_process *process;
-	struct pyb_scratch *s;
-	__u64 thread_pointer;
-};
-
-static long search_step(__u32 index, void *context) {
-	const struct searching *w = context;
-
-	(void)index;
-	return pyb_search_step(w->process, w->thread_pointer, &w->s->found);
-}
-
-static __always_inline int count_walk(const struct pyb_walk *w) {
-	__u32 flags = pyb_walk_end(w);
-
-	if (flags & PYB_BROKEN)
-		count(w->cause);
-	if (flags & PYB_TRUNCATED)
-		count(PYB_DEEP);
-	return (int)flags;
-}
-
-/* Global functions are verified on their own, once, whatever the caller knows: so these find what they need by
- * themselves. Each is there twice: a step that the helper repeats is verified once (5.17 and later), one in a loop as
- * often as it may run, which takes a fifth of a second. */
-
-__noinline int walk(__u32 pid, __u64 frame) {
-	struct pyb_process *p = bpf_map_lookup_elem(&processes, &pid);
-	__u32 zero = 0;
-	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
-	struct pyb_walk w;
-
-	if (!p || !s)
-		return 0;
-	pyb_walk_begin(&w, p, frame, s);
-	bpf_loop(PYB_STEPS_MAX, walk_step, &w, 0);
-	return count_walk(&w);
-}
-
-__noinline int walk_in_loop(__u32 pid, __u64 frame) {
-	struct pyb_process *p = bpf_map_lookup_elem(&processes, &pid);
-	__u32 zero = 0;
-	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
-	struct pyb_walk w;
-
-	if (!p || !s)
-		return 0;
-	pyb_walk_begin(&w, p, frame, s);
-	for (__u32 steps = 0; steps < PYB_FRAMES_MAX; steps++)
-		if (pyb_walk_step(&w))
-			break;
-	return count_walk(&w);
-}
-
-__noinline int search(__u32 pid, __u64 thread_pointer) {
-	__u32 zero = 0;
-	struct searching w = { .process = bpf_map_lookup_elem(&processes, &pid),
-		.s = bpf_map_lookup_elem(&scratch, &zero),
-		.thread_pointer = thread_pointer };
-
-	if (!w.process || !w.s)
-		return 0;
-	w.s->found = (struct pyb_found){ 0 };
-	bpf_loop(PYB_SEARCH_MAX, search_step, &w, 0);
-	return w.s->found.tstate != 0;
-}
-
-__noinline int search_in_loop(__u32 pid, __u64 thread_pointer) {
-	struct pyb_process *p = bpf_map_lookup_elem(&processes, &pid);
-	__u32 zero = 0;
-	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
-
-	if (!p || !s)
-		return 0;
-	s->found = (struct pyb_found){ 0 };
-	return pyb_search(p, thread_pointer, &s->found);
-}
 
 static __always_inline void hand_over(struct pyb_scratch *s) {
 	__u32 n = s->event.frames_n;
