@@ -15,6 +15,8 @@
 #define __always_inline inline __attribute__((always_inline))
 #endif
 
+#define PYB_NOWHERE (~0ULL << 12) /* no address of a target */
+
 struct pyb_found {
 	__u64 tstate;  /* 0: none */
 	__u64 frame;   /* its innermost one; 0: it executes nothing */
@@ -74,17 +76,15 @@ static __always_inline int pyb_is_state(const struct pyb_process *p, __u64 tstat
 	return !PYB_READ(&word, sizeof(word), tstate + p->tstate_interp) && word == interp;
 }
 
-/* The innermost frame of a thread state; 0: none, or it cannot be read. */
+/* The innermost frame of a thread state; 0: none; PYB_NOWHERE: which one it is cannot be read. */
 static __always_inline __u64 pyb_first_frame(const struct pyb_process *p, __u64 tstate) {
 	__u64 frame = 0, cframe = 0;
 
-	if (p->tstate_frame != PYB_NONE) {
-		PYB_READ(&frame, sizeof(frame), tstate + p->tstate_frame);
-		return frame;
-	}
-	if (!PYB_READ(&cframe, sizeof(cframe), tstate + p->tstate_cframe) && cframe)
-		PYB_READ(&frame, sizeof(frame), cframe + p->cframe_frame);
-	return frame;
+	if (p->tstate_frame != PYB_NONE)
+		return PYB_READ(&frame, sizeof(frame), tstate + p->tstate_frame) ? PYB_NOWHERE : frame;
+	if (PYB_READ(&cframe, sizeof(cframe), tstate + p->tstate_cframe))
+		return PYB_NOWHERE;
+	return cframe && PYB_READ(&frame, sizeof(frame), cframe + p->cframe_frame) ? PYB_NOWHERE : frame;
 }
 
 /* The first of a thread's states that executes something; else the last one. Return: 0: what user space said of the
@@ -180,7 +180,9 @@ static __always_inline void pyb_take(const struct pyb_process *p, const struct p
 /* Frames of the C stack, of the interpreter and of the thread state (3.12 and later: owners 3 and 4) are not Python's.
  * Return: 0 a Python frame; 1 a hidden one; more: neither. */
 static __always_inline __u32 pyb_hidden(const struct pyb_process *p, const struct pyb_scratch *s) {
-	return ((pyb_byte(s, p->frame_owner) & p->owner_mask) + 1) >> 2;
+	__u32 owner = pyb_byte(s, p->frame_owner) & p->owner_mask;
+
+	return (owner + 1) >> 2 | (owner + 3) >> 3 << 1;
 }
 
 /* A walk on its way. */
@@ -237,7 +239,12 @@ static __always_inline void pyb_walk_begin(
 
 /* Return: 0; PYB_TRUNCATED; PYB_BROKEN with w->cause PYB_UNREADABLE or PYB_BAD_FRAME. */
 static __always_inline __u32 pyb_walk_end(const struct pyb_walk *w) {
-	return w->flags ? w->flags : w->frame ? PYB_TRUNCATED : 0;
+	if (w->flags)
+		return w->flags;
+	if (w->frame)
+		return PYB_TRUNCATED;
+	w->s->frames[(w->s->event.frames_n - 1) & (PYB_FRAMES_MAX - 1)].flags |= PYB_FRAME_ENTRY;
+	return 0;
 }
 
 /* Fills s->frames, innermost first, from a first frame on; s->event.frames_n is how many there are, also of a walk that
