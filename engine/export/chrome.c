@@ -3,7 +3,7 @@
  * https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU), which Perfetto, chrome://tracing
  * and the Performance panel of DevTools read:
  *
- *     {"traceEvents":[{"ph":"M","name":"thread_name","pid":10,"tid":11,"args":{"name":"worker (11)"}},
+ *     {"traceEvents":[{"ph":"M","name":"thread_name","pid":10,"tid":11,"args":{"name":"worker"}},
  *      {"ph":"X","cat":"python","name":"f","pid":10,"tid":11,"ts":0.000,"dur":40.000,
  *      "args":{"file":"app.py","line":3,"samples":4,"share":33.33}}],"otherData":{…}}
  *
@@ -167,8 +167,11 @@ static int add_track(struct file *f, uint32_t node) {
 		track.tid = MADE_UP_TID + (uint32_t)f->tracks.n;
 	if (map_put(&f->taken, (uint64_t)(uint32_t)track.pid << 32 | track.tid, node) || vec_push(&f->tracks, track))
 		return -ENOMEM;
-	label_process(&process, f->tree.profile, f->tree.nodes.items[node].ref);
-	label_thread(&name, f->tree.profile, f->tree.nodes.items[node].ref);
+	label_process_name(&process, f->tree.profile, f->tree.nodes.items[node].ref);
+	if (track.tid < MADE_UP_TID) /* which viewers show beside the name */
+		label_thread_name(&name, f->tree.profile, f->tree.nodes.items[node].ref);
+	else
+		label_thread(&name, f->tree.profile, f->tree.nodes.items[node].ref);
 	add_name(f, "process_name", &track, &process);
 	add_name(f, "thread_name", &track, &name);
 	return writer_pass(&f->out);

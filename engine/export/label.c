@@ -56,20 +56,26 @@ void label_frame(struct strbuf *out, const struct profile *profile, uint32_t fra
 	strbuf_adds(out, ")");
 }
 
-void label_thread(struct strbuf *out, const struct profile *profile, uint32_t thread) {
-	const struct profile_thread *t = &profile->threads.items[thread];
+void label_thread_name(struct strbuf *out, const struct profile *profile, uint32_t thread) {
+	add_name(out, profile, profile->threads.items[thread].name, "thread");
+}
 
-	add_name(out, profile, t->name, "thread");
-	if (t->tid)
-		strbuf_addf(out, " (%d)", (int)t->tid);
+void label_process_name(struct strbuf *out, const struct profile *profile, uint32_t thread) {
+	add_name(out, profile, profile->threads.items[thread].process_name, "<unknown>");
+}
+
+void label_thread(struct strbuf *out, const struct profile *profile, uint32_t thread) {
+	pid_t tid = profile->threads.items[thread].tid;
+
+	label_thread_name(out, profile, thread);
+	if (tid)
+		strbuf_addf(out, " (%d)", (int)tid);
 }
 
 void label_process(struct strbuf *out, const struct profile *profile, uint32_t thread) {
-	const struct profile_thread *t = &profile->threads.items[thread];
-
 	strbuf_adds(out, "process ");
-	add_name(out, profile, t->process_name, "<unknown>");
-	strbuf_addf(out, " (%d)", (int)t->pid);
+	label_process_name(out, profile, thread);
+	strbuf_addf(out, " (%d)", (int)profile->threads.items[thread].pid);
 }
 
 const char *label_kind(const struct profile *profile) {

@@ -15,6 +15,10 @@ void label_frame(struct strbuf *out, const struct profile *profile, uint32_t fra
 const char *label_function(const struct profile *profile, uint32_t frame);
 const char *label_place(const struct profile *profile, uint32_t frame);
 
+/* Names alone, for formats that put the number beside them; printable. */
+void label_thread_name(struct strbuf *out, const struct profile *profile, uint32_t thread);
+void label_process_name(struct strbuf *out, const struct profile *profile, uint32_t thread);
+
 /* `name (tid)`. */
 void label_thread(struct strbuf *out, const struct profile *profile, uint32_t thread);
 

@@ -374,7 +374,7 @@ Test(export_viewers, chrome_has_a_row_for_each_thread) {
 	cr_assert_eq(json_integer_value(at(args, "samples")), 3);
 	cr_assert_float_eq(json_number_value(at(args, "share")), 25, 0.01);
 	event = find_event(file, "M", "thread_name", 1);
-	cr_assert_str_eq(json_string_value(at(at(event, "args"), "name")), "worker (11)");
+	cr_assert_str_eq(json_string_value(at(at(event, "args"), "name")), "worker");
 	json_decref(file);
 	profile_free(p);
 }
