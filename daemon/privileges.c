@@ -39,19 +39,6 @@ static const cap_value_t kept[] = { CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_CHE
 
 #define KEPT_N (sizeof(kept) / sizeof(kept[0]))
 
-/* In the order of `kept`. Measured on Linux 6.18 with all but one, looking at a process of another user. */
-static struct privilege privileges[KEPT_N] = {
-	{ "cap_sys_ptrace", false, "no process of another user can be watched" },
-	{ "cap_dac_read_search", false,
-		"what threads of other users' processes wait for is not known (no deadlock, no hang), nor are their "
-		"descriptors (no handle-leak)" },
-	{ "cap_checkpoint_restore", false,
-		"a process whose libpython was deleted or replaced since it started, as by an upgrade, cannot be "
-		"watched" },
-	{ "cap_sys_nice", false,
-		"samplers do not come at once: more samples are discarded, and shares are less exact" },
-};
-
 /* Capabilities */
 
 static bool is_kept(cap_value_t capability) {
@@ -111,21 +98,6 @@ int privileges_drop(struct err *err) {
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		return err_set(err, -errno, "prctl: %s", strerror(errno));
 	return 0;
-}
-
-const struct privilege *privileges_list(size_t *ret_n) {
-	cap_t now = cap_get_proc();
-
-	for (size_t i = 0; i < KEPT_N; i++) {
-		cap_flag_value_t held = CAP_CLEAR;
-
-		if (now)
-			cap_get_flag(now, kept[i], CAP_EFFECTIVE, &held);
-		privileges[i].held = held == CAP_SET;
-	}
-	cap_free(now);
-	*ret_n = KEPT_N;
-	return privileges;
 }
 
 /* System calls */

@@ -23,13 +23,4 @@ int privileges_drop(struct err *err);
  * threads. Return: 0; -ENOTSUP: not here; negative errno with a text. */
 int privileges_seal(const struct privileges_options *options, struct err *err);
 
-struct privilege {
-	const char *capability; /* "cap_sys_ptrace" */
-	bool held;
-	const char *turns_off; /* what cannot be done without it */
-};
-
-/* The capabilities that the service asks for. *ret_n: how many. */
-const struct privilege *privileges_list(size_t *ret_n);
-
 #endif

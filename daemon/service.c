@@ -9,6 +9,7 @@
 #include "daemon/privileges.h"
 #include "daemon/restart.h"
 #include "daemon/rules.h"
+#include "pyspyd/doctor.h"
 #include "pyspyd/version.h"
 #include <errno.h>
 #include <pthread.h>
@@ -397,22 +398,28 @@ static int open_all(struct service *service, struct err *err) {
 	return r;
 }
 
-static void say_privileges(void) {
-	size_t n;
-	const struct privilege *list = privileges_list(&n);
+/* Before the list of system calls: it does not hold what is tried here. The sandbox is not complained about: it is as
+ * whoever has started the service wants it. */
+static void look_at_privileges(struct status *status) {
+	struct pyspyd_privilege list[PYSPYD_PRIVILEGES_MAX];
+	size_t n = pyspyd_service_privileges(list, PYSPYD_PRIVILEGES_MAX);
 
-	for (size_t i = 0; i < n; i++)
-		if (!list[i].held)
-			log_say(LOG_WARNING, "without %s: %s", list[i].capability, list[i].turns_off);
+	for (size_t i = 0; i < n; i++) {
+		if (list[i].capability && !list[i].held)
+			log_say(LOG_WARNING, "without %s: %s", list[i].name, list[i].effect);
+		status_keep_privilege(status, list[i].name, list[i].held);
+	}
 }
 
-static void seal(bool inet) {
+static void seal(bool inet, struct status *status) {
 	const struct privileges_options options = { .inet = inet };
 	struct err err = { 0 };
 	int r = privileges_seal(&options, &err);
 
 	if (r)
 		log_say(LOG_WARNING, "no list of system calls: %s", err.text[0] ? err.text : strerror(-r));
+	else
+		status_keep_privilege(status, "seccomp", true);
 }
 
 static void stop_engine(struct service *service) {
@@ -451,8 +458,8 @@ static int run(struct service *service, struct config *engines, struct err *err)
 		config_free(engines);
 	if (r)
 		return r;
-	say_privileges();
-	seal(service->parts.inet);
+	look_at_privileges(service->parts.status);
+	seal(service->parts.inet, service->parts.status);
 	sd_event_set_watchdog(service->parts.loop, true);
 	log_say(LOG_INFO, "pyspyd %s watches this host", PYSPYD_VERSION);
 	sd_notify(0, "READY=1");

@@ -44,6 +44,7 @@ struct status {
 	struct number *numbers;
 	size_t numbers_n, numbers_cap;
 	bool said_budget;
+	json_t *privileges; /* {name: held} */
 	uint64_t start_real_ns, read_real_ns;
 	struct failure {
 		const char *key; /* static */
@@ -73,6 +74,11 @@ int status_new(struct status **ret_status) {
 		return -ENOMEM;
 	status->start_real_ns = status->read_real_ns = now_real_ns();
 	status->last = &status->first;
+	status->privileges = json_object();
+	if (!status->privileges) {
+		free(status);
+		return -ENOMEM;
+	}
 	*ret_status = status;
 	return 0;
 }
@@ -104,6 +110,7 @@ void status_free(struct status *status) {
 	for (size_t i = 0; i < status->findings_n; i++)
 		free((char *)(uintptr_t)status->findings[i].kind);
 	free(status->numbers);
+	json_decref(status->privileges);
 	free(status);
 }
 
@@ -213,6 +220,10 @@ int status_flush_events(struct status *status, struct pyspyd_store *store) {
 void status_keep_health(struct status *status, const struct pyspyd_watch_health *health) {
 	status->health = *health;
 	status->has_health = true;
+}
+
+void status_keep_privilege(struct status *status, const char *name, bool held) {
+	(void)!json_object_set_new(status->privileges, name, json_boolean(held));
 }
 
 static struct number *find_number(struct status *status, const struct pyspyd_process *process) {
@@ -379,11 +390,12 @@ static json_t *config_json(const struct status *status) {
 
 char *status_text(
 	struct status *status, const struct sink_stats *sinks, size_t sinks_n, const struct pyspyd_store_stats *store) {
-	json_t *object = json_pack("{s:s, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I}", "version", PYSPYD_VERSION,
-		"sinks", sinks_json(sinks, sinks_n), "store", "bytes", (json_int_t)store->bytes, "events",
-		(json_int_t)store->events, "profiles", (json_int_t)store->profiles, "counters",
-		(json_int_t)store->counters, "lost", (json_int_t)store->lost, "set_aside", (json_int_t)store->set_aside,
-		"events_waiting", (json_int_t)status->pending_n, "events_lost", (json_int_t)status->lost);
+	json_t *object = json_pack("{s:s, s:O, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I}", "version",
+		PYSPYD_VERSION, "privileges", status->privileges, "sinks", sinks_json(sinks, sinks_n), "store", "bytes",
+		(json_int_t)store->bytes, "events", (json_int_t)store->events, "profiles", (json_int_t)store->profiles,
+		"counters", (json_int_t)store->counters, "lost", (json_int_t)store->lost, "set_aside",
+		(json_int_t)store->set_aside, "events_waiting", (json_int_t)status->pending_n, "events_lost",
+		(json_int_t)status->lost);
 	char *text;
 
 	if (object)

@@ -19,6 +19,7 @@ void status_count_left_open(struct status *status, const struct pyspyd_event *ev
 void status_count_left_ended(struct status *status, const struct pyspyd_event *event);
 void status_keep_health(struct status *status, const struct pyspyd_watch_health *health);
 void status_keep_report(struct status *status, struct mail *mail); /* takes the processes out of the mail */
+void status_keep_privilege(struct status *status, const char *name, bool held); /* in place of what was said of it */
 bool status_is_watched(const struct status *status, pid_t pid, uint64_t start_real_ns);
 
 /* Events on their way into the store, in order. While it fails they wait here, up to a bound: the oldest is lost then,

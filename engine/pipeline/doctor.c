@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /* pyspyd_doctor: one function for each check, one line in the table for each function. A check looks, says what it
- * found, what that turns off, and what mends it. */
+ * found, what that turns off, and what mends it. What a process may do is the table of privileges.c: looked for here,
+ * or, for the service, read out of what it says of itself. */
 #include "pyspyd/doctor.h"
 
 #include "engine/base/clock.h"
 #include "engine/base/strbuf.h"
 #include "engine/base/vec.h"
 #include "engine/cpython/runtime.h"
+#include "engine/pipeline/privileges.h"
 #include "engine/proc/access.h"
 #include "engine/sample/priority.h"
+#include "pyspyd/version.h"
 #include <fcntl.h>
+#include <jansson.h>
+#include <linux/capability.h>
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
@@ -41,20 +46,6 @@ static void check_kernel(const struct patient *patient, struct report *report) {
 	}
 }
 
-#define CAP_SYS_PTRACE_BIT 19
-#define CAP_SYS_NICE_BIT 23
-
-static bool own_capability(int bit) {
-	struct proc self;
-	struct proc_status status = { 0 };
-
-	if (proc_open("/proc", getpid(), &self))
-		return false;
-	proc_status_read(&self, &status);
-	proc_close(&self);
-	return status.cap_eff >> bit & 1;
-}
-
 static int read_number(const char *path, int fallback) {
 	FILE *file _fclose_ = fopen(path, "re");
 	int value;
@@ -62,23 +53,24 @@ static int read_number(const char *path, int fallback) {
 	return file && fscanf(file, "%d", &value) == 1 ? value : fallback;
 }
 
-static void check_ptrace(const struct patient *patient, struct report *report) {
+static void check_yama(const struct patient *patient, struct report *report) {
 	int scope = read_number("/proc/sys/kernel/yama/ptrace_scope", -1);
+	bool capable = privilege_capabilities() >> CAP_SYS_PTRACE & 1;
 
 	(void)patient;
-	if (own_capability(CAP_SYS_PTRACE_BIT)) {
-		strbuf_adds(&report->found, "CAP_SYS_PTRACE: every process may be read");
+	if (scope < 0)
+		strbuf_adds(&report->found, "this kernel has no yama");
+	else
+		strbuf_addf(&report->found, "kernel.yama.ptrace_scope=%d%s", scope,
+			scope > 0 && scope < 3 && capable ? ", which CAP_SYS_PTRACE overrides" : "");
+	if (scope <= 0 || (scope < 3 && capable))
 		return;
-	}
-	report->result = scope > 0 ? PYSPYD_CHECK_FAILED : PYSPYD_CHECK_LIMITED;
-	strbuf_addf(&report->found, "no CAP_SYS_PTRACE, %s", scope < 0 ? "no yama" : "");
-	if (scope >= 0)
-		strbuf_addf(&report->found, "kernel.yama.ptrace_scope=%d", scope);
+	report->result = PYSPYD_CHECK_FAILED;
 	strbuf_adds(&report->effect,
-		scope > 0 ? "only processes that pyspyd started itself can be read"
-			  : "only your own processes can be read");
+		scope == 1 ? "only processes that pyspyd started itself can be read" : "no process can be read");
 	strbuf_adds(&report->remedy,
-		"sudo pyspyd …, or: sudo setcap cap_sys_ptrace,cap_sys_nice+ep \"$(command -v pyspyd)\"");
+		scope < 3 ? "sudo pyspyd …, or: sudo sysctl kernel.yama.ptrace_scope=0"
+			  : "kernel.yama.ptrace_scope=1 in /etc/sysctl.d, and a reboot: 3 cannot be left before");
 }
 
 static void *reach(void *arg) {
@@ -98,7 +90,7 @@ static void check_priority(const struct patient *patient, struct report *report)
 		report->result = PYSPYD_CHECK_LIMITED;
 		strbuf_adds(&report->effect,
 			"only wake-ups that come at once count: up to nine in ten samples are discarded");
-		strbuf_adds(&report->remedy, "sudo setcap cap_sys_ptrace,cap_sys_nice+ep \"$(command -v pyspyd)\"");
+		strbuf_adds(&report->remedy, "what gives cap_sys_nice (above)");
 	}
 }
 
@@ -230,7 +222,7 @@ static const struct {
 	void (*run)(const struct patient *patient, struct report *report);
 } checks[] = {
 	{ "kernel", false, check_kernel },
-	{ "ptrace", false, check_ptrace },
+	{ "yama", false, check_yama },
 	{ "priority", false, check_priority },
 	{ "schedstat", false, check_schedstat },
 	{ "waits", false, check_waits },
@@ -241,38 +233,75 @@ static const struct {
 	{ "cpus", true, check_cpus },
 };
 
-int pyspyd_doctor(pid_t pid, struct pyspyd_check **ret_checks, size_t *ret_n, struct err *err) {
-	struct pyspyd_check *found = calloc(ARRAY_SIZE(checks), sizeof(*found));
-	struct patient patient = { .pid = pid };
-	size_t n = 0;
-	bool failed = !found;
+typedef VEC(struct pyspyd_check) check_vec;
 
-	if (failed)
-		return err_set(err, -ENOMEM, "out of memory");
+/* Takes the report's texts. Return: 0; -ENOMEM. */
+static int add_check(check_vec *list, const char *name, struct report *report) {
+	struct pyspyd_check check = { .name = strdup(name), .result = report->result };
+
+	check.found = strbuf_take(&report->found);
+	check.effect = strbuf_take(&report->effect);
+	check.remedy = strbuf_take(&report->remedy);
+	if (check.name && check.found && check.effect && check.remedy && !vec_push(list, check))
+		return 0;
+	free(check.name);
+	free(check.found);
+	free(check.effect);
+	free(check.remedy);
+	return -ENOMEM;
+}
+
+static int add_privilege(check_vec *list, const struct privilege_row *row, bool held, unsigned whose) {
+	struct report report = { 0 };
+
+	strbuf_adds(&report.found, held ? row->held : row->missing);
+	if (!held) {
+		report.result = whose == OF_SERVICE ? row->worst : PYSPYD_CHECK_LIMITED;
+		strbuf_adds(&report.effect, row->effect);
+		privilege_add_remedy(row, whose, &report.remedy);
+	}
+	return add_check(list, row->name, &report);
+}
+
+static int add_own_privileges(check_vec *list) {
+	uint64_t capabilities = privilege_capabilities();
+	int r = 0;
+
+	for (size_t i = 0; !r && i < privilege_rows_n; i++)
+		if (privilege_rows[i].whose & OF_CALLER)
+			r = add_privilege(
+				list, &privilege_rows[i], privilege_held(&privilege_rows[i], capabilities), OF_CALLER);
+	return r;
+}
+
+/* Return: 0 with the list's items handed over, or r with a text. */
+static int finish(int r, check_vec *list, struct pyspyd_check **ret_checks, size_t *ret_n, struct err *err) {
+	if (r) {
+		pyspyd_doctor_free(list->items, list->n);
+		return err_set(err, r, r == -ENOMEM ? "out of memory" : "the service gave an answer that is none");
+	}
+	*ret_checks = list->items;
+	*ret_n = list->n;
+	return 0;
+}
+
+int pyspyd_doctor(pid_t pid, struct pyspyd_check **ret_checks, size_t *ret_n, struct err *err) {
+	struct patient patient = { .pid = pid };
+	check_vec list = { 0 };
+	int r = add_own_privileges(&list);
+
 	patient.alive = pid && !proc_open("/proc", pid, &patient.proc);
-	for (size_t i = 0; i < ARRAY_SIZE(checks); i++) {
+	for (size_t i = 0; !r && i < ARRAY_SIZE(checks); i++) {
 		struct report report = { 0 };
 
 		if (checks[i].of_process && !pid)
 			continue;
 		checks[i].run(&patient, &report);
-		found[n].name = strdup(checks[i].name);
-		found[n].result = report.result;
-		found[n].found = strbuf_take(&report.found);
-		found[n].effect = strbuf_take(&report.effect);
-		found[n].remedy = strbuf_take(&report.remedy);
-		failed |= !found[n].name || !found[n].found || !found[n].effect || !found[n].remedy;
-		n++;
+		r = add_check(&list, checks[i].name, &report);
 	}
 	if (patient.alive)
 		proc_close(&patient.proc);
-	if (failed) {
-		pyspyd_doctor_free(found, n);
-		return err_set(err, -ENOMEM, "out of memory");
-	}
-	*ret_checks = found;
-	*ret_n = n;
-	return 0;
+	return finish(r, &list, ret_checks, ret_n, err);
 }
 
 void pyspyd_doctor_free(struct pyspyd_check *found, size_t n) {
@@ -283,4 +312,87 @@ void pyspyd_doctor_free(struct pyspyd_check *found, size_t n) {
 		free(found[i].remedy);
 	}
 	free(found);
+}
+
+/* The service */
+
+static int add_its_version(check_vec *list, const json_t *status) {
+	const char *version = json_string_value(json_object_get(status, "version"));
+	struct report report = { 0 };
+
+	strbuf_addf(&report.found, "version %s", version ? version : "unknown");
+	if (!version || strcmp(version, PYSPYD_VERSION) != 0) {
+		report.result = PYSPYD_CHECK_LIMITED;
+		strbuf_adds(&report.effect, "this command is of version " PYSPYD_VERSION);
+		strbuf_adds(&report.remedy, "sudo systemctl restart pyspyd");
+	}
+	return add_check(list, "service", &report);
+}
+
+/* What an older service does not know is not told of it. */
+static int add_its_privileges(check_vec *list, const json_t *status) {
+	const json_t *told = json_object_get(status, "privileges");
+	int r = 0;
+
+	for (size_t i = 0; !r && i < privilege_rows_n; i++) {
+		const json_t *held = json_object_get(told, privilege_rows[i].name);
+
+		if (json_is_boolean(held))
+			r = add_privilege(list, &privilege_rows[i], json_is_true(held), OF_SERVICE);
+	}
+	return r;
+}
+
+static int add_its_processes(check_vec *list, const json_t *status) {
+	const json_t *watch = json_object_get(status, "watch");
+	json_int_t watched = json_integer_value(json_object_get(watch, "processes"));
+	json_int_t denied = json_integer_value(json_object_get(watch, "processes_denied"));
+	struct report report = { 0 };
+
+	if (!watch)
+		return 0;
+	strbuf_addf(&report.found, "%lld watched, %lld may not be read", (long long)watched, (long long)denied);
+	if (denied > 0) {
+		report.result = PYSPYD_CHECK_LIMITED;
+		strbuf_adds(&report.effect, "those that may not be read are not watched");
+		strbuf_adds(&report.remedy, "sudo pyspyd ps says which, and why");
+	}
+	return add_check(list, "processes", &report);
+}
+
+static int add_its_sinks(check_vec *list, const json_t *status) {
+	const json_t *sinks = json_object_get(status, "sinks");
+	int r = 0;
+
+	for (size_t i = 0; !r && i < json_array_size(sinks); i++) {
+		const json_t *sink = json_array_get(sinks, i);
+		const char *name = json_string_value(json_object_get(sink, "name"));
+		struct report report = { 0 };
+
+		if (!json_is_true(json_object_get(sink, "away")))
+			continue;
+		strbuf_addf(&report.found, "%s takes no findings now: %lld wait", name ? name : "?",
+			(long long)json_integer_value(json_object_get(sink, "queued")));
+		report.result = PYSPYD_CHECK_LIMITED;
+		strbuf_adds(&report.effect, "they wait in the store");
+		strbuf_adds(&report.remedy,
+			"journalctl -u pyspyd says why; what needs the network needs a drop-in: man pyspyd.conf, "
+			"NETWORK");
+		r = add_check(list, "sink", &report);
+	}
+	return r;
+}
+
+int pyspyd_doctor_service(const char *answer, struct pyspyd_check **ret_checks, size_t *ret_n, struct err *err) {
+	json_t *object = json_loads(answer, 0, NULL);
+	const json_t *status = json_object_get(object, "status");
+	check_vec list = { 0 };
+	int r = json_is_object(status) ? 0 : -EPROTO;
+
+	r = r ? r : add_its_version(&list, status);
+	r = r ? r : add_its_privileges(&list, status);
+	r = r ? r : add_its_processes(&list, status);
+	r = r ? r : add_its_sinks(&list, status);
+	json_decref(object);
+	return finish(r, &list, ret_checks, ret_n, err);
 }

@@ -24,4 +24,22 @@ struct pyspyd_check {
 int pyspyd_doctor(pid_t pid, struct pyspyd_check **ret_checks, size_t *ret_n, struct err *err);
 void pyspyd_doctor_free(struct pyspyd_check *checks, size_t n);
 
+struct pyspyd_privilege {
+	const char *name;   /* "cap_sys_ptrace", "seccomp" */
+	const char *effect; /* what is missing without it */
+	bool held;
+	bool capability;
+};
+
+#define PYSPYD_PRIVILEGES_MAX 32
+
+/* What the service needs and what keeps it in bounds, as it is for the calling process now. Names and effects are
+ * constants. Return: how many; at most max. */
+size_t pyspyd_service_privileges(struct pyspyd_privilege *ret, size_t max);
+
+/* What the service says of itself: its answer to {"request": "status"} (pyspyd/remote.h), whose "privileges" holds
+ * {name: held} of the above. Pure. Return: 0; -EPROTO: it is no such answer; negative errno. The checks are the
+ * caller's. */
+int pyspyd_doctor_service(const char *answer, struct pyspyd_check **ret_checks, size_t *ret_n, struct err *err);
+
 #endif

@@ -20,7 +20,7 @@
  *   {"request": "profiles", "pid": P, "since_ns": N, "until_ns": N}
  *                                    each: {"profile": {"pid", "process_start_ns", "start_ns", "end_ns"}} and a B frame
  *                                    (pyspyd/flight.h): of every process that had the pid, what overlaps the time
- *   {"request": "status"}            {"status": {…counters of the service itself…}}
+ *   {"request": "status"}            {"status": {"version", "privileges" (pyspyd/doctor.h), …counters…}}
  * Every answer ends with {"end": true}, or {"end": true, "error": "…", "code": N} (a positive code of pyspyd/err.h, or
  * a negative errno). All but "request" (and "pid" of profiles) may be missing; what is not known is an error. Times are
  * nanoseconds of CLOCK_REALTIME. Of others' processes a user who may not see them learns nothing: they are as if they

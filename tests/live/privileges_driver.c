@@ -10,6 +10,7 @@
  */
 #include "daemon/privileges.h"
 
+#include "pyspyd/doctor.h"
 #include "pyspyd/dump.h"
 #include "pyspyd/handles.h"
 #include "pyspyd/heap.h"
@@ -309,19 +310,19 @@ static void try_forbidden(pid_t pid, bool inet) {
 
 static void limit(const struct privileges_options *options) {
 	struct err err = { 0 };
+	struct pyspyd_privilege list[PYSPYD_PRIVILEGES_MAX];
 	size_t n;
-	const struct privilege *list;
 	int r;
 
 	dup2(STDOUT_FILENO, LEFT_OPEN);
 	r = privileges_drop(&err);
 	told("drop", r, err.text);
 	printf("left open %d\n", fcntl(LEFT_OPEN, F_GETFD) >= 0);
+	n = pyspyd_service_privileges(list, PYSPYD_PRIVILEGES_MAX);
+	for (size_t i = 0; i < n; i++)
+		printf("privilege %s %d\n", list[i].name, list[i].held);
 	r = privileges_seal(options, &err);
 	told("seal", r, err.text);
-	list = privileges_list(&n);
-	for (size_t i = 0; i < n; i++)
-		printf("privilege %s %d\n", list[i].capability, list[i].held);
 	print_status();
 }
 

@@ -70,8 +70,11 @@ done
 
 # Both say which capabilities.
 in_unit=$(sed -n 's/^CapabilityBoundingSet=//p' "$unit" | tr 'A-Z ' 'a-z\n' | sort)
-in_code=$(sed -n 's/^\t{ "\(cap_[a-z_]*\)", false,.*/\1/p' daemon/privileges.c | sort)
+in_code=$(sed -n 's/^static const cap_value_t kept\[\] = { \(.*\) };/\1/p' daemon/privileges.c |
+	tr 'A-Z,' 'a-z\n' | tr -d ' ' | sort)
 [ "$in_unit" = "$in_code" ] || fail "capabilities of the unit ($in_unit), of the code ($in_code)"
+explained=$(sed -n 's/^\t{ "\(cap_[a-z_]*\)", BOTH,.*/\1/p' engine/pipeline/privileges.c | sort)
+[ "$explained" = "$in_code" ] || fail "capabilities that doctor explains ($explained), of the code ($in_code)"
 in_unit=$(sed -n 's/^AmbientCapabilities=//p' "$unit" | tr 'A-Z ' 'a-z\n' | sort)
 [ "$in_unit" = "$in_code" ] || fail "ambient capabilities: $in_unit"
 for capability in $in_code; do
