@@ -383,6 +383,25 @@ static int add_its_sinks(check_vec *list, const json_t *status) {
 	return r;
 }
 
+/* Settings that a reload could not put in force. */
+static int add_its_config(check_vec *list, const json_t *status) {
+	const json_t *failures = json_object_get(json_object_get(status, "config"), "not_in_force");
+	int r = 0;
+
+	for (size_t i = 0; !r && i < json_array_size(failures); i++) {
+		const json_t *failure = json_array_get(failures, i);
+		const char *key = json_string_value(json_object_get(failure, "key"));
+		const char *reason = json_string_value(json_object_get(failure, "reason"));
+		struct report report = { .result = PYSPYD_CHECK_LIMITED };
+
+		strbuf_addf(&report.found, "%s is not in force: %s", key ? key : "?", reason ? reason : "?");
+		strbuf_adds(&report.effect, "the setting from before stands");
+		strbuf_adds(&report.remedy, "sudo systemctl restart pyspyd, once the reason is gone");
+		r = add_check(list, "config", &report);
+	}
+	return r;
+}
+
 int pyspyd_doctor_service(const char *answer, struct pyspyd_check **ret_checks, size_t *ret_n, struct err *err) {
 	json_t *object = json_loads(answer, 0, NULL);
 	const json_t *status = json_object_get(object, "status");
@@ -391,6 +410,7 @@ int pyspyd_doctor_service(const char *answer, struct pyspyd_check **ret_checks, 
 
 	r = r ? r : add_its_version(&list, status);
 	r = r ? r : add_its_privileges(&list, status);
+	r = r ? r : add_its_config(&list, status);
 	r = r ? r : add_its_processes(&list, status);
 	r = r ? r : add_its_sinks(&list, status);
 	json_decref(object);

@@ -90,10 +90,12 @@ Test(doctor, a_service_that_has_all) {
 }
 
 Test(doctor, a_service_that_lacks) {
-	struct told told = tell(VERSION_AND "\"privileges\":{\"cap_sys_ptrace\":false,\"cap_sys_nice\":false,"
-					    "\"sandbox\":false,\"pids\":1},"
-					    "\"watch\":{\"processes\":3,\"processes_denied\":2},"
-					    "\"sinks\":[{\"name\":\"otlp\",\"away\":true,\"queued\":7}]}}");
+	struct told told = tell(
+		VERSION_AND "\"privileges\":{\"cap_sys_ptrace\":false,\"cap_sys_nice\":false,"
+			    "\"sandbox\":false,\"pids\":1},"
+			    "\"config\":{\"not_in_force\":[{\"key\":\"[store] path\",\"reason\":\"no such folder\"}]},"
+			    "\"watch\":{\"processes\":3,\"processes_denied\":2},"
+			    "\"sinks\":[{\"name\":\"otlp\",\"away\":true,\"queued\":7}]}}");
 	const struct pyspyd_check *check = find(&told, "cap_sys_ptrace");
 
 	cr_assert_eq(check->result, PYSPYD_CHECK_FAILED);
@@ -106,6 +108,7 @@ Test(doctor, a_service_that_lacks) {
 	cr_assert(strstr(check->remedy, "ProtectSystem"));
 	cr_assert_null(find(&told, "pids"), "no boolean: not said");
 	cr_assert_null(find(&told, "seccomp"));
+	cr_assert_str_eq(find(&told, "config")->found, "[store] path is not in force: no such folder");
 	cr_assert_eq(find(&told, "processes")->result, PYSPYD_CHECK_LIMITED);
 	cr_assert_str_eq(find(&told, "sink")->found, "otlp takes no findings now: 7 wait");
 	pyspyd_doctor_free(told.checks, told.n);
