@@ -74,7 +74,7 @@ static long search_step(__u32 index, void *context) {
 	return pyb_search_step(w->process, w->thread_pointer, &w->s->found);
 }
 
-static __always_inline int count_walk(const struct pyb_walk *w) {
+static __always_inline int count_walk(struct pyb_walk *w) {
 	__u32 flags = pyb_walk_end(w);
 
 	if (flags & PYB_BROKEN)

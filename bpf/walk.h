@@ -204,21 +204,24 @@ static __always_inline int pyb_walk_step(struct pyb_walk *w) {
 	__u32 len = p->frame_window_len, hidden;
 	__u64 unreadable;
 
-	if (!w->frame || *n >= PYB_FRAMES_MAX || len > PYB_WINDOW)
+	if (!w->frame || len > PYB_WINDOW)
 		return 1;
 	unreadable = (__u64)PYB_READ(s->window, len, w->frame + p->frame_window_start);
 	hidden = pyb_hidden(p, s);
+	if (!hidden && *n >= PYB_FRAMES_MAX)
+		return 1;
+	if (hidden == 1) {
+		s->frames[(*n - 1) & (PYB_FRAMES_MAX - 1)].flags |= PYB_FRAME_ENTRY;
+		w->frame = pyb_word(s, p->frame_previous);
+		return 0;
+	}
 	pyb_take(p, s, out);
-	if (unreadable | (hidden & ~1U) | (out->code & 7)) {
+	if (unreadable | hidden | (out->code & 7)) {
 		w->cause = unreadable ? PYB_UNREADABLE : PYB_BAD_FRAME;
 		w->flags = PYB_BROKEN;
 		return 1;
 	}
 	w->frame = pyb_word(s, p->frame_previous);
-	if (hidden) {
-		s->frames[(*n - 1) & (PYB_FRAMES_MAX - 1)].flags |= PYB_FRAME_ENTRY;
-		return 0;
-	}
 	if (!out->code) { /* 3.14 and later: it has just returned; its caller is the innermost frame */
 		if (!*n)
 			return 0;
@@ -237,14 +240,19 @@ static __always_inline void pyb_walk_begin(
 	s->event.frames_n = 0;
 }
 
-/* Return: 0; PYB_TRUNCATED; PYB_BROKEN with w->cause PYB_UNREADABLE or PYB_BAD_FRAME. */
-static __always_inline __u32 pyb_walk_end(const struct pyb_walk *w) {
+/* A chain that ends before the frame with which the evaluation loop was entered was cut: a generator's frame that has
+ * just let go of its caller. Return: 0; PYB_TRUNCATED; PYB_BROKEN with w->cause PYB_UNREADABLE or PYB_BAD_FRAME. */
+static __always_inline __u32 pyb_walk_end(struct pyb_walk *w) {
+	__u32 n = w->s->event.frames_n;
+
 	if (w->flags)
 		return w->flags;
 	if (w->frame)
 		return PYB_TRUNCATED;
-	w->s->frames[(w->s->event.frames_n - 1) & (PYB_FRAMES_MAX - 1)].flags |= PYB_FRAME_ENTRY;
-	return 0;
+	if (!n || w->s->frames[(n - 1) & (PYB_FRAMES_MAX - 1)].flags & PYB_FRAME_ENTRY)
+		return 0;
+	w->cause = PYB_BAD_FRAME;
+	return PYB_BROKEN;
 }
 
 /* Fills s->frames, innermost first, from a first frame on; s->event.frames_n is how many there are, also of a walk that
@@ -252,13 +260,15 @@ static __always_inline __u32 pyb_walk_end(const struct pyb_walk *w) {
 static __always_inline __u32 pyb_walk(
 	const struct pyb_process *p, __u64 frame, struct pyb_scratch *s, __u32 *ret_cause) {
 	struct pyb_walk w;
+	__u32 flags;
 
 	pyb_walk_begin(&w, p, frame, s);
 	for (__u32 steps = 0; steps < PYB_STEPS_MAX; steps++)
 		if (pyb_walk_step(&w))
 			break;
+	flags = pyb_walk_end(&w);
 	*ret_cause = w.cause;
-	return pyb_walk_end(&w);
+	return flags;
 }
 
 #endif

@@ -19,18 +19,19 @@ static uint64_t period_ns(const struct look *look) {
 	return look->me->owner->schedule.period_ns;
 }
 
+/* The run counter of a thread that runs is as old as the kernel's last look at it; the next account makes up for what
+ * was missed, so sums may be below zero for a while. */
 static bool settle(struct look *look, struct sample_thread *thread) {
 	struct proc_schedstat stat;
-	uint64_t passed, ran, waited;
+	int64_t waited;
 
 	if (proc_task_schedstat(&thread->task, &stat))
 		return false;
 	if (thread->settled_ns && look->now_ns > thread->settled_ns) {
-		passed = look->now_ns - thread->settled_ns;
-		ran = min_of(stat.run_ns - thread->settled_run_ns, passed);
-		waited = min_of(stat.wait_ns - thread->settled_wait_ns, passed - ran);
-		thread->slept_ns += passed - ran - waited;
+		waited = (int64_t)(stat.wait_ns - thread->settled_wait_ns);
 		thread->queued_ns += waited;
+		thread->slept_ns += (int64_t)(look->now_ns - thread->settled_ns) -
+			(int64_t)(stat.run_ns - thread->settled_run_ns) - waited;
 	}
 	if (stat.run_ns != thread->run_ns)
 		thread->ran_ns = look->now_ns;
@@ -41,11 +42,11 @@ static bool settle(struct look *look, struct sample_thread *thread) {
 }
 
 /* Whole periods are taken out; the rest waits for more. */
-static uint64_t take_ticks(const struct look *look, uint64_t *ns) {
-	uint64_t ticks = *ns / period_ns(look);
+static uint64_t take_ticks(const struct look *look, int64_t *ns) {
+	int64_t period = (int64_t)period_ns(look), ticks = *ns > 0 ? *ns / period : 0;
 
-	*ns -= ticks * period_ns(look);
-	return ticks;
+	*ns -= ticks * period;
+	return (uint64_t)ticks;
 }
 
 static void emit(struct look *look, struct sample_thread *thread, const uint32_t *places, size_t n, uint64_t ticks) {
@@ -109,11 +110,11 @@ static void look_at_thread(struct look *look, struct sample_thread *thread) {
 	if (proc_task_state(&thread->task, &state, &cpu) || state == 'Z' || state == 'X' || !settle(look, thread))
 		return;
 	thread->counted_tick = look->tick;
-	if (look->me->owner->options.mode != PYSPYD_MODE_GIL)
+	if (look->me->owner->options.mode == PYSPYD_MODE_WALL)
 		emit_queued(look, thread);
 	if (state == 'R' || look->me->owner->options.mode == PYSPYD_MODE_CPU)
 		return;
-	if (thread->slept_ns < period_ns(look))
+	if (thread->slept_ns < (int64_t)period_ns(look))
 		return;
 	if (thread->captured && thread->run_ns == thread->captured_run_ns)
 		kernel_repeat(look, thread);
@@ -201,7 +202,9 @@ static void take_event(struct look *look, const struct pyb_event *event, const s
 
 	if (event->flags & PYB_SEARCHED)
 		look->target->unknown_thread = true;
-	if (!thread) { /* younger than our list: looked for at once, since its next sample is soon */
+	if (event->flags & PYB_BROKEN && !event->frames_n)
+		return; /* the kernel has counted it */
+	if (!thread) {  /* younger than our list: looked for at once, since its next sample is soon */
 		(void)!sample_target_refresh(look->target, NULL, NULL);
 		thread = thread_of(look->target, event->tstate);
 	}

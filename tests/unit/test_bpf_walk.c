@@ -35,6 +35,7 @@ struct stack {
 	struct pyb_process process;
 	struct pyb_scratch *s;
 	raddr tstate, cframe;
+	raddr base; /* a frame that is not Python's, behind the outermost one; 0 where there is none */
 	raddr frames[DEPTH_MAX];
 	size_t n;
 	uint32_t flags, cause; /* of the last walk */
@@ -57,11 +58,11 @@ static void call(struct stack *s, uint8_t owner) {
 	const struct layout *l = s->img->l;
 	raddr at = image_take(s->img, image_frame_bytes(s->img)), code = CODES + s->n * 64;
 
-	image_frame(s->img, at, s->n ? s->frames[s->n - 1] : 0, code, code + 32, owner);
+	image_frame(s->img, at, s->n ? s->frames[s->n - 1] : s->base, code, code + 32, owner);
 	if (layout_has(l->frame_lasti))
 		image_put_u32(s->img, at + l->frame_lasti, (uint32_t)s->n);
 	if (layout_has(l->frame_is_entry))
-		image_put_u8(s->img, at + l->frame_is_entry, s->n % 3 == 0);
+		image_put_u8(s->img, at + l->frame_is_entry, s->n % 3 == 0); /* the outermost always */
 	if (layout_has(l->frame_tlbc_index))
 		image_put_u32(s->img, at + l->frame_tlbc_index, (uint32_t)s->n % 5);
 	s->frames[s->n++] = at;
@@ -82,6 +83,10 @@ static struct stack *open_stack(struct image *img, size_t depth) {
 	cr_assert_eq(bpf_processes_describe(&img->rt, &s->process), 0);
 	s->process.interps[0].addr = img->interp;
 	s->process.interps_n = 1;
+	if (hides_frames(img)) {
+		s->base = image_take(img, image_frame_bytes(img));
+		image_frame(img, s->base, 0, 0, 0, OWNER_C_STACK);
+	}
 	while (depth--)
 		call(s, OWNER_THREAD);
 	return s;
@@ -256,6 +261,22 @@ static void check_broken(struct image *img) {
 	image_put_u64(img, s->frames[3] + l->frame_code, CODES + 4);
 	expect_broken(s, 6, PYB_BAD_FRAME);
 	close_stack(s);
+}
+
+/* A generator's frame that has just let go of its caller, or a caller that is no first one. */
+static void check_cut(struct image *img) {
+	struct stack *s = open_stack(img, 10);
+
+	image_put_u64(img, s->frames[8] + img->l->frame_previous, 0);
+	if (layout_has(img->l->frame_lasti))
+		expect_same(s);
+	else
+		expect_broken(s, 2, PYB_BAD_FRAME);
+	close_stack(s);
+}
+
+Test(bpf_walk, a_chain_that_was_cut) {
+	image_each(check_cut);
 }
 
 Test(bpf_walk, what_is_broken_has_a_cause) {

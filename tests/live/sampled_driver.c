@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT */
+/* Says what the sampler sees, for sampled.py and its like. One JSON object on stdout:
+ *
+ *   sampled_driver stacks SOURCE MODE HZ SECONDS PID…
+ *     {"accuracy": {…}, "stacks": [{"pid", "tid", "name", "interpreter", "flags": ["running", "gil", "gc",
+ *     "truncated"], "count", "frames": ["function:line"…, innermost first]}]}
+ *   sampled_driver counts HZ SECONDS RING_BYTES loop|helper take|leave PID…
+ *     the eBPF source alone: what the kernel counted, and how many events came; "leave" takes them only at the end
+ *
+ * "ready" goes to stderr when sampling has begun. */
+#include "engine/base/clock.h"
+#include "engine/base/map.h"
+#include "engine/base/strbuf.h"
+#include "engine/sample/bpf_source.h"
+#include "engine/sample/sampler.h"
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+struct seen {
+	char *frames;
+	pid_t pid, tid;
+	uint64_t ident;
+	int64_t interp;
+	unsigned flags;
+	uint64_t count;
+};
+
+struct tally {
+	pthread_mutex_t lock;
+	struct map index; /* hash → index in seen */
+	VEC(struct seen) seen;
+};
+
+static int fail(const char *what, const struct err *err) {
+	fprintf(stderr, "sampled_driver: %s: %s\n", what, err->text);
+	return 1;
+}
+
+static char *frames_text(const struct sample *sample) {
+	const struct sample_target *target = sample->target;
+	struct strbuf text = { 0 };
+
+	for (size_t i = 0; i < sample->n; i++) {
+		const struct sample_place *place = &target->places.items[sample->places[i]];
+
+		strbuf_addf(&text, "%s%s:%d", i ? ";" : "", intern_str(&target->strings, place->function), place->line);
+	}
+	return strdup(strbuf_str(&text));
+}
+
+/* Return: where it is counted; it takes `frames`. */
+static size_t find(struct tally *tally, const struct sample *sample, char *frames) {
+	const struct py_thread *py = &sample->thread->py;
+	struct seen new = { .frames = frames,
+		.pid = sample->target->proc.pid,
+		.tid = py->tid,
+		.ident = py->ident,
+		.interp = py->interp_id,
+		.flags = sample->flags };
+	const uint64_t words[] = { hash_bytes(frames, strlen(frames), 0), (uint64_t) new.tid << 32 | new.flags,
+		py->tstate };
+	uint64_t key = hash_bytes(words, sizeof(words), 0), at;
+
+	if (map_get(&tally->index, key, &at)) {
+		free(frames);
+		return at;
+	}
+	at = tally->seen.n;
+	if (vec_push(&tally->seen, new) || map_put(&tally->index, key, at))
+		abort();
+	return at;
+}
+
+static void on_sample(void *userdata, const struct sample *sample) {
+	struct tally *tally = userdata;
+	size_t at;
+
+	pthread_mutex_lock(&tally->lock);
+	if (sample->places)
+		at = find(tally, sample, frames_text(sample));
+	else
+		at = find(tally, sample, strdup(tally->seen.items[sample->thread->mark].frames));
+	sample->thread->mark = at;
+	tally->seen.items[at].count += sample->ticks;
+	pthread_mutex_unlock(&tally->lock);
+}
+
+static void sleep_s(double seconds) {
+	struct timespec ts = { .tv_sec = (time_t)seconds,
+		.tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9) };
+
+	while (nanosleep(&ts, &ts))
+		;
+}
+
+static struct sample_target *attach(const char *pid, struct err *err) {
+	struct sample_target *target;
+	int r = sample_target_new(atoi(pid), NS_PER_SEC, &target, err);
+
+	for (int i = 0; !r && i < 100; i++) /* torn where threads begin or end meanwhile */
+		if (!sample_target_refresh(target, NULL, NULL))
+			return target;
+	return NULL;
+}
+
+static json_t *flags_json(unsigned flags) {
+	static const char *const names[] = { "running", "gil", "gc", "truncated", "native" };
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (flags & 1U << i)
+			json_array_append_new(array, json_string(names[i]));
+	return array;
+}
+
+static json_t *frames_json(char *frames) {
+	json_t *array = json_array();
+
+	for (char *save, *one = strtok_r(frames, ";", &save); one; one = strtok_r(NULL, ";", &save))
+		json_array_append_new(array, json_string(one));
+	return array;
+}
+
+typedef VEC(struct sample_target *) target_vec;
+
+static const char *name_of(const struct seen *seen, const target_vec *targets, struct py_thread_names *names) {
+	const char *name;
+
+	for (size_t i = 0; i < targets->n; i++) {
+		if (targets->items[i]->proc.pid != seen->pid)
+			continue;
+		name = py_thread_name(&names[i], seen->ident);
+		return name ? name : "";
+	}
+	return "";
+}
+
+static void print_stacks(const struct tally *tally, const struct pyspyd_accuracy *acc, const target_vec *targets) {
+	struct py_thread_names *names = calloc(targets->n, sizeof(*names));
+	json_t *stacks = json_array();
+
+	for (size_t i = 0; i < targets->n; i++)
+		(void)!py_thread_names_read(&targets->items[i]->rt, &names[i]);
+	vec_foreach (seen, &tally->seen)
+		json_array_append_new(stacks,
+			json_pack("{sisisssIsosIso}", "pid", (int)seen->pid, "tid", (int)seen->tid, "name",
+				name_of(seen, targets, names), "interpreter", (json_int_t)seen->interp, "flags",
+				flags_json(seen->flags), "count", (json_int_t)seen->count, "frames",
+				frames_json(seen->frames)));
+	json_dumpf(json_pack("{s{sssIsIsIsIsIsIsIsI}so}", "accuracy", "source", acc->source, "expected",
+			   (json_int_t)acc->expected, "looks", (json_int_t)acc->looks, "samples",
+			   (json_int_t)acc->samples, "torn", (json_int_t)acc->torn, "discarded",
+			   (json_int_t)acc->discarded, "unreadable", (json_int_t)acc->unreadable, "unknown",
+			   (json_int_t)acc->unknown, "truncated", (json_int_t)acc->truncated, "stacks", stacks),
+		stdout, JSON_COMPACT);
+	puts("");
+}
+
+static int run_stacks(char **args, char **pids) {
+	static const char *const modes[] = { "wall", "cpu", "gil" };
+	struct tally tally = { .lock = PTHREAD_MUTEX_INITIALIZER };
+	struct sampler_options options = { .rate_hz = atof(args[2]),
+		.source = !strcmp(args[0], "bpf") ? PYSPYD_SOURCE_BPF : PYSPYD_SOURCE_VM,
+		.want_gil = true,
+		.want_gc = true,
+		.on_sample = on_sample,
+		.userdata = &tally };
+	struct pyspyd_accuracy acc;
+	struct err err = { 0 };
+	struct sampler *sampler;
+	target_vec targets = { 0 };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(modes); i++)
+		if (!strcmp(args[1], modes[i]))
+			options.mode = (enum pyspyd_mode)i;
+	if (sampler_new(&options, &sampler, &err))
+		return fail("cannot sample", &err);
+	for (; *pids; pids++) {
+		struct sample_target *target = attach(*pids, &err);
+
+		if (!target || vec_push(&targets, target) || sampler_add(sampler, target))
+			return fail(*pids, &err);
+	}
+	if (sampler_start(sampler))
+		return fail("cannot start", &err);
+	fputs("ready\n", stderr);
+	sleep_s(atof(args[3]));
+	sampler_stop(sampler);
+	sampler_accuracy(sampler, &acc);
+	print_stacks(&tally, &acc, &targets);
+	sampler_free(sampler);
+	return 0;
+}
+
+struct events {
+	uint64_t n, frames, bad;
+};
+
+static void on_event(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames) {
+	struct events *events = userdata;
+
+	events->n++;
+	events->frames += event->frames_n;
+	for (uint32_t i = 0; i < event->frames_n; i++)
+		events->bad += !frames[i].code;
+}
+
+static int tell(struct bpf_source *source, const struct sample_target *target) {
+	VEC(const struct py_thread *) threads = { 0 };
+	int r = bpf_source_add(source, &target->rt, target->proc.pid);
+
+	vec_foreach (thread, &target->threads)
+		if (!r)
+			r = vec_push(&threads, &(*thread)->py);
+	if (!r)
+		r = bpf_source_set_threads(source, target->proc.pid, threads.items, threads.n);
+	vec_free(&threads);
+	return r;
+}
+
+static void print_counts(const struct bpf_source_counts *counts, const struct events *events, uint64_t load_ns) {
+	static const char *const names[PYB_COUNTS] = { "ticks", "target", "samples", "no_state", "bad_frame",
+		"unreadable", "deep", "ring_full" };
+	json_t *line = json_pack("{sIsIsIsIsI}", "expected", (json_int_t)counts->expected, "events",
+		(json_int_t)events->n, "frames", (json_int_t)events->frames, "without_code", (json_int_t)events->bad,
+		"load_ms", (json_int_t)(load_ns / NS_PER_MS));
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		json_object_set_new(line, names[i], json_integer((json_int_t)counts->by[i]));
+	json_dumpf(line, stdout, JSON_COMPACT);
+	puts("");
+	json_decref(line);
+}
+
+static int run_counts(char **args, char **pids) {
+	const struct bpf_source_options options = {
+		.rate_hz = atof(args[0]), .ring_bytes = (uint32_t)atoi(args[2]), .in_loop = !strcmp(args[3], "loop")
+	};
+	bool take = !strcmp(args[4], "take");
+	struct bpf_source_counts counts;
+	struct events events = { 0 };
+	struct bpf_source *source;
+	struct err err = { 0 };
+	uint64_t start = clock_mono_ns(), loaded, end;
+
+	if (bpf_source_new(&options, &source, &err))
+		return fail("eBPF", &err);
+	loaded = clock_mono_ns();
+	for (char **pid = pids; *pid; pid++) {
+		struct sample_target *target = attach(*pid, &err);
+
+		if (!target || tell(source, target))
+			return fail(*pid, &err);
+	}
+	fputs("ready\n", stderr);
+	for (end = clock_mono_ns() + (uint64_t)(atof(args[1]) * NS_PER_SEC); clock_mono_ns() < end;) {
+		bpf_source_wait(source, 20);
+		if (take)
+			bpf_source_take(source, on_event, &events);
+	}
+	for (char **pid = pids; *pid; pid++)
+		bpf_source_remove(source, atoi(*pid));
+	bpf_source_counts(source, &counts);
+	bpf_source_take(source, on_event, &events);
+	print_counts(&counts, &events, loaded - start);
+	bpf_source_free(source);
+	return 0;
+}
+
+int main(int argc, char **argv) {
+	if (argc > 6 && !strcmp(argv[1], "stacks"))
+		return run_stacks(argv + 2, argv + 6);
+	if (argc > 7 && !strcmp(argv[1], "counts"))
+		return run_counts(argv + 2, argv + 7);
+	fputs("usage: see the head of sampled_driver.c\n", stderr);
+	return 2;
+}
