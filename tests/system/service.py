@@ -325,16 +325,42 @@ class Service:
         self.start_stuck("reloaded")
         self.host.run("systemctl", "reload", "pyspyd")
         self.found("deadlock", "reloaded")
+        self.reload_elsewhere()
         expect(self.pid() == pid, "a reload is a restart")
+
+    def reload_with(self, text):
+        self.host.write("/etc/pyspyd/pyspyd.conf.d/zz-moved.conf", text)
+        self.host.run("systemctl", "reload", "pyspyd")
+
+    def reload_elsewhere(self):
+        """The store and the socket move, as far as the sandbox goes, and come back."""
+        stuck = self.found("deadlock", "stuck")["PYSPYD_ID"]
+        self.reload_with("[store]\npath = /var/lib/pyspyd/moved.db\n[socket]\npath = /run/pyspyd/moved.sock\n")
+        told = eventually("findings at the other socket", lambda: self.host.run(
+            "env", "PYSPYD_SOCKET=/run/pyspyd/moved.sock", "pyspyd", "findings", "--open", "--json",
+            check=False).stdout)
+        expect(stuck in told, "what was open is not, in the other store")
+        self.start_stuck("moved")
+        self.found("deadlock", "moved")
+        self.reload_with("[store]\npath = /srv/pyspyd.db\n")
+        eventually("what is not in force is said", lambda: self.host.show(
+            "pyspyd.service", "StatusText").startswith("store.path is not in force: "))
+        self.reload_with("")
+        told = eventually("findings at the usual socket", lambda: self.host.run(
+            "pyspyd", "findings", "--open", "--json", check=False).stdout)
+        expect(stuck in told and "moved.service" in told, "findings stayed in the other store")
+        expect(not self.host.show("pyspyd.service", "StatusText"), "something is not in force")
 
     def restart(self):
         self.start_stuck("restarted")
         before = self.found("deadlock", "stuck")
-        self.host.run("systemctl", "restart", "pyspyd")
+        self.host.run("systemctl", "stop", "pyspyd")
+        updates = len(self.host.journal("PYSPYD_ID=" + before["PYSPYD_ID"], "PYSPYD_STATE=update"))
+        self.host.run("systemctl", "start", "pyspyd")
         self.found("deadlock", "restarted")
         # What was open goes on, and is neither over nor found a second time.
-        eventually("what was open is found again", lambda: self.host.journal(
-            "PYSPYD_ID=" + before["PYSPYD_ID"], "PYSPYD_STATE=update"))
+        eventually("what was open is found again", lambda: len(self.host.journal(
+            "PYSPYD_ID=" + before["PYSPYD_ID"], "PYSPYD_STATE=update")) > updates)
         told = [json.loads(entry["PYSPYD_FINDING"]) for entry in self.host.journal("PYSPYD_UNIT=stuck.service")]
         deadlocks = [finding for finding in told if finding["kind"] == "deadlock"]
         expect({finding["id"] for finding in deadlocks} == {before["PYSPYD_ID"]}, "it has two ids")
