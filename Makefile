@@ -101,12 +101,16 @@ deps: ## installs the Debian packages that are missing (apt-get)
 deps-test:
 	@tools/install-deps test
 
+# What was built by sudo belongs to who called it: a make or tools/build-deb without sudo goes on with it.
+give_back = @[ -z "$$SUDO_UID" ] || chown -R "$$SUDO_UID:$$SUDO_GID" $(BUILD)
+
 watch: deps ## installs what is missing, builds, and watches PID=n or an example program until Ctrl-C
 	@$(MAKE) --no-print-directory all
+	$(give_back)
 	@BUILD=$(O) tools/run-watch $(PID)
 
 test: deps-test ## installs what is missing, builds, and runs all tests and checks
-	@BUILD=$(BUILD) tests/run
+	@BUILD=$(BUILD) tests/run; status=$$?; $(subst @,,$(give_back)); exit $$status
 
 unit: $(UNIT) ## runs the unit tests (with SAN=… under sanitizers)
 	@tests/run-unit $(UNIT)
@@ -132,7 +136,7 @@ bench: bench-build ## measures pyspyd beside its peers
 tools: $(TOOLS) ## builds the tools of the tree
 
 nightly: deps-test ## the tests with long fuzz runs, then the benchmark
-	@FUZZ_SECONDS=600 SERVICE_KILLS=30 SERVICE_PROMETHEUS=yes BUILD=$(BUILD) tests/run
+	@FUZZ_SECONDS=600 SERVICE_KILLS=30 SERVICE_PROMETHEUS=yes RPM_BUILD=yes BUILD=$(BUILD) tests/run
 	@$(MAKE) --no-print-directory bench
 
 check-layers: $(GEN_H) ## include directions, cycles, and that each header compiles alone
