@@ -21,10 +21,11 @@ struct sink {
 
 static void take(const char *piece, size_t len, void *userdata) {
 	struct sink *sink = userdata;
-	size_t room = sink->size - 1 - sink->n;
+	size_t room = sink->size - 1 - sink->n, n = len < room ? len : room;
 
-	memcpy(sink->buf + sink->n, piece, len < room ? len : room);
-	sink->n += len < room ? len : room;
+	if (n) /* an empty piece may be NULL */
+		memcpy(sink->buf + sink->n, piece, n);
+	sink->n += n;
 	if (len > room)
 		longjmp(sink->enough, 1);
 }

@@ -5,13 +5,16 @@
  * The kernel shows the arguments, which stand in registers; on x86-64 a system call changes but rax, rcx and r11.
  *
  * A thread that runs is stopped with PTRACE_SEIZE and PTRACE_INTERRUPT for as long as it takes to read its registers
- * and to copy the top of its stack. It is waited for without sleeping, since a stop takes some ten microseconds. */
+ * and to copy the top of its stack. It is waited for without sleeping, since a stop takes some ten microseconds. A
+ * thread of ours does that and ends: whatever it still traces, because it did not stop in time, the kernel lets go
+ * then. */
 #include "engine/native/regs.h"
 
 #include "engine/base/clock.h"
 
 #include <elf.h>
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stddef.h>
 #include <sys/ptrace.h>
@@ -131,41 +134,65 @@ static int wait_stopped(pid_t tid, uint64_t deadline_ns, int *ret_signal) {
 	}
 }
 
-static int look(pid_t tid, struct mem *mem, const proc_map_vec *maps, size_t max, struct native_stack *stack,
-	struct native_regs *ret_regs) {
-	struct native_regs regs;
-	int r = native_regs_of_stopped(tid, &regs);
+/* One stop, made by a thread of its own. */
+struct job {
+	pid_t tid;
+	struct mem *mem;
+	const proc_map_vec *maps;
+	size_t max;
+	uint64_t timeout_ns;
+	struct native_stack *stack;
+	struct native_catch caught;
+	int result;
+};
+
+static int look(struct job *job) {
+	struct native_regs *regs = &job->caught.regs;
+	int r = native_regs_of_stopped(job->tid, regs);
 	raddr sp;
 
 	if (r)
 		return r;
-	sp = regs.value[NATIVE_SP];
-	r = native_stack_copy(stack, mem, sp, mapping_end(maps, sp), max);
-	if (!r)
-		*ret_regs = regs;
+	sp = regs->value[NATIVE_SP];
+	r = native_stack_copy(job->stack, job->mem, sp, mapping_end(job->maps, sp), job->max);
 	return r == MEM_E_GONE ? NATIVE_E_GONE : r;
+}
+
+static int stop_and_look(struct job *job) {
+	uint64_t start;
+	int signal = 0, r;
+
+	if (ptrace(PTRACE_SEIZE, job->tid, NULL, NULL))
+		return errno == ESRCH ? NATIVE_E_GONE : -errno;
+	start = clock_mono_ns();
+	if (ptrace(PTRACE_INTERRUPT, job->tid, NULL, NULL))
+		return errno == ESRCH ? NATIVE_E_GONE : -errno;
+	r = wait_stopped(job->tid, start + job->timeout_ns, &signal);
+	if (r)
+		return r;
+	r = look(job);
+	ptrace(PTRACE_DETACH, job->tid, NULL, (void *)(long)signal);
+	job->caught.stopped_ns = clock_mono_ns() - start;
+	return r;
+}
+
+static void *run_job(void *userdata) {
+	struct job *job = userdata;
+
+	job->result = stop_and_look(job);
+	return NULL;
 }
 
 int native_catch(pid_t tid, struct mem *mem, const proc_map_vec *maps, size_t max, uint64_t timeout_ns,
 	struct native_stack *stack, struct native_catch *ret_catch) {
-	struct native_catch caught = { 0 };
-	uint64_t start;
-	int signal = 0, r;
+	struct job job = { .tid = tid, .mem = mem, .maps = maps, .max = max, .timeout_ns = timeout_ns, .stack = stack };
+	pthread_t thread;
+	int r = pthread_create(&thread, NULL, run_job, &job);
 
-	if (ptrace(PTRACE_SEIZE, tid, NULL, NULL))
-		return errno == ESRCH ? NATIVE_E_GONE : -errno;
-	start = clock_mono_ns();
-	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL))
-		return errno == ESRCH ? NATIVE_E_GONE : -errno;
-	r = wait_stopped(tid, start + timeout_ns, &signal);
-	if (r == NATIVE_E_BUSY && !wait_stopped(tid, clock_mono_ns() + NS_PER_MS, &signal))
-		ptrace(PTRACE_DETACH, tid, NULL, (void *)(long)signal);
 	if (r)
-		return r;
-	r = look(tid, mem, maps, max, stack, &caught.regs);
-	ptrace(PTRACE_DETACH, tid, NULL, (void *)(long)signal);
-	caught.stopped_ns = clock_mono_ns() - start;
-	if (!r)
-		*ret_catch = caught;
-	return r;
+		return -r;
+	pthread_join(thread, NULL);
+	if (!job.result)
+		*ret_catch = job.caught;
+	return job.result;
 }

@@ -84,9 +84,11 @@ enum {
 	NATIVE_E_BUSY = 2, /* it did not stop in time (uninterruptible), and was let go */
 };
 
-/* Stops one thread, takes its registers and the top of its stack (up to `max` bytes and up to the end of the mapping
+/* Stops one thread, takes its registers and the top of its stack (up to `max` bytes, and up to the end of the mapping
  * that it is in), and lets it go. No signal is sent; the kernel lets it go when we end. Signals that came meanwhile are
- * delivered. Return: 0; NATIVE_E_GONE; NATIVE_E_BUSY; -EPERM; negative errno. */
+ * delivered. A system call that it sleeps in is begun again by the kernel; a few of them end with EINTR instead (Linux
+ * man 7 signal: epoll_wait, semop, sigtimedwait …): a sleeping thread is better looked at without. Return: 0;
+ * NATIVE_E_GONE; NATIVE_E_BUSY; -EPERM; negative errno. */
 int native_catch(pid_t tid, struct mem *mem, const proc_map_vec *maps, size_t max, uint64_t timeout_ns,
 	struct native_stack *stack, struct native_catch *ret_catch);
 

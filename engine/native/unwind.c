@@ -10,30 +10,21 @@
  * pointer, as after a call to nowhere. Nothing else is tried: a stack that cannot be told is said to end, with the
  * reason.
  *
+ * The frame pointer of a sleeping thread is not known at first. Most functions that are on the stack then do not need
+ * it, or one of them has saved it; else it is looked for (recover.c).
+ *
  * What is read may be anything. The stack only ever grows upwards but across a signal's trampoline, and the trace is
  * bounded, so that each walk ends. */
 #include "engine/native/unwind.h"
+#include "engine/native/walk.h"
 
 #include <assert.h>
 #include <elf.h>
 #include <string.h>
 
-#define WORD 8
-#define SIGNAL_WORDS_MAX 33
 #define ARM64_ADDRESS_MASK ((1ULL << 48) - 1) /* above it: what pointer authentication put there */
 
-struct machine {
-	uint16_t machine;
-	uint8_t ip, sp, fp, bx, lr; /* DWARF's numbers; NATIVE_REGS: there is none */
-	uint64_t ip_mask;
-	uint32_t signal_at;    /* of the registers, from the trampoline's stack pointer */
-	uint32_t signal_words; /* of 8 bytes */
-	uint8_t signal_order[SIGNAL_WORDS_MAX];
-	uint8_t trampoline[16]; /* what it does: the system call rt_sigreturn */
-	uint32_t trampoline_len;
-};
-
-static const struct machine machines[] = {
+static const struct walk_machine machines[] = {
 	{
 		.machine = EM_X86_64,
 		.ip = NATIVE_X86_IP,
@@ -68,17 +59,6 @@ static const struct machine machines[] = {
 static_assert(40 + 8 * 10 == UNWIND_X86_SIGNAL_FP && 40 + 8 * 16 == UNWIND_X86_SIGNAL_IP, "one layout");
 static_assert(312 + 8 * 29 == UNWIND_ARM64_SIGNAL_FP && 312 + 8 * 32 == UNWIND_ARM64_SIGNAL_IP, "one layout");
 
-struct walk {
-	const struct native_unwinder *unwinder;
-	const struct machine *machine;
-	const struct unwind_rules *rules;
-	struct native_regs regs;
-	bool after_call;
-	struct native_frame *frame; /* the one that is being left */
-};
-
-#define GO_ON (-1) /* beside enum native_stop */
-
 const char *native_stop_text(enum native_stop stop) {
 	static const char *const texts[] = {
 		[NATIVE_COMPLETE] = "complete",
@@ -93,7 +73,7 @@ const char *native_stop_text(enum native_stop stop) {
 	return texts[stop];
 }
 
-static bool read_at(const struct walk *w, raddr at, void *buf, size_t len) {
+bool walk_read(const struct walk *w, raddr at, void *buf, size_t len) {
 	const struct native_stack *stack = w->unwinder->stack;
 
 	if (stack && at >= stack->at && at - stack->at <= stack->len && len <= stack->len - (at - stack->at)) {
@@ -103,15 +83,15 @@ static bool read_at(const struct walk *w, raddr at, void *buf, size_t len) {
 	return w->unwinder->mem && !mem_read(w->unwinder->mem, at, buf, len);
 }
 
-static bool read_word(const struct walk *w, raddr at, uint64_t *ret) {
-	return read_at(w, at, ret, sizeof(*ret));
+bool walk_read_word(const struct walk *w, raddr at, uint64_t *ret) {
+	return walk_read(w, at, ret, sizeof(*ret));
 }
 
-static bool is_code(const struct walk *w, raddr at) {
+bool walk_is_code(const struct walk *w, raddr at) {
 	return native_modules_find(w->unwinder->modules, at) != NULL;
 }
 
-static const struct unwind_rule *rule_at(const struct walk *w, raddr at) {
+const struct unwind_rule *walk_rule_at(const struct walk *w, raddr at) {
 	const struct native_module *module = native_modules_find(w->unwinder->modules, at);
 	uint16_t index = UNWIND_RULE_NONE;
 
@@ -123,7 +103,7 @@ static const struct unwind_rule *rule_at(const struct walk *w, raddr at) {
 /* Leaves the frame for its caller. The registers that no rule follows are lost. */
 static int step_to(struct walk *w, raddr ip, raddr sp, const struct native_regs *kept) {
 	struct native_regs regs = { 0 };
-	const struct machine *m = w->machine;
+	const struct walk_machine *m = w->machine;
 
 	ip &= m->ip_mask;
 	native_regs_set(&regs, m->ip, ip);
@@ -136,15 +116,15 @@ static int step_to(struct walk *w, raddr ip, raddr sp, const struct native_regs 
 	w->after_call = true;
 	if (!ip)
 		return NATIVE_COMPLETE;
-	return is_code(w, ip - 1) ? GO_ON : NATIVE_NO_CODE;
+	return walk_is_code(w, ip - 1) ? GO_ON : NATIVE_NO_CODE;
 }
 
 static int step_signal(struct walk *w) {
-	const struct machine *m = w->machine;
+	const struct walk_machine *m = w->machine;
 	uint64_t words[SIGNAL_WORDS_MAX];
 	struct native_regs regs = { 0 };
 
-	if (!read_at(w, w->regs.value[m->sp] + m->signal_at, words, m->signal_words * sizeof(*words)))
+	if (!walk_read(w, w->regs.value[m->sp] + m->signal_at, words, m->signal_words * sizeof(*words)))
 		return NATIVE_UNREADABLE;
 	for (uint32_t i = 0; i < m->signal_words; i++)
 		native_regs_set(&regs, m->signal_order[i], words[i]);
@@ -157,22 +137,22 @@ static int step_signal(struct walk *w) {
 static bool is_trampoline(const struct walk *w) {
 	uint8_t code[sizeof(w->machine->trampoline)];
 
-	return read_at(w, w->regs.value[w->machine->ip], code, w->machine->trampoline_len) &&
+	return walk_read(w, w->regs.value[w->machine->ip], code, w->machine->trampoline_len) &&
 		!memcmp(code, w->machine->trampoline, w->machine->trampoline_len);
 }
 
 /* The frame pointer shows the caller's frame pointer and the return address. */
 static int step_by_fp(struct walk *w) {
-	const struct machine *m = w->machine;
+	const struct walk_machine *m = w->machine;
 	struct native_regs kept = { 0 };
 	uint64_t fp = w->regs.value[m->fp], pair[2];
 
 	if (!native_regs_has(&w->regs, m->fp) || fp < w->regs.value[m->sp] || fp % WORD)
 		return NATIVE_NO_TABLE;
-	if (!read_at(w, fp, pair, sizeof(pair)))
+	if (!walk_read(w, fp, pair, sizeof(pair)))
 		return NATIVE_NO_TABLE;
 	pair[1] &= m->ip_mask;
-	if (pair[1] && !is_code(w, pair[1] - 1))
+	if (pair[1] && !walk_is_code(w, pair[1] - 1))
 		return NATIVE_NO_TABLE;
 	w->frame->by_fp = true;
 	native_regs_set(&kept, m->fp, pair[0]);
@@ -181,15 +161,15 @@ static int step_by_fp(struct walk *w) {
 
 /* A call through a bad pointer: nothing of the called "function" has run. */
 static int step_from_nowhere(struct walk *w) {
-	const struct machine *m = w->machine;
+	const struct walk_machine *m = w->machine;
 	uint64_t sp = w->regs.value[m->sp], ip;
 
 	if (m->lr != NATIVE_REGS)
 		return native_regs_has(&w->regs, m->lr) ? step_to(w, w->regs.value[m->lr], sp, &w->regs)
 							: NATIVE_NO_CODE;
-	if (!read_word(w, sp, &ip))
+	if (!walk_read_word(w, sp, &ip))
 		return NATIVE_UNREADABLE;
-	return is_code(w, ip - 1) ? step_to(w, ip, sp + WORD, &w->regs) : NATIVE_NO_CODE;
+	return walk_is_code(w, ip - 1) ? step_to(w, ip, sp + WORD, &w->regs) : NATIVE_NO_CODE;
 }
 
 static unsigned base_of(const struct walk *w, const struct unwind_rule *rule) {
@@ -210,7 +190,7 @@ static int find_cfa(const struct walk *w, const struct unwind_rule *rule, uint64
 		return NATIVE_NO_REG;
 	cfa = w->regs.value[base] + (uint64_t)(int64_t)rule->cfa_off;
 	if (rule->cfa == UNWIND_CFA_DEREF) {
-		if (!read_word(w, cfa, &cfa))
+		if (!walk_read_word(w, cfa, &cfa))
 			return NATIVE_UNREADABLE;
 		cfa += (uint64_t)(int64_t)rule->cfa_add;
 	} else if (rule->cfa == UNWIND_CFA_PLT &&
@@ -230,10 +210,10 @@ static void restore(
 	if (number == NATIVE_REGS || how == UNWIND_SAME)
 		return;
 	native_regs_forget(kept, number);
-	if (how == UNWIND_AT_CFA && read_word(w, cfa + (uint64_t)(int64_t)off, &value))
+	if (how == UNWIND_AT_CFA && walk_read_word(w, cfa + (uint64_t)(int64_t)off, &value))
 		native_regs_set(kept, number, value);
 	else if (how == UNWIND_AT_FP && native_regs_has(&w->regs, fp) &&
-		read_word(w, w->regs.value[fp] + (uint64_t)(int64_t)off, &value))
+		walk_read_word(w, w->regs.value[fp] + (uint64_t)(int64_t)off, &value))
 		native_regs_set(kept, number, value);
 }
 
@@ -241,7 +221,7 @@ static int find_return(const struct walk *w, const struct unwind_rule *rule, uin
 	unsigned number = rule->ra == UNWIND_IN_REG ? (unsigned)(uint16_t)rule->ra_off : w->machine->lr;
 
 	if (rule->ra == UNWIND_AT_CFA)
-		return read_word(w, cfa + (uint64_t)(int64_t)rule->ra_off, ret_ip) ? GO_ON : NATIVE_UNREADABLE;
+		return walk_read_word(w, cfa + (uint64_t)(int64_t)rule->ra_off, ret_ip) ? GO_ON : NATIVE_UNREADABLE;
 	if (!native_regs_has(&w->regs, number))
 		return NATIVE_NO_REG;
 	*ret_ip = w->regs.value[number];
@@ -253,6 +233,12 @@ static int step_by_rule(struct walk *w, const struct unwind_rule *rule) {
 	uint64_t cfa, ip;
 	int stop = find_cfa(w, rule, &cfa);
 
+	if (stop == NATIVE_NO_REG && rule->base == UNWIND_BASE_FP && !w->on_trial && walk_recover_fp(w, rule)) {
+		w->frame->recovered = true;
+		kept = w->regs;
+		stop = find_cfa(w, rule, &cfa);
+	}
+
 	if (stop == GO_ON)
 		stop = find_return(w, rule, cfa, &ip);
 	if (stop != GO_ON)
@@ -262,14 +248,14 @@ static int step_by_rule(struct walk *w, const struct unwind_rule *rule) {
 	return step_to(w, ip, cfa, &kept);
 }
 
-static int step(struct walk *w) {
+int walk_step(struct walk *w) {
 	raddr ip = w->regs.value[w->machine->ip], at = ip - w->after_call;
-	const struct unwind_rule *rule = rule_at(w, at);
+	const struct unwind_rule *rule = walk_rule_at(w, at);
 
-	if (!w->after_call && !is_code(w, at))
+	if (!w->after_call && !walk_is_code(w, at))
 		return step_from_nowhere(w);
 	/* The instruction before a trampoline is another function's. */
-	if (rule->cfa != UNWIND_CFA_SIGNAL && rule_at(w, ip)->cfa == UNWIND_CFA_NONE && is_trampoline(w))
+	if (rule->cfa != UNWIND_CFA_SIGNAL && walk_rule_at(w, ip)->cfa == UNWIND_CFA_NONE && is_trampoline(w))
 		return step_signal(w);
 	switch (rule->cfa) {
 	case UNWIND_CFA_NONE: return step_by_fp(w);
@@ -279,7 +265,7 @@ static int step(struct walk *w) {
 	}
 }
 
-static const struct machine *find_machine(uint16_t number) {
+static const struct walk_machine *find_machine(uint16_t number) {
 #ifdef __aarch64__
 	uint16_t want = number ? number : EM_AARCH64;
 #else
@@ -311,7 +297,7 @@ void native_unwind(const struct native_unwinder *unwinder, const struct native_r
 			.sp = w.regs.value[w.machine->sp],
 			.after_call = w.after_call,
 		};
-		stop = step(&w);
+		stop = walk_step(&w);
 	}
 	trace->stop = stop == GO_ON ? NATIVE_TRUNCATED : (enum native_stop)stop;
 }

@@ -17,11 +17,12 @@ struct native_frame {
 	bool after_call : 1; /* ip is where the callee returns to: the call itself is before it */
 	bool signal : 1;     /* the trampoline of a signal; the next frame was interrupted */
 	bool by_fp : 1;      /* the next frame was found by the frame pointer alone: one between them may be missing */
+	bool recovered : 1;  /* its frame pointer was not known and was found on the stack: inferred, not read */
 };
 
 /* The address to look up: of the call, where it is a call. */
 static inline raddr native_frame_at(const struct native_frame *frame) {
-	return frame->ip - frame->after_call;
+	return frame->ip - (frame->after_call && !frame->signal);
 }
 
 /* Why a walk ended. */

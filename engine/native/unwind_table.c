@@ -151,12 +151,13 @@ void unwind_table_free(struct unwind_table *table) {
 	free(table);
 }
 
-uint16_t unwind_table_find(const struct unwind_table *table, uint64_t vaddr) {
+/* The index of the row that holds at an offset; 0: it is outside. */
+static uint32_t find_row(const struct unwind_table *table, uint64_t vaddr) {
 	uint64_t offset = vaddr - table->vaddr, page = offset >> UNWIND_PAGE_BITS;
 	uint32_t key = (uint32_t)(offset & LOW_MASK) << UNWIND_PAGE_BITS | LOW_MASK, low, high;
 
 	if (vaddr < table->vaddr || page >= table->pages)
-		return UNWIND_RULE_NONE;
+		return 0;
 	low = table->words[page];
 	high = table->words[page + 1];
 	while (high - low > 1) {
@@ -167,5 +168,22 @@ uint16_t unwind_table_find(const struct unwind_table *table, uint64_t vaddr) {
 		else
 			high = middle;
 	}
-	return (uint16_t)(table->words[low] & UINT16_MAX);
+	return low;
+}
+
+uint16_t unwind_table_find(const struct unwind_table *table, uint64_t vaddr) {
+	uint32_t row = find_row(table, vaddr);
+
+	return row ? (uint16_t)(table->words[row] & UINT16_MAX) : UNWIND_RULE_NONE;
+}
+
+bool unwind_table_has_gap(const struct unwind_table *table, uint64_t from, uint64_t to) {
+	uint32_t first = find_row(table, from), last = find_row(table, to);
+
+	if (!first || !last || from > to)
+		return true;
+	for (uint32_t i = first; i <= last; i++)
+		if ((table->words[i] & UINT16_MAX) == UNWIND_RULE_NONE)
+			return true;
+	return false;
 }

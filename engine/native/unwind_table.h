@@ -29,6 +29,9 @@ void unwind_table_free(struct unwind_table *table);
 /* Return: the rule's index at an address as the file has it; UNWIND_RULE_NONE where there is none. */
 uint16_t unwind_table_find(const struct unwind_table *table, uint64_t vaddr);
 
+/* Return: whether somewhere in [from, to] there is no rule. */
+bool unwind_table_has_gap(const struct unwind_table *table, uint64_t from, uint64_t to);
+
 static inline uint32_t unwind_table_rows(const struct unwind_table *table) {
 	return table->words_n - table->pages - 1;
 }

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* Prints the native stacks of a process's threads: native_oracle.py compares them with gdb's.
+/* Prints the native stacks of a process's threads, which native_oracle.py compares with gdb's, or merged ones.
  *
- * usage: native_driver PID asleep|stop
+ * usage: native_driver PID asleep|stop|merge
  *
- *   thread TID STOP STOPPED_NS    "asleep": without stopping it; "stop": with its registers
- *   frame PC NAME                 most recent call first */
+ *   thread TID STOPPED_NS STOP     "asleep", "merge": without stopping it; "stop": with all registers
+ *   frame PC FLAGS NAME MODULE     most recent call first; FLAGS: "-", then "f" by the frame pointer, "r" recovered,
+ *                                  "s" a signal's trampoline, "!" unmatched
+ *   python NAME FLAGS */
+#include "engine/base/clock.h"
+#include "engine/cpython/code.h"
+#include "engine/native/merge.h"
 #include "engine/native/symbols.h"
 #include "engine/native/unwind.h"
 
@@ -12,8 +17,9 @@
 #include <string.h>
 
 #define CACHE_BYTES (64U << 20)
-#define TIMEOUT_NS 100000000
+#define TIMEOUT_NS (5 * NS_PER_SEC)
 #define COPY_BYTES (128U << 10)
+#define ASLEEP_BYTES (16U << 10)
 
 struct look {
 	struct proc proc;
@@ -22,24 +28,31 @@ struct look {
 	struct native_modules *modules;
 	struct native_stack stack;
 	struct native_trace trace;
+	/* merge */
+	struct py_runtime rt;
+	struct intern strings;
+	struct py_code_cache codes;
+	struct py_stack_scratch scratch;
 };
 
-static void print_trace(struct look *look, pid_t tid, uint64_t stopped_ns) {
+static void print_native(struct look *look, size_t i, bool unmatched) {
+	const struct native_frame *frame = &look->trace.frames[i];
 	static struct native_place place;
 
-	printf("thread %d %s %" PRIu64 "\n", (int)tid, native_stop_text(look->trace.stop), stopped_ns);
-	for (size_t i = 0; i < look->trace.n; i++) {
-		const struct native_frame *frame = &look->trace.frames[i];
-
-		if (native_symbolize(look->modules, native_frame_at(frame), &place))
-			place = (struct native_place){ .name = "" };
-		printf("frame %" PRIx64 "%s %s %s\n", frame->ip, frame->by_fp ? "!" : "",
-			place.name[0] ? place.name : "?",
-			place.module ? native_module_path(look->modules, place.module) : "");
-	}
+	if (native_symbolize(look->modules, native_frame_at(frame), &place))
+		place = (struct native_place){ .name = "" };
+	printf("frame %" PRIx64 " -%s%s%s%s %s %s\n", frame->ip, frame->by_fp ? "f" : "", frame->signal ? "s" : "",
+		frame->recovered ? "r" : "", unmatched ? "!" : "", place.name[0] ? place.name : "?",
+		place.module ? native_module_path(look->modules, place.module) : "");
 }
 
-static int look_asleep(struct look *look, pid_t tid) {
+static void print_trace(struct look *look, pid_t tid, uint64_t stopped_ns) {
+	printf("thread %d %" PRIu64 " %s\n", (int)tid, stopped_ns, native_stop_text(look->trace.stop));
+	for (size_t i = 0; i < look->trace.n; i++)
+		print_native(look, i, false);
+}
+
+static int unwind_asleep(struct look *look, pid_t tid) {
 	struct native_unwinder unwinder = { .modules = look->modules, .mem = look->mem, .stack = &look->stack };
 	struct proc_sleep sleep;
 	struct native_regs regs;
@@ -47,12 +60,18 @@ static int look_asleep(struct look *look, pid_t tid) {
 
 	if (r || !native_regs_of_sleep(&sleep, &regs))
 		return r ? r : -EAGAIN;
-	r = native_stack_copy(&look->stack, look->mem, sleep.sp, UINT64_MAX, 16384);
-	if (r)
-		return r;
-	native_unwind(&unwinder, &regs, &look->trace);
-	print_trace(look, tid, 0);
-	return 0;
+	r = native_stack_copy(&look->stack, look->mem, sleep.sp, UINT64_MAX, ASLEEP_BYTES);
+	if (!r)
+		native_unwind(&unwinder, &regs, &look->trace);
+	return r;
+}
+
+static int look_asleep(struct look *look, pid_t tid) {
+	int r = unwind_asleep(look, tid);
+
+	if (!r)
+		print_trace(look, tid, 0);
+	return r;
 }
 
 static int look_stopped(struct look *look, pid_t tid) {
@@ -65,6 +84,81 @@ static int look_stopped(struct look *look, pid_t tid) {
 	native_unwind(&unwinder, &caught.regs, &look->trace);
 	print_trace(look, tid, caught.stopped_ns);
 	return 0;
+}
+
+static void print_python(struct look *look, const struct py_raw_frame *frame, bool unmatched) {
+	const struct py_code *code;
+	int r = py_code_lookup(&look->codes, frame, 0, clock_mono_ns(), false, &code);
+
+	printf("python %s %s\n", r ? "?" : intern_str(&look->strings, code->name), unmatched ? "!" : "-");
+}
+
+static void print_merged(struct look *look, const struct py_raw_stack *stack) {
+	static uint8_t kinds[NATIVE_FRAMES_MAX];
+	static bool entry[LIMIT_FRAMES];
+	static struct merge_frame merged[NATIVE_FRAMES_MAX + LIMIT_FRAMES];
+	static struct native_place place;
+	struct merge_input in = { .native = kinds,
+		.native_n = look->trace.n,
+		.native_complete = look->trace.stop == NATIVE_COMPLETE,
+		.entry = entry,
+		.python_n = stack->frames.n,
+		.python_complete = !stack->truncated };
+	size_t n, unmatched;
+
+	for (size_t i = 0; i < in.native_n; i++)
+		kinds[i] = native_symbolize(look->modules, native_frame_at(&look->trace.frames[i]), &place)
+			? MERGE_OTHER
+			: (uint8_t)merge_native_of(place.symbol);
+	for (size_t i = 0; i < in.python_n; i++)
+		entry[i] = stack->frames.items[i].entry;
+	n = merge_stacks(&in, merged, &unmatched);
+	for (size_t i = 0; i < n; i++)
+		if (merged[i].kind == MERGE_PYTHON)
+			print_python(look, &stack->frames.items[merged[i].index], merged[i].unmatched);
+		else
+			print_native(look, merged[i].index, merged[i].unmatched);
+}
+
+static int look_merged(struct look *look, const struct py_thread *thread) {
+	struct py_raw_stack stack = { 0 };
+	struct py_stack_plan plan;
+	int r;
+
+	py_stack_plan_init(&plan, thread);
+	r = py_stack_capture(&look->rt, &plan, &look->scratch, &stack);
+	if (!r)
+		r = unwind_asleep(look, thread->tid);
+	if (!r) {
+		printf("thread %d 0 %s\n", (int)thread->tid, native_stop_text(look->trace.stop));
+		print_merged(look, &stack);
+	}
+	py_raw_stack_deinit(&stack);
+	py_stack_plan_deinit(&plan);
+	return r;
+}
+
+static int merge_threads(struct look *look) {
+	py_thread_vec threads = { 0 };
+	struct err err = { 0 };
+	int r = py_runtime_attach(&look->proc, look->mem, &look->rt, &err);
+
+	if (!r)
+		r = intern_init(&look->strings);
+	if (!r)
+		r = py_stack_scratch_init(&look->scratch);
+	if (!r) {
+		py_code_cache_init(&look->codes, &look->rt, &look->strings);
+		r = py_threads_read(&look->rt, &look->proc, &threads);
+	}
+	vec_foreach (thread, &threads) {
+		int one = look_merged(look, thread);
+
+		if (one)
+			printf("thread %d error %d\n", (int)thread->tid, one);
+	}
+	vec_free(&threads);
+	return r;
 }
 
 static int look_at_threads(struct look *look, bool stop) {
@@ -94,12 +188,7 @@ int main(int argc, char **argv) {
 	if (!r)
 		r = native_stack_init(&look.stack);
 	if (!r)
-		r = look_at_threads(&look, !strcmp(argv[2], "stop"));
-	native_stack_deinit(&look.stack);
-	native_modules_free(look.modules);
-	native_cache_free(look.cache);
-	mem_free(look.mem);
-	proc_close(&look.proc);
+		r = !strcmp(argv[2], "merge") ? merge_threads(&look) : look_at_threads(&look, !strcmp(argv[2], "stop"));
 	if (r)
 		printf("error %d\n", r);
 	return r ? 1 : 0;

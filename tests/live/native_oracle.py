@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Native stacks against gdb's, address by address and name by name: programs with known stacks (native_target.c,
+native_cxx.cc), and interpreters in native code. Then merged stacks of every interpreter against what its program does.
+
+    native_oracle.py [PATTERN...]    only interpreters whose names match"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from live import BUILD, HERE, Checks, Target, interpreters, note, skip
+
+DRIVER = os.path.join(BUILD, "tests/live/native_driver")
+TARGET = os.path.join(BUILD, "tests/live/native_target")
+SYSTEM = ("libc.so", "ld-linux")  # their functions have many names each
+
+CASES = {
+    "wait": ["known_wait", "main"],
+    "deep": ["known_wait"] + ["known_deep"] * 601 + ["run_deep", "main"],
+    "realigned": ["known_wait", "known_alloca", "known_realigned", "run_realigned", "main"],
+    "qsort": ["known_wait", "known_compare", "known_qsort", "main"],
+    "signal": ["known_wait", "known_handler", "known_signal", "main"],
+    "alternate": ["known_wait", "known_handler", "known_alternate", "main"],
+    "aborts": ["known_wait", "known_handler", "known_aborts", "main"],
+    "mutex": ["known_wait", "known_mutex", "main"],
+    "nowhere": ["known_wait", "known_handler", "known_nowhere", "main"],
+}
+
+# Programs of an interpreter in native code; gdb looks at them stopped.
+PYTHON = {
+    "sleep": "import time\nprint('ready', flush=True)\ntime.sleep(1000)",
+    "zlib": "import zlib, os\ndata = os.urandom(1 << 26)\nprint('ready', flush=True)\nwhile True:\n zlib.compress(data)",
+    "sqlite": "import sqlite3\nc = sqlite3.connect(':memory:')\nprint('ready', flush=True)\n"
+              "c.execute('with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n').fetchall()",
+    "sort": "import ctypes, time\nC = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)\n"
+            "def f(a, b):\n print('ready', flush=True)\n time.sleep(1000)\n return 0\n"
+            "ctypes.CDLL(None).qsort((ctypes.c_int * 4)(), 4, 4, C(f))",
+}
+
+MERGED = """
+import sys, threading
+def wait():
+    print("ready"); sys.stdout.flush()
+    sys.stdin.read(1)
+def leaf(x):
+    wait()
+    return x
+def generate():
+    yield leaf(1)
+class Number(object):
+    def __init__(self):
+        self.value = list(map(leaf, [1]))
+    def __lt__(self, other):
+        for x in generate():
+            next(generate())
+        return True
+def inner():
+    sorted([Number.__new__(Number), Number.__new__(Number)])
+def outer():
+    inner()
+outer()
+"""
+# Newest first; "*" stands for any native frames.
+MERGED_WANT = ["*", "python wait", "python leaf", "python generate", "*", "python __lt__", "*", "python inner",
+               "python outer", "python <module>", "*"]
+
+
+def driver(pid, mode):
+    """[(first line's words, [(pc, flags, name, module)…])…] by thread."""
+    done = subprocess.run([DRIVER, str(pid), mode], stdout=subprocess.PIPE, timeout=60)
+    return parse(done.stdout.decode("utf-8", "replace"))
+
+
+def parse(text):
+    threads = {}
+    frames = []
+    for line in text.splitlines():
+        words = line.split(" ")
+        if words[0] == "thread":
+            frames = []
+            threads[int(words[1])] = (words[2:], frames)
+        elif words[0] in ("frame", "python"):
+            frames.append(words)
+    return threads
+
+
+def gdb(pid):
+    done = subprocess.run(
+        ["gdb", "-nx", "-batch", "-ex", "set backtrace past-main on", "-ex", "set backtrace limit 2000",
+         "-ex", "set debuginfod enabled off", "-p", str(pid), "-x", os.path.join(HERE, "native_gdb.py")],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
+    return parse(done.stdout.decode("utf-8", "replace"))
+
+
+def plain(name):
+    """A function's name without what one of the two shows and the other does not."""
+    name = re.sub(r".*::_FUN$", "_FUN", name)  # a lambda
+    name = re.sub(r"\[clone.*|\.(cold|part|isra|constprop|lto_priv).*|@.*", "", name)
+    return re.sub(r"\(.*", "", name)
+
+
+def same_names(ours, theirs):
+    """Where the names differ, beyond the many names of libc's functions."""
+    wrong = []
+    for mine, other in zip(ours, theirs):
+        if plain(mine[3]) == plain(other[2]) or any(part in mine[4] for part in SYSTEM) or "vdso" in mine[4]:
+            continue
+        if mine[3] != "?" or other[2] != "?":
+            wrong.append((mine[3], other[2]))
+    return wrong
+
+
+def compare(checks, what, ours, theirs):
+    checks.that(bool(theirs), "%s: gdb shows nothing" % what)
+    for tid, (_, frames) in theirs.items():
+        head, mine = ours.get(tid, (["missing"], []))
+        text = "%s: thread %d (%s)" % (what, tid, " ".join(head))
+        checks.that(" ".join(head[1:]) == "complete", text)
+        pcs, other = [f[1] for f in mine], [f[1] for f in frames]
+        if checks.that(pcs == other, "%s: ours %s, gdb's %s" % (text, mine[:40], frames[:40])):
+            wrong = same_names(mine, frames)
+            checks.that(not wrong, "%s: names differ: %s" % (text, wrong))
+
+
+def known(frames):
+    return [f[3] for f in frames if f[3].startswith(("known_", "run_")) or f[3] == "main"]
+
+
+def at_rest(target):
+    """Waits until the kernel shows the target's first thread in a system call."""
+    while True:
+        with open("/proc/%d/syscall" % target.pid) as file:
+            if not file.read().startswith("running"):
+                return
+
+
+def check_case(checks, name, want):
+    with Target([TARGET, name]) as target:
+        checks.that(target.ready(), "%s: not ready" % name)
+        at_rest(target)
+        for mode in "asleep", "stop":
+            threads = driver(target.pid, mode)
+            got = known(threads.get(target.pid, ([], []))[1])
+            # The stack under the alternate one is not in the copy that a stop takes.
+            expected = want[:-1] if (name, mode) == ("alternate", "stop") else want
+            checks.that(got == expected, "%s, %s: %s" % (name, mode, got))
+        if HAS_GDB:
+            compare(checks, name, driver(target.pid, "asleep"), gdb(target.pid))
+
+
+def check_vfork(checks):
+    """The parent waits in the kernel until its child ends: nobody can stop it."""
+    with Target([TARGET, "vfork"]) as target:
+        checks.that(target.ready(), "vfork: not ready")
+        at_rest(target)
+        head, frames = driver(target.pid, "asleep").get(target.pid, (["missing"], []))
+        checks.that(known(frames) == ["known_vfork", "main"] and head[-1] == "complete", "vfork: %s %s" % (head, frames))
+
+
+def check_running(checks, name, want):
+    with Target([TARGET, name]) as target:
+        checks.that(target.ready(), "%s: not ready" % name)
+        for _ in range(20):
+            head, frames = driver(target.pid, "stop").get(target.pid, (["missing"], []))
+            checks.that(known(frames)[-len(want):] == want and head[-1] == "complete", "%s: %s %s" % (name, head, frames))
+        if name == "jit":
+            os.unlink("/tmp/perf-%d.map" % target.pid)
+
+
+def check_cxx(checks, folder):
+    program = os.path.join(folder, "cxx")
+    if not shutil.which("g++"):
+        note("no g++: C++ is left out")
+        return
+    subprocess.run(["g++", "-O2", "-g", "-o", program, os.path.join(HERE, "native_cxx.cc")], check=True)
+    for arguments, want in ([], "known::unwinding"), (["terminate"], "known::thrower<int>"):
+        with Target([program] + arguments) as target:
+            checks.that(target.ready(), "C++: not ready")
+            at_rest(target)
+            ours = driver(target.pid, "asleep")
+            names = [f[3] for f in ours.get(target.pid, ([], []))[1]]
+            checks.that(want in names and "known::wait" in names, "C++: %s" % names)
+            if HAS_GDB:
+                compare(checks, "C++ %s" % arguments, ours, gdb(target.pid))
+
+
+def check_python(checks, name, command):
+    for case, program in sorted(PYTHON.items()):
+        with Target(command, program) as target:
+            if not target.ready():
+                note("%s: no %s" % (name, case))
+                continue
+            if case in ("sleep", "sort"):
+                at_rest(target)
+            os.kill(target.pid, signal.SIGSTOP)
+            os.waitpid(target.pid, os.WUNTRACED)
+            compare(checks, "%s, %s" % (name, case), driver(target.pid, "stop"), gdb(target.pid))
+
+
+def squeeze(frames):
+    out = []
+    for frame in frames:
+        word = " ".join(frame[:2]) if frame[0] == "python" else "*"
+        if word != "*" or out[-1:] != ["*"]:
+            out.append(word)
+    return out
+
+
+def check_merged(checks, name, version, command):
+    with Target(command, MERGED) as target:
+        if not checks.that(target.ready(), "%s: not ready" % name):
+            return
+        at_rest(target)
+        head, frames = driver(target.pid, "merge").get(target.pid, (["missing"], []))
+        got = squeeze(frames)
+        want = [w for w in MERGED_WANT]
+        # Generators are run by the loop that asks for their next value from 3.12 on; before, natively.
+        python = [w for w in got if w != "*"]
+        checks.that(python == [w for w in want if w != "*"], "%s: %s" % (name, got))
+        checks.that(got[:1] == ["*"] and got[-1:] == ["*"], "%s: native frames at both ends: %s" % (name, got))
+        i = got.index("python __lt__") if "python __lt__" in got else 0
+        checks.that(got[i + 1:i + 2] == ["*"], "%s: native frames below __lt__: %s" % (name, got))
+        checks.that(not [f for f in frames if "!" in f[-1] or "!" in f[2]], "%s: unmatched: %s" % (name, frames))
+        checks.that(" ".join(head[1:]) == "complete", "%s: %s" % (name, head))
+
+
+HAS_GDB = shutil.which("gdb") is not None
+if os.geteuid() != 0:
+    skip("needs root: stops processes")
+if not HAS_GDB:
+    note("no gdb: only known stacks are compared")
+CHECKS = Checks()
+for case, expected in CASES.items():
+    check_case(CHECKS, case, expected)
+check_vfork(CHECKS)
+check_running(CHECKS, "spin", ["known_spin", "main"])
+check_running(CHECKS, "jit", ["known_spin", "known_made", "known_jit", "main"])
+with tempfile.TemporaryDirectory() as work:
+    check_cxx(CHECKS, work)
+for found, python_version, start in interpreters():
+    if HAS_GDB and "chroot" not in start[0] and os.environ.get("NATIVE_GDB", "3.11.2") in found:
+        check_python(CHECKS, found, start)
+    check_merged(CHECKS, found, python_version, start)
+CHECKS.end()
