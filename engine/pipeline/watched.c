@@ -290,7 +290,9 @@ static int update_counters(struct watched *watched, uint64_t now_ns, size_t proc
 	if (r)
 		return r == PROC_E_GONE ? PYSPYD_E_GONE : r;
 	if (with_smaps) {
-		watched->smaps_due_ns = now_ns + max_of(SMAPS_EVERY_NS, (clock_mono_ns() - began) * SMAPS_REST);
+		watched->smaps_due_ns = now_ns +
+			max_of(max_of(SMAPS_EVERY_NS, processes * SMAPS_EACH_NS),
+				(clock_mono_ns() - began) * SMAPS_REST);
 	} else {
 		counters.pss_bytes = watched->counters.pss_bytes;
 		counters.uss_bytes = watched->counters.uss_bytes;
