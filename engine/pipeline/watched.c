@@ -117,9 +117,12 @@ static bool update_thread(struct watched *watched, struct watched_thread *thread
 	if (proc_task_schedstat(task, &stat))
 		return false;
 	if (stat.run_ns != thread->run_ns || !thread->state) {
+		bool first = !thread->state;
+
 		if (proc_task_state(task, &thread->state, &cpu))
 			return false;
-		read_switches(&watched->target->proc, thread);
+		if (first || watched->counters_fresh)
+			read_switches(&watched->target->proc, thread);
 	}
 	thread->last_run_ns = thread->run_ns;
 	thread->run_ns = stat.run_ns;
@@ -282,7 +285,8 @@ static int update_counters(struct watched *watched, uint64_t now_ns, size_t proc
 	struct proc_counters counters;
 	int r;
 
-	if (now_ns < watched->counters_due_ns)
+	watched->counters_fresh = now_ns >= watched->counters_due_ns;
+	if (!watched->counters_fresh)
 		return 0;
 	watched->counters_due_ns = now_ns + max_of(processes * COUNTERS_EACH_NS, watched->ran ? 1 : COUNTERS_IDLE_NS);
 	r = proc_counters_read(&watched->target->proc, with_smaps, &counters);

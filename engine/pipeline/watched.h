@@ -46,7 +46,8 @@ struct watched {
 	bool unread;              /* some threads were not read though they may have run: one may have been stopped */
 	uint64_t last_ns;         /* time of the last report */
 	uint64_t interval_ns;     /* that it covered */
-	uint64_t counters_due_ns; /* when the counters are to be read again */
+	uint64_t counters_due_ns; /* when the counters are to be read again, those of threads too */
+	bool counters_fresh;      /* they were read for this report */
 	uint64_t all_due_ns;      /* when all threads are to be read again */
 	uint64_t smaps_due_ns;    /* when the costly counters are to be read again */
 	bool ended;
