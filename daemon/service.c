@@ -131,6 +131,7 @@ static void *run_engine(void *arg) {
 static int start_engine(struct service *service, struct config *config) {
 	service->watch = (struct pyspyd_watch_options){
 		.all = true,
+		.processes_only = true,
 		.stop = &service->stop,
 		.reload = &service->reload,
 		.on_reload = on_reload,

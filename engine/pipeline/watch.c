@@ -246,7 +246,7 @@ static int report(struct watch *watch) {
 	vec_foreach (watched, &watch->watched) {
 		if (r)
 			break;
-		r = watched_report(*watched, watch->recorder, &reports[n]);
+		r = watched_report(*watched, watch->recorder, !watch->options->processes_only, &reports[n]);
 		n += !r;
 		window_turn(&(*watched)->window);
 	}

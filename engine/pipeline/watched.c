@@ -381,7 +381,19 @@ static int by_cpu(const void *a, const void *b) {
 	return (x < y) - (x > y);
 }
 
-int watched_report(const struct watched *watched, struct recorder *recorder, struct pyspyd_watch_process *ret) {
+static int fill_threads(
+	const struct watched *watched, const struct profile *profile, struct pyspyd_watch_process *ret) {
+	ret->threads = calloc(watched->threads.n + 1, sizeof(*ret->threads));
+	if (!ret->threads)
+		return -ENOMEM;
+	vec_foreach (thread, &watched->threads)
+		fill_thread(watched, profile, thread, &ret->threads[ret->threads_n++]);
+	qsort(ret->threads, ret->threads_n, sizeof(*ret->threads), by_cpu);
+	return 0;
+}
+
+int watched_report(
+	const struct watched *watched, struct recorder *recorder, bool with_threads, struct pyspyd_watch_process *ret) {
 	const struct profile *profile = recorder_profile(recorder);
 	const struct proc_counters *counters = &watched->counters;
 
@@ -399,18 +411,11 @@ int watched_report(const struct watched *watched, struct recorder *recorder, str
 		.accuracy = profile->accuracy,
 		.ended = watched->ended,
 	};
-	ret->threads = calloc(watched->threads.n + 1, sizeof(*ret->threads));
-	if (!ret->threads)
-		return -ENOMEM;
-	for (size_t i = 0; i < watched->threads.n; i++) {
-		const struct watched_thread *thread = &watched->threads.items[i];
-
+	vec_foreach (thread, &watched->threads) {
 		ret->voluntary_switches += thread->voluntary;
 		ret->involuntary_switches += thread->involuntary;
-		fill_thread(watched, profile, thread, &ret->threads[ret->threads_n++]);
 	}
-	qsort(ret->threads, ret->threads_n, sizeof(*ret->threads), by_cpu);
-	return 0;
+	return with_threads ? fill_threads(watched, profile, ret) : 0;
 }
 
 void watched_report_deinit(struct pyspyd_watch_process *report) {

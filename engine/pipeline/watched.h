@@ -63,8 +63,9 @@ void watched_free(struct watched *watched);
  * one watch; a process that has not run costs next to nothing. Return: 0; PYSPYD_E_GONE; negative errno. */
 int watched_update(struct watched *watched, uint64_t now_ns, size_t processes);
 
-/* Fills the public shape; free with watched_report_deinit. `recorder` locked. */
-int watched_report(const struct watched *watched, struct recorder *recorder, struct pyspyd_watch_process *ret);
+/* Fills the public shape, of threads where it is asked for; free with watched_report_deinit. `recorder` locked. */
+int watched_report(
+	const struct watched *watched, struct recorder *recorder, bool with_threads, struct pyspyd_watch_process *ret);
 void watched_report_deinit(struct pyspyd_watch_process *report);
 
 #endif

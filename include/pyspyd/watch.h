@@ -28,7 +28,7 @@ struct pyspyd_watch_process {
 	unsigned findings_open;
 	uint64_t fds, threads_total;                       /* UINT64_MAX: not known */
 	uint64_t voluntary_switches, involuntary_switches; /* of the threads that are there */
-	struct pyspyd_watch_thread *threads;               /* by CPU, highest first */
+	struct pyspyd_watch_thread *threads;               /* by CPU, highest first; none with processes_only */
 	size_t threads_n;
 	struct pyspyd_accuracy accuracy; /* since the watch began */
 	bool ended;
@@ -55,17 +55,18 @@ struct pyspyd_watch_health {
 };
 
 struct pyspyd_watch_options {
-	pid_t pid;                    /* one process, or … */
-	const char *name_regex;       /* … those whose command line matches (POSIX extended), or … */
-	bool all;                     /* … every Python process here */
-	bool children;                /* and their descendants */
-	double rate_hz;               /* of stack samples; default 20 */
+	pid_t pid;              /* one process, or … */
+	const char *name_regex; /* … those whose command line matches (POSIX extended), or … */
+	bool all;               /* … every Python process here */
+	bool children;          /* and their descendants */
+	double rate_hz;         /* of stack samples; default 20 */
 	enum pyspyd_source source;
 	uint64_t interval_ns;         /* between reports; default 1 s */
 	uint64_t duration_ns;         /* 0: until stopped or the last process ended */
 	const char *const *settings;  /* NULL-terminated "DETECTOR.KEY=VALUE"; may be NULL */
 	const char *const *park;      /* NULL-terminated "MODULE:QUALNAME", as in pyspyd_waits_options; may be NULL */
 	const char *const *vars;      /* NULL-terminated "MODULE:NAME.NAME[0]['key']"; may be NULL */
+	bool processes_only;          /* reports need not tell of threads: it costs less */
 	bool unmask;                  /* show values that are masked by name */
 	double cpu_budget_percent;    /* of one core; beyond it fewer samples are taken; 0: no budget */
 	uint64_t memory_budget_bytes; /* resident; beyond it what can be read again is forgotten; 0: no budget */
