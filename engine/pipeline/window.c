@@ -1,89 +1,119 @@
 /* SPDX-License-Identifier: MIT */
-/* A ring of slices, one for each interval of a watch. */
+/* Rings of slices, one for each interval of a watch: of stacks for the process, of sums for each thread. A thread that
+ * was not seen in any of them is forgotten. */
 #include "engine/pipeline/window.h"
-
-static void clear_slice(struct window_slice *slice) {
-	slice->threads.n = slice->stacks.n = 0;
-	map_clear(&slice->thread_index);
-	map_clear(&slice->stack_index);
-}
 
 void window_deinit(struct window *window) {
 	for (size_t i = 0; i < WINDOW_SLICES; i++) {
-		vec_free(&window->slices[i].threads);
 		vec_free(&window->slices[i].stacks);
-		map_deinit(&window->slices[i].thread_index);
-		map_deinit(&window->slices[i].stack_index);
+		map_deinit(&window->slices[i].index);
 	}
+	vec_free(&window->threads);
+	map_deinit(&window->thread_index);
 }
 
-static struct window_thread *thread_of(struct window_slice *slice, pid_t tid) {
+static struct window_ring *ring_of(struct window *window, pid_t tid) {
 	uint64_t i;
 
-	if (map_get(&slice->thread_index, (uint64_t)tid, &i))
-		return &slice->threads.items[i];
-	if (vec_push(&slice->threads, (struct window_thread){ .tid = tid }))
+	if (map_get(&window->thread_index, (uint64_t)tid, &i))
+		return &window->threads.items[i];
+	if (vec_push(&window->threads, (struct window_ring){ .sum = { .tid = tid } }))
 		return NULL;
-	if (map_put(&slice->thread_index, (uint64_t)tid, slice->threads.n - 1)) {
-		slice->threads.n--;
+	if (map_put(&window->thread_index, (uint64_t)tid, window->threads.n - 1)) {
+		window->threads.n--;
 		return NULL;
 	}
-	return &slice->threads.items[slice->threads.n - 1];
+	return &window->threads.items[window->threads.n - 1];
 }
 
 static void add_stack(struct window_slice *slice, pid_t tid, uint32_t node, uint64_t samples) {
 	uint64_t key = (uint64_t)tid << 32 | node, i;
 
-	if (map_get(&slice->stack_index, key, &i)) {
+	if (map_get(&slice->index, key, &i)) {
 		slice->stacks.items[i].samples += samples;
 		return;
 	}
 	if (vec_push(&slice->stacks, (struct window_stack){ tid, node, samples }))
 		return;
-	if (map_put(&slice->stack_index, key, slice->stacks.n - 1))
+	if (map_put(&slice->index, key, slice->stacks.n - 1))
 		slice->stacks.n--;
 }
 
-void window_add(struct window *window, const struct sample *sample, uint32_t node) {
-	struct window_slice *slice = &window->slices[window->now];
-	struct window_thread *thread = thread_of(slice, sample->thread->py.tid);
+static void add(struct window_thread *sum, const struct window_thread *more) {
+	sum->samples += more->samples;
+	sum->running += more->running;
+	sum->gil += more->gil;
+	sum->gc += more->gc;
+	sum->native += more->native;
+}
 
-	if (!thread)
+static void subtract(struct window_thread *sum, const struct window_thread *less) {
+	sum->samples -= less->samples;
+	sum->running -= less->running;
+	sum->gil -= less->gil;
+	sum->gc -= less->gc;
+	sum->native -= less->native;
+}
+
+void window_add(struct window *window, const struct sample *sample, uint32_t node) {
+	pid_t tid = sample->thread->py.tid;
+	struct window_ring *ring = ring_of(window, tid);
+	const struct window_thread more = {
+		.samples = sample->ticks,
+		.running = sample->flags & SAMPLE_RUNNING ? sample->ticks : 0,
+		.gil = sample->flags & SAMPLE_GIL ? sample->ticks : 0,
+		.gc = sample->flags & SAMPLE_GC ? sample->ticks : 0,
+		.native = sample->flags & SAMPLE_NATIVE ? sample->ticks : 0,
+	};
+
+	if (!ring)
 		return;
-	thread->samples += sample->ticks;
-	thread->running += sample->flags & SAMPLE_RUNNING ? sample->ticks : 0;
-	thread->gil += sample->flags & SAMPLE_GIL ? sample->ticks : 0;
-	thread->gc += sample->flags & SAMPLE_GC ? sample->ticks : 0;
-	thread->native += sample->flags & SAMPLE_NATIVE ? sample->ticks : 0;
-	add_stack(slice, thread->tid, node, sample->ticks);
+	add(&ring->slices[window->now], &more);
+	add(&ring->sum, &more);
+	add_stack(&window->slices[window->now], tid, node, sample->ticks);
+}
+
+static void drop_unseen(struct window *window) {
+	size_t kept = 0;
+
+	map_clear(&window->thread_index);
+	vec_foreach (ring, &window->threads)
+		if (ring->sum.samples && !map_put(&window->thread_index, (uint64_t)ring->sum.tid, kept))
+			window->threads.items[kept++] = *ring;
+	window->threads.n = kept;
 }
 
 void window_turn(struct window *window) {
+	bool unseen = false;
+
 	window->now = (window->now + 1) % WINDOW_SLICES;
-	clear_slice(&window->slices[window->now]);
+	window->slices[window->now].stacks.n = 0;
+	map_clear(&window->slices[window->now].index);
+	vec_foreach (ring, &window->threads) {
+		subtract(&ring->sum, &ring->slices[window->now]);
+		ring->slices[window->now] = (struct window_thread){ 0 };
+		unseen |= !ring->sum.samples;
+	}
+	if (unseen)
+		drop_unseen(window);
 }
 
-static const struct window_slice *slice_back(const struct window *window, size_t back) {
-	return &window->slices[(window->now + WINDOW_SLICES - back) % WINDOW_SLICES];
+static size_t back_from_now(const struct window *window, size_t back) {
+	return (window->now + WINDOW_SLICES - back) % WINDOW_SLICES;
 }
 
 struct window_thread window_thread_sum(const struct window *window, pid_t tid, size_t slices) {
 	struct window_thread sum = { .tid = tid };
+	const struct window_ring *ring;
+	uint64_t i;
 
-	for (size_t back = 0; back < slices && back < WINDOW_SLICES; back++) {
-		const struct window_slice *slice = slice_back(window, back);
-		const struct window_thread *thread;
-		uint64_t i;
-
-		if (!map_get(&slice->thread_index, (uint64_t)tid, &i))
-			continue;
-		thread = &slice->threads.items[i];
-		sum.samples += thread->samples;
-		sum.running += thread->running;
-		sum.gil += thread->gil;
-		sum.gc += thread->gc;
-		sum.native += thread->native;
-	}
+	if (!map_get(&window->thread_index, (uint64_t)tid, &i))
+		return sum;
+	ring = &window->threads.items[i];
+	if (slices >= WINDOW_SLICES)
+		return ring->sum;
+	for (size_t back = 0; back < slices; back++)
+		add(&sum, &ring->slices[back_from_now(window, back)]);
 	return sum;
 }
 
@@ -100,7 +130,7 @@ size_t window_hottest(
 	size_t n;
 
 	for (size_t back = 0; back < slices && back < WINDOW_SLICES; back++) {
-		vec_foreach (stack, &slice_back(window, back)->stacks) {
+		vec_foreach (stack, &window->slices[back_from_now(window, back)].stacks) {
 			uint64_t i;
 
 			if (stack->tid != tid)

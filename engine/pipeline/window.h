@@ -23,13 +23,19 @@ struct window_stack {
 };
 
 struct window_slice {
-	VEC(struct window_thread) threads;
 	VEC(struct window_stack) stacks;
-	struct map thread_index, stack_index;
+	struct map index;
+};
+
+/* One thread, slice by slice: its sums are asked for at every interval. */
+struct window_ring {
+	struct window_thread slices[WINDOW_SLICES], sum;
 };
 
 struct window {
 	struct window_slice slices[WINDOW_SLICES];
+	VEC(struct window_ring) threads;
+	struct map thread_index;
 	size_t now; /* the slice that is being filled */
 };
 
