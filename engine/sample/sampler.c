@@ -326,6 +326,21 @@ static void activate(struct look *look, struct sample_thread *thread) {
 	repeat(look, thread, look->tick);
 	thread->active = true;
 	thread->ran_ns = look->now_ns;
+	look->target->active_n++;
+}
+
+/* Somebody ran, for `ran_ns`, who was thought asleep. Most often it is who did so before, and where that is all the
+ * others need not be asked. Return: whether it is. */
+static bool woke_again(struct look *look, uint64_t ran_ns) {
+	struct sample_target *target = look->target;
+	struct sample_thread *thread = target->woken < target->threads.n ? target->threads.items[target->woken] : NULL;
+	uint64_t before = thread ? thread->run_ns : 0;
+
+	if (!thread || thread->active || !read_run_time(thread, look->now_ns) || thread->run_ns <= before)
+		return false;
+	activate(look, thread);
+	look->active_run_ns += thread->run_ns;
+	return thread->run_ns - before >= ran_ns;
 }
 
 /* Somebody ran who was thought asleep, or a thread began or ended. */
@@ -342,6 +357,7 @@ static void search_woken(struct look *look) {
 			lost = true;
 		else if (!thread->active && thread->run_ns != before) {
 			activate(look, thread);
+			target->woken = (size_t)(item - target->threads.items);
 			found = true;
 		}
 		if (thread->active)
@@ -367,6 +383,7 @@ void look_mind_idle(struct look *look) {
 	uint64_t idle, tolerance;
 
 	look->active_run_ns = 0;
+	target->active_n = 0;
 	vec_foreach (item, &target->threads) {
 		struct sample_thread *thread = *item;
 
@@ -374,6 +391,7 @@ void look_mind_idle(struct look *look) {
 			continue;
 		if (read_run_time(thread, look->now_ns) && fell_asleep(thread, look->now_ns))
 			thread->active = false;
+		target->active_n += thread->active;
 		if (thread->active)
 			look->active_run_ns += thread->run_ns;
 		else
@@ -383,7 +401,9 @@ void look_mind_idle(struct look *look) {
 	tolerance =
 		look->me->owner->remote || atomic_load(&look->me->owner->targets_n) > 1 ? ELSEWHERE_TOLERANCE_NS : 0;
 	if (idle > target->idle_run_ns + tolerance || (int64_t)(idle - target->idle_run_ns) < 0) {
-		search_woken(look);
+		if ((int64_t)(idle - target->idle_run_ns) < 0 ||
+			!woke_again(look, idle - target->idle_run_ns - tolerance))
+			search_woken(look);
 		target->idle_run_ns = process_run_ns(target) - look->active_run_ns;
 	}
 }
@@ -392,12 +412,7 @@ void look_mind_idle(struct look *look) {
 bool look_minds(const struct look *look) {
 	size_t stride = 1 + atomic_load(&look->me->owner->targets_n) / IDLE_AT_ONCE;
 
-	if (stride == 1 || ((uint64_t)look->target->proc.pid + look->tick) % stride == 0)
-		return true;
-	vec_foreach (thread, &look->target->threads)
-		if ((*thread)->active)
-			return true;
-	return false;
+	return look->target->active_n || ((uint64_t)look->target->proc.pid + look->tick) % stride == 0;
 }
 
 static void look_at_target(struct look *look) {
@@ -405,7 +420,7 @@ static void look_at_target(struct look *look) {
 
 	if (is_leader(look->me) && look_minds(look))
 		look_mind_idle(look);
-	for (size_t i = 0; i < target->threads.n; i++)
+	for (size_t i = 0; target->active_n && i < target->threads.n; i++)
 		if (target->threads.items[i]->active)
 			look_at_active(look, target->threads.items[i]);
 }

@@ -158,9 +158,9 @@ static void look_at_target(struct look *look) {
 		look_mind_idle(look);
 	if (target->told != target->threads_changed)
 		tell_threads(look);
-	vec_foreach (thread, &target->threads)
-		if ((*thread)->active)
-			look_at_thread(look, *thread);
+	for (size_t i = 0; target->active_n && i < target->threads.n; i++)
+		if (target->threads.items[i]->active)
+			look_at_thread(look, target->threads.items[i]);
 }
 
 static unsigned event_flags(const struct pyb_event *event) {
@@ -219,6 +219,7 @@ static void take_event(struct look *look, const struct pyb_event *event, const s
 		sampler_count_failure(me, r);
 		return;
 	}
+	look->target->active_n += !thread->active;
 	thread->active = true;
 	thread->flags = event_flags(event);
 	note_leaf(look, thread, event);

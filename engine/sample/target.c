@@ -118,6 +118,7 @@ static int add_thread(struct sample_target *target, const struct py_thread *py) 
 	}
 	target->threads_changed++;
 	thread->active = true;
+	target->active_n++;
 	return 0;
 }
 
@@ -218,6 +219,7 @@ void sample_target_forget(struct sample_target *target) {
 		(*thread)->active = true;
 		(*thread)->mark = 0;
 	}
+	target->active_n = target->threads.n;
 }
 
 /* Bytecode offsets that a frame can have: -2 before its first instruction. */

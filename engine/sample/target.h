@@ -62,6 +62,8 @@ struct sample_target {
 	VEC(struct sample_place) places;
 	struct map place_index; /* code serial and offset → place */
 	VEC(struct sample_thread *) threads;
+	size_t active_n;      /* how many of them are active, or a few more */
+	size_t woken;         /* index of the one that woke up last; may be past the end */
 	clockid_t cpu_clock;  /* run time of the whole process */
 	uint64_t idle_run_ns; /* run time of the process that is not that of its active threads: stands still while the
 				 others sleep */
