@@ -98,7 +98,7 @@ void scan_waits(struct wait_scan *scan, const struct view_thread *thread, uint32
 /* threads */
 
 static char *name_of(const struct wait_view *view, const struct view_thread *thread) {
-	const char *name = thread->py.ident ? py_thread_name(&view->names, thread->py.ident) : NULL;
+	const char *name = view->names && thread->py.ident ? py_thread_name(view->names, thread->py.ident) : NULL;
 	struct proc_stat stat;
 
 	if (name)

@@ -14,6 +14,7 @@
 
 #define THREADS_MAX 65536
 #define FRAMES_MAX (1U << 18) /* of all threads of a process together */
+#define NAMES_LOOKS 8         /* after which names are read again */
 
 int wait_process_new(struct sample_target *target, bool owned, struct wait_process **ret_process) {
 	struct wait_process *process = calloc(1, sizeof(*process));
@@ -45,6 +46,7 @@ void wait_process_free(struct wait_process *process) {
 	if (!process)
 		return;
 	py_block_cache_free(process->blocks);
+	py_thread_names_deinit(&process->names);
 	mem_free(process->rt.reader.mem);
 	if (process->owned)
 		sample_target_free(process->target);
@@ -277,6 +279,36 @@ static int read_loops(struct wait_view *view) {
 	return r == -ENOMEM ? r : 0;
 }
 
+static bool all_named(const struct wait_view *view) {
+	vec_foreach (thread, &view->threads)
+		if (!py_thread_name(view->names, thread->py.ident))
+			return false;
+	return true;
+}
+
+/* Names take more reads than all the rest of a look, and hardly ever change. Return: 0, also where they cannot be read;
+ * -ENOMEM. */
+static int read_names(struct wait_view *view) {
+	struct wait_process *process = view->python;
+	struct py_thread_names names = { 0 };
+	uint64_t threads = 0;
+	int r;
+
+	vec_foreach (thread, &view->threads)
+		threads += hash_mix(thread->py.ident ^ hash_mix((uint64_t)thread->tid));
+	view->names = &process->names;
+	if (threads == process->named && process->names_looks) {
+		process->names_looks--;
+		return 0;
+	}
+	r = py_thread_names_read(&process->rt, &names);
+	py_thread_names_deinit(&process->names);
+	process->names = names;
+	process->named = threads;
+	process->names_looks = !r && all_named(view) ? NAMES_LOOKS : 0; /* one that has just begun has none yet */
+	return r == -ENOMEM ? r : 0;
+}
+
 static int read_python(struct wait_view *view, struct py_stack_scratch *scratch) {
 	int r;
 
@@ -284,8 +316,8 @@ static int read_python(struct wait_view *view, struct py_stack_scratch *scratch)
 	if (view->python->owned && sample_target_refresh(view->python->target, NULL, NULL) == MEM_E_GONE)
 		return PROC_E_GONE;
 	r = read_python_threads(view, scratch);
-	if (!r && py_thread_names_read(&view->python->rt, &view->names) == -ENOMEM)
-		r = -ENOMEM;
+	if (!r)
+		r = read_names(view);
 	if (!r)
 		r = read_interpreters(view);
 	return r ? r : read_loops(view);
@@ -338,7 +370,6 @@ void wait_view_free(struct wait_view *view) {
 	map_deinit(&view->by_tid);
 	map_deinit(&view->by_ident);
 	map_deinit(&view->loop_of);
-	py_thread_names_deinit(&view->names);
 	vec_free(&view->interps);
 	vec_free(&view->loops);
 	free(view->gils);

@@ -18,7 +18,10 @@ struct wait_process {
 	struct py_runtime rt; /* the target's, with a memory of its own that no lock is needed for, and that keeps
 				 pages for the time of a look */
 	struct py_block_cache *blocks;
-	uint64_t used_look; /* number of the look that needed it last */
+	struct py_thread_names names; /* read anew for other threads, and now and then for those that were renamed */
+	uint64_t named;               /* the threads that they were read for, as one number */
+	unsigned names_looks;         /* that they may serve yet */
+	uint64_t used_look;           /* number of the look that needed it last */
 };
 
 int wait_process_new(struct sample_target *target, bool owned, struct wait_process **ret_process);
@@ -55,8 +58,8 @@ struct wait_view {
 	bool readable;               /* its system calls could be read */
 	bool untold;                 /* … but not those of every thread, or not their frames */
 	VEC(struct view_thread) threads;
-	struct map by_tid, by_ident; /* index in threads */
-	struct py_thread_names names;
+	struct map by_tid, by_ident;         /* index in threads */
+	const struct py_thread_names *names; /* the process's; NULL: not Python */
 	py_interp_vec interps;
 	struct py_interp_view *gils; /* one for each of interps */
 	uint64_t caught;             /* signals with handlers */
