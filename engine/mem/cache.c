@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Another memory's pages, kept after they were read once: for looks that read the same types, dictionaries and code
  * objects over and over. What it says may be as old as its last mem_cache_clear. Whole pages are read, since four
- * kilobytes cost hardly more than eight bytes; a page that cannot be read, and a long range, go to the memory below. */
+ * kilobytes cost hardly more than eight bytes; a page that cannot be read, and a long range, go to the memory below. So
+ * do many ranges of one call whose pages are not there: a search through a large dictionary would read hundreds. */
 #include "engine/base/map.h"
 #include "engine/base/vec.h"
 #include "engine/mem/mem.h"
@@ -10,6 +11,7 @@
 #define PAGE_BYTES 4096
 #define PAGES_MAX 2048      /* kept at one time; then it starts anew */
 #define CACHED_LEN_MAX 8192 /* of one range */
+#define LOADS_MAX 8         /* pages that one call may bring; where it would be more, it brings none */
 
 struct mem_cache {
 	struct mem mem;
@@ -92,11 +94,33 @@ static int read_one(struct mem_cache *cache, const struct mem_range *range) {
 	return r == MEM_E_FAULT ? mem_read(cache->below, range->addr, range->buf, range->len) : r;
 }
 
+static bool is_here(const struct mem_cache *cache, raddr addr) {
+	uint64_t unused;
+
+	return map_get(&cache->pages, addr / PAGE_BYTES, &unused);
+}
+
+/* About how many pages these ranges would bring: neighbours are told apart from each other alone. */
+static size_t count_loads(const struct mem_cache *cache, const struct mem_range *ranges, size_t n) {
+	uint64_t last = UINT64_MAX;
+	size_t loads = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (ranges[i].addr / PAGE_BYTES == last || is_here(cache, ranges[i].addr))
+			continue;
+		last = ranges[i].addr / PAGE_BYTES;
+		loads++;
+	}
+	return loads;
+}
+
 static int cache_read_many(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done) {
 	struct mem_cache *cache = (struct mem_cache *)mem;
 	int r = 0;
 	size_t i;
 
+	if (n > LOADS_MAX && count_loads(cache, ranges, n) > LOADS_MAX)
+		return mem_read_many(cache->below, ranges, n, ret_done);
 	for (i = 0; i < n; i++) {
 		r = read_one(cache, &ranges[i]);
 		if (r)

@@ -141,3 +141,34 @@ Test(mem_cache, keeps_a_bounded_number_of_pages) {
 	free(bytes);
 	free(got);
 }
+
+/* A search through a large dictionary: its keys lie anywhere, and hardly any is asked for again. */
+Test(mem_cache, many_pages_of_one_call_are_not_brought) {
+	enum { N = 100 };
+	uint8_t *bytes = calloc(N, PAGE), got[N];
+	struct mem_segment segment = { BASE, (size_t)N * PAGE, bytes };
+	struct mem_range ranges[N];
+	struct mem *below, *cache;
+	size_t done = 0;
+
+	cr_assert(bytes);
+	cr_assert_eq(mem_bytes_new(&segment, 1, &below), 0);
+	cr_assert_eq(mem_cache_new(below, &cache), 0);
+	for (size_t i = 0; i < N; i++) {
+		bytes[i * PAGE + i] = (uint8_t)(i + 1);
+		ranges[i] = (struct mem_range){ BASE + i * PAGE + i, 1, &got[i] };
+	}
+	cr_assert_eq(mem_read_many(cache, ranges, N, &done), 0);
+	cr_assert_eq(done, N);
+	cr_assert_eq(below->reads, 1);
+	for (size_t i = 0; i < N; i++)
+		cr_assert_eq(got[i], i + 1);
+	ranges[N - 1].addr = BASE + (size_t)N * PAGE;
+	cr_assert_eq(mem_read_many(cache, ranges, N, &done), MEM_E_FAULT);
+	cr_assert_eq(done, N - 1);
+	cr_assert_eq(mem_read_many(cache, ranges, 4, &done), 0);
+	cr_assert_eq(mem_read_many(cache, ranges, 4, &done), 0);
+	cr_assert_eq(below->reads, 2 + 4, "a few are brought, and are here then");
+	mem_free(cache);
+	free(bytes);
+}
