@@ -357,10 +357,20 @@ int py_runtime_check(const struct py_runtime *rt) {
 	return check_lists(rt, &interp);
 }
 
+static int read_link(const struct py_runtime *rt, raddr interp, uint64_t *ret_id, uint64_t *ret_next) {
+	const struct layout *l = &rt->reader.layout;
+	const struct mem_range ranges[] = {
+		{ interp + l->interp_next, sizeof(*ret_next), ret_next },
+		{ interp + l->interp_id, sizeof(*ret_id), ret_id },
+	};
+
+	return mem_read_many(rt->reader.mem, ranges, layout_has(l->interp_id) ? 2 : 1, NULL);
+}
+
 int py_interps_read(const struct py_runtime *rt, py_interp_vec *ret_interps) {
 	const struct layout *l = &rt->reader.layout;
 	py_interp_vec interps = { 0 };
-	uint64_t next, id = 0;
+	uint64_t next, after = 0, id = 0;
 	int r = mem_read_u64(rt->reader.mem, rt->interp_head, &next);
 
 	while (!r && next && interps.n < LIMIT_INTERPRETERS) {
@@ -369,12 +379,10 @@ int py_interps_read(const struct py_runtime *rt, py_interp_vec *ret_interps) {
 				r = PY_E_TORN;
 		if (r)
 			break;
-		if (layout_has(l->interp_id))
-			r = mem_read_u64(rt->reader.mem, next + l->interp_id, &id);
+		r = read_link(rt, next, &id, &after);
 		if (!r)
 			r = vec_push(&interps, (struct py_interp){ .addr = next, .id = (int64_t)id });
-		if (!r)
-			r = mem_read_u64(rt->reader.mem, next + l->interp_next, &next);
+		next = after;
 	}
 	if (r) {
 		vec_free(&interps);
@@ -386,39 +394,33 @@ int py_interps_read(const struct py_runtime *rt, py_interp_vec *ret_interps) {
 	return 0;
 }
 
-static int read_gil(const struct py_runtime *rt, raddr gil, struct py_interp_view *view) {
-	const struct layout *l = &rt->reader.layout;
-	uint8_t bytes[256];
-	uint32_t len = min_of(l->gil_size, (uint32_t)sizeof(bytes));
-	int r = mem_read(rt->reader.mem, gil, bytes, len);
+/* What a view is made of, each read where it is there, and all with one call: views are taken many times a second. */
+struct view_reads {
+	struct mem_range ranges[5];
+	size_t n;
+	uint8_t gil[256];
+	uint32_t gil_len;
+	uint64_t gil_addr, current;
+	int32_t collecting;
+};
 
-	if (r)
-		return r;
-	view->gil = gil;
-	view->gil_known = !layout_has(l->gil_enabled) || peek_u32(bytes, len, l->gil_enabled) != 0;
-	view->gil_switches = peek_u64(bytes, len, l->gil_switch_number);
-	if (peek_u32(bytes, len, l->gil_locked) == 1)
-		view->gil_holder = peek_u64(bytes, len, l->gil_last_holder);
-	return 0;
+static void add_read(struct view_reads *reads, raddr addr, void *buf, size_t len) {
+	reads->ranges[reads->n++] = (struct mem_range){ addr, len, buf };
 }
 
-static int view_gil(const struct py_runtime *rt, raddr interp, struct py_interp_view *view) {
-	uint64_t gil;
-	int r;
+static void add_gil(const struct py_runtime *rt, struct view_reads *reads) {
+	reads->gil_len = min_of(rt->reader.layout.gil_size, (uint32_t)sizeof(reads->gil));
+	add_read(reads, reads->gil_addr, reads->gil, reads->gil_len);
+}
 
-	if (layout_has(rt->reader.layout.interp_gil)) {
-		r = mem_read_u64(rt->reader.mem, interp + rt->reader.layout.interp_gil, &gil);
-		return r || !gil ? r : read_gil(rt, gil, view);
-	}
-	if (rt->gil) {
-		r = read_gil(rt, rt->gil, view);
-		if (r)
-			return r;
-	}
-	if (!rt->tstate_current)
-		return 0;
-	view->gil_known = true;
-	return mem_read_u64(rt->reader.mem, rt->tstate_current, &view->gil_holder);
+static void decode_gil(const struct py_runtime *rt, const struct view_reads *reads, struct py_interp_view *view) {
+	const struct layout *l = &rt->reader.layout;
+
+	view->gil = reads->gil_addr;
+	view->gil_known = !layout_has(l->gil_enabled) || peek_u32(reads->gil, reads->gil_len, l->gil_enabled) != 0;
+	view->gil_switches = peek_u64(reads->gil, reads->gil_len, l->gil_switch_number);
+	if (peek_u32(reads->gil, reads->gil_len, l->gil_locked) == 1)
+		view->gil_holder = peek_u64(reads->gil, reads->gil_len, l->gil_last_holder);
 }
 
 raddr py_collecting_word(const struct py_runtime *rt, raddr interp) {
@@ -430,28 +432,46 @@ raddr py_collecting_word(const struct py_runtime *rt, raddr interp) {
 	return gc && layout_has(l->gc_collecting) ? gc + l->gc_collecting : 0;
 }
 
-static int view_gc(const struct py_runtime *rt, raddr interp, struct py_interp_view *view) {
+static void add_gc(const struct py_runtime *rt, raddr interp, struct view_reads *reads) {
 	raddr word = py_collecting_word(rt, interp);
-	int32_t collecting;
-	int r;
 
-	if (!word)
-		return 0;
-	r = mem_read(rt->reader.mem, word, &collecting, sizeof(collecting));
-	if (!r)
-		view->collecting = collecting != 0;
-	return r;
+	if (word)
+		add_read(reads, word, &reads->collecting, sizeof(reads->collecting));
 }
 
+/* From 3.12 on each interpreter may have a GIL of its own, and points to it; before, there is one at a known place. */
 int py_interp_view(const struct py_runtime *rt, raddr interp, struct py_interp_view *ret) {
+	bool own_gil = layout_has(rt->reader.layout.interp_gil);
 	struct py_interp_view view = { 0 };
-	int r = mem_read_u64(rt->reader.mem, interp + rt->reader.layout.interp_threads_head, &view.threads_head);
+	struct view_reads reads = { 0 };
+	int r;
 
-	if (!r)
-		r = view_gil(rt, interp, &view);
-	if (!r)
-		r = view_gc(rt, interp, &view);
-	if (!r)
-		*ret = view;
-	return r;
+	add_read(&reads, interp + rt->reader.layout.interp_threads_head, &view.threads_head, sizeof(view.threads_head));
+	add_gc(rt, interp, &reads);
+	if (own_gil) {
+		add_read(&reads, interp + rt->reader.layout.interp_gil, &reads.gil_addr, sizeof(reads.gil_addr));
+	} else {
+		reads.gil_addr = rt->gil;
+		if (rt->gil)
+			add_gil(rt, &reads);
+		if (rt->tstate_current)
+			add_read(&reads, rt->tstate_current, &reads.current, sizeof(reads.current));
+	}
+	r = mem_read_many(rt->reader.mem, reads.ranges, reads.n, NULL);
+	if (!r && own_gil && reads.gil_addr) {
+		reads.n = 0;
+		add_gil(rt, &reads);
+		r = mem_read_many(rt->reader.mem, reads.ranges, reads.n, NULL);
+	}
+	if (r)
+		return r;
+	if (reads.gil_addr)
+		decode_gil(rt, &reads, &view);
+	if (!own_gil && rt->tstate_current) {
+		view.gil_known = true;
+		view.gil_holder = reads.current;
+	}
+	view.collecting = reads.collecting != 0;
+	*ret = view;
+	return 0;
 }
