@@ -13,12 +13,14 @@
 
 #define TRY_CHILD_NS (3 * NS_PER_SEC) /* a child that is no Python by then is left alone */
 #define TENDED_AT_ONCE 8              /* members; of more each has its turn less often */
+#define LISTS_EVERY 4                 /* turns of a member at which its interpreter is looked for where it was */
 
 struct member {
 	struct sample_target *target;
 	VEC(uint32_t) frames; /* by place */
 	uint32_t process_name;
-	int memory_fd; /* /proc/PID/mem: of the program that was attached to, even when another one is executed; -1
+	unsigned checks; /* made so far */
+	int memory_fd;   /* /proc/PID/mem: of the program that was attached to, even when another one is executed; -1
 			  where it may not be opened */
 };
 
@@ -356,6 +358,13 @@ static bool has_executed(const struct member *member) {
 	return member->memory_fd >= 0 && pread(member->memory_fd, &byte, 1, (off_t)member->target->rt.interp_head) == 0;
 }
 
+/* The lists say it where the memory's file does not; that one is the cheaper one to ask. */
+static bool is_other_program(struct member *member) {
+	if (has_executed(member))
+		return true;
+	return (member->memory_fd < 0 || member->checks++ % LISTS_EVERY == 0) && py_runtime_check(&member->target->rt);
+}
+
 /* Return: whether it still runs the program that we know. */
 static bool check_member(struct recorder *recorder, struct member *member) {
 	struct sample_target *target = member->target;
@@ -363,7 +372,7 @@ static bool check_member(struct recorder *recorder, struct member *member) {
 	bool other_program;
 
 	pthread_mutex_lock(&target->lock);
-	other_program = !target->ended && (has_executed(member) || py_runtime_check(&target->rt));
+	other_program = !target->ended && is_other_program(member);
 	if (other_program)
 		target->ended = true;
 	pthread_mutex_unlock(&target->lock);
