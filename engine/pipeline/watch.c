@@ -24,6 +24,7 @@
 #define TEND_NS (100 * NS_PER_MS)
 #define SEARCH_NS (2 * NS_PER_SEC)    /* between two looks for new processes */
 #define FOREIGN_MAX 16384             /* programs that are no Python, remembered */
+#define UNFLUSHED_MAX 4               /* intervals in which sleepers need not be counted where nobody is shown them */
 #define PROFILE_BYTES_MAX (32U << 20) /* what is interned is forgotten beyond this */
 
 struct watch {
@@ -212,6 +213,14 @@ static int search(struct watch *watch, uint64_t now_ns) {
 	return discover_scan(&watch->discover, try_process, watch);
 }
 
+/* Counts those that sleep up to now. */
+static void flush(struct watch *watch, struct watched *watched) {
+	watched->unflushed = 0;
+	pthread_mutex_lock(&watched->target->lock);
+	sampler_flush(recorder_sampler(watch->recorder), watched->target);
+	pthread_mutex_unlock(&watched->target->lock);
+}
+
 static int update(struct watch *watch, struct watched *watched, uint64_t now_ns) {
 	int r = watched->ended ? PYSPYD_E_GONE : watched_update(watched, now_ns, watch->watched.n);
 
@@ -221,9 +230,8 @@ static int update(struct watch *watch, struct watched *watched, uint64_t now_ns)
 	}
 	if (r)
 		return r == PYSPYD_E_GONE ? 0 : r;
-	pthread_mutex_lock(&watched->target->lock);
-	sampler_flush(recorder_sampler(watch->recorder), watched->target);
-	pthread_mutex_unlock(&watched->target->lock);
+	if (!watch->options->processes_only || !watched->unread || ++watched->unflushed >= UNFLUSHED_MAX)
+		flush(watch, watched);
 	return vec_push(&watch->pids, watched->target->proc.pid);
 }
 
@@ -318,6 +326,9 @@ static int turn_buckets(struct watch *watch, uint64_t now_ns) {
 	if (!watch->options->on_profile || now_ns - watch->bucket_ns < watch->options->bucket_ns)
 		return 0;
 	watch->bucket_ns = now_ns;
+	vec_foreach (watched, &watch->watched)
+		if (!(*watched)->ended)
+			flush(watch, *watched);
 	return hand_out_all(watch);
 }
 

@@ -19,6 +19,7 @@
 #define SMAPS_EACH_NS (2 * NS_PER_SEC)     /* nobody looks at the shared memory of hundreds */
 #define ALL_THREADS_NS (10 * NS_PER_SEC)   /* and from time to time all are read, for those that ran so little */
 #define UNACCOUNTED_NS (200 * NS_PER_US)   /* run time of a process that need not be found among its threads */
+#define UNREAD_MAX 4 /* among many, threads of one that runs less are read every so many reports */
 
 int watched_new(struct sample_target *target, struct watched **ret_watched) {
 	struct watched *watched = calloc(1, sizeof(*watched));
@@ -256,20 +257,25 @@ static void update_python_threads(struct watched *watched, bool lately) {
 	}
 }
 
-static void update_threads(struct watched *watched, uint64_t now_ns) {
+/* Reads all threads, or only those that ran lately, where nobody else can have run for longer than `tolerance_ns`. */
+static void update_threads(struct watched *watched, uint64_t tolerance_ns, uint64_t now_ns) {
 	struct sample_target *target = watched->target;
+	uint64_t accounted;
 
 	vec_foreach (thread, &watched->threads)
 		thread->seen = false;
 	pthread_mutex_lock(&target->lock);
 	update_python_threads(watched, true);
-	if (now_ns >= watched->all_due_ns || accounted_ns(watched) + UNACCOUNTED_NS < watched->used_ns) {
+	accounted = accounted_ns(watched);
+	watched->unread_ns -= min_of(watched->unread_ns, accounted);
+	if (now_ns >= watched->all_due_ns || watched->unread_ns > tolerance_ns) {
 		watched->all_due_ns = now_ns + ALL_THREADS_NS;
-		watched->unread = false;
+		watched->unread_ns = 0;
+		watched->some_unread = false;
 		update_python_threads(watched, false);
 		update_native_threads(watched);
 	} else {
-		watched->unread = true;
+		watched->some_unread = true;
 		vec_foreach (thread, &watched->threads)
 			if (!thread->seen)
 				stand_still_thread(thread);
@@ -316,11 +322,30 @@ static void update_cpu(struct watched *watched) {
 		return;
 	ns = (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
 	watched->ran = ns != watched->cpu_ns;
-	watched->used_ns = watched->cpu_ns ? ns - watched->cpu_ns : UINT64_MAX;
+	watched->used_ns = watched->cpu_ns && ns >= watched->cpu_ns ? ns - watched->cpu_ns : UINT64_MAX;
 	watched->cpu_percent = 0;
 	if (watched->cpu_ns && watched->interval_ns && ns >= watched->cpu_ns)
 		watched->cpu_percent = 100.0 * (double)(ns - watched->cpu_ns) / (double)watched->interval_ns;
 	watched->cpu_ns = ns;
+}
+
+/* Threads that ran are read, but for what is too short to matter, a few times; and once more when all have come to
+ * rest, since what they came to rest at is a state that lasts. */
+static void follow_threads(struct watched *watched, size_t processes, uint64_t now_ns) {
+	bool rested = watched->rested;
+
+	watched->rested = !watched->ran;
+	if (__builtin_add_overflow(watched->unread_ns, watched->used_ns, &watched->unread_ns))
+		watched->unread_ns = UINT64_MAX;
+	if (watched->ran && processes >= WATCHED_MANY && watched->unread_ns <= UNACCOUNTED_NS &&
+		++watched->unread < UNREAD_MAX) {
+		stand_still(watched);
+	} else if (watched->ran || !rested || (watched->some_unread && now_ns >= watched->all_due_ns)) {
+		watched->unread = 0;
+		update_threads(watched, watched->ran ? UNACCOUNTED_NS : 0, now_ns);
+	} else {
+		stand_still(watched);
+	}
 }
 
 int watched_update(struct watched *watched, uint64_t now_ns, size_t processes) {
@@ -336,10 +361,7 @@ int watched_update(struct watched *watched, uint64_t now_ns, size_t processes) {
 	r = update_counters(watched, now_ns, processes);
 	if (r)
 		return r;
-	if (watched->ran || (watched->unread && now_ns >= watched->all_due_ns))
-		update_threads(watched, now_ns);
-	else
-		stand_still(watched);
+	follow_threads(watched, processes, now_ns);
 	return 0;
 }
 

@@ -7,6 +7,8 @@
 #include "engine/pipeline/window.h"
 #include "pyspyd/watch.h"
 
+#define WATCHED_MANY 64 /* processes of one watch: from here on those that hardly run are asked less */
+
 /* One process of a watch: what is kept of it from report to report. */
 
 struct watched_thread {
@@ -43,7 +45,11 @@ struct watched {
 	uint64_t cpu_ns;          /* as of the last report; 0: none yet */
 	uint64_t used_ns;         /* CPU time since the report before; UINT64_MAX not known */
 	bool ran;                 /* since the report before */
-	bool unread;              /* some threads were not read though they may have run: one may have been stopped */
+	bool some_unread;         /* some threads were not read though they may have run: one may have been stopped */
+	bool rested;              /* it had not run in the report before, and its threads were read since it did */
+	uint64_t unread_ns;       /* CPU time of threads that were not read since; UINT64_MAX not known */
+	unsigned unread;          /* reports since then in which it ran */
+	unsigned unflushed;       /* reports since those of its threads that sleep were counted */
 	uint64_t last_ns;         /* time of the last report */
 	uint64_t interval_ns;     /* that it covered */
 	uint64_t counters_due_ns; /* when the counters are to be read again, those of threads too */
@@ -60,7 +66,8 @@ int watched_new(struct sample_target *target, struct watched **ret_watched);
 void watched_free(struct watched *watched);
 
 /* Reads counters and threads. What costs more is read again when it is as old as is due with so many processes under
- * one watch; a process that has not run costs next to nothing. Return: 0; PYSPYD_E_GONE; negative errno. */
+ * one watch; a process that has not run costs next to nothing, and threads of one that barely runs are, among many,
+ * read only every few reports. Return: 0; PYSPYD_E_GONE; negative errno. */
 int watched_update(struct watched *watched, uint64_t now_ns, size_t processes);
 
 /* Fills the public shape, of threads where it is asked for; free with watched_report_deinit. `recorder` locked. */
