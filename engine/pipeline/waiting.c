@@ -9,13 +9,14 @@
 #include "engine/waits/graph.h"
 #include "engine/waits/look.h"
 
-#define SHARE_MAX 100  /* one part in so many of a CPU; … */
-#define SHARE_MANY 400 /* … where many processes are watched */
-#define MANY 64
+#define SHARE_MAX 100               /* one part in so many of a CPU; … */
+#define SHARE_MANY 800              /* … where many processes are watched */
 #define CONFIRM_NS (2 * NS_PER_SEC) /* a knot that was seen once is worth another look soon */
 #define PAUSE_MAX_NS (30 * NS_PER_SEC)
 #define PAUSE_MANY_NS (60 * NS_PER_SEC)
 #define GILS_AT_ONCE 8 /* processes whose GIL is read at one time */
+/* Of many, only one that used as much in the last interval: who waits for a GIL wakes up every few milliseconds. */
+#define GIL_WAIT_NS (200 * NS_PER_US)
 #define WORTH_COUNTING_NS (300 * NS_PER_MS)
 #define WAITERS_LOOKED_AT 64
 #define LOOKS_SUMMED 4
@@ -115,7 +116,7 @@ static void follow(
 }
 
 /* The main interpreter's: others share it, unless they were made to have their own. */
-static void tend_one(struct watched *watched, uint64_t now_ns) {
+static void tend_one(struct watched *watched, uint64_t least_ns, uint64_t now_ns) {
 	struct sample_target *target = watched->target;
 	struct gil_watch *gil = gil_of(watched);
 	py_interp_vec interps = { 0 };
@@ -124,6 +125,10 @@ static void tend_one(struct watched *watched, uint64_t now_ns) {
 
 	if (!gil || watched->ended || !watched->ran)
 		return;
+	if (watched->used_ns < least_ns) {
+		gil->holder = 0; /* the next one that is seen is not known to be the same */
+		return;
+	}
 	pthread_mutex_lock(&target->lock);
 	r = py_interps_read(&target->rt, &interps);
 	if (!r && interps.n)
@@ -136,7 +141,7 @@ static void tend_one(struct watched *watched, uint64_t now_ns) {
 
 void waiting_tend(struct waiting *waiting, struct watched *const *watched, size_t n, uint64_t now_ns) {
 	for (size_t i = 0; i < min_of(n, (size_t)GILS_AT_ONCE); i++)
-		tend_one(watched[waiting->turn++ % n], now_ns);
+		tend_one(watched[waiting->turn++ % n], n >= WATCHED_MANY ? GIL_WAIT_NS : 0, now_ns);
 }
 
 /* A hold that goes on stays the longest one of the next interval too. */
@@ -211,8 +216,8 @@ static bool has_news(const struct pyspyd_waits *waits) {
 
 /* Every other look may come sooner than its cost allows. */
 static uint64_t pause_after(struct waiting *waiting, uint64_t cost_ns, size_t processes) {
-	uint64_t pause = processes > MANY ? min_of(cost_ns * SHARE_MANY, (uint64_t)PAUSE_MANY_NS)
-					  : min_of(cost_ns * SHARE_MAX, (uint64_t)PAUSE_MAX_NS);
+	uint64_t pause = processes >= WATCHED_MANY ? min_of(cost_ns * SHARE_MANY, (uint64_t)PAUSE_MANY_NS)
+						   : min_of(cost_ns * SHARE_MAX, (uint64_t)PAUSE_MAX_NS);
 
 	waiting->hurried = !waiting->hurried && waiting->fresh && has_news(waiting->now);
 	return waiting->hurried ? min_of(pause, (uint64_t)CONFIRM_NS) : pause;
