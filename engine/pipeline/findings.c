@@ -39,6 +39,7 @@ struct findings {
 	bool *left_taken; /* of the options' left: its process is watched, or it is told of */
 	size_t left_waiting;
 	uint64_t left_ns;
+	struct counters_shared shared;
 	char host[65];
 };
 
@@ -84,6 +85,7 @@ void findings_free(struct findings *findings) {
 		return;
 	leaking_free(findings->leaking);
 	free(findings->left_taken);
+	counters_shared_deinit(&findings->shared);
 	vec_free(&findings->verdicts);
 	free(findings);
 }
@@ -355,7 +357,7 @@ int pyspyd_watch_check_setting(const char *setting, struct err *err) {
 void findings_watch(struct findings *findings, const pid_t *pids, size_t n, const struct waiting *waiting) {
 	findings->waiting = waiting;
 	findings->watched = pids;
-	findings->watched_n = n;
+	findings->watched_n = findings->shared.processes = n;
 }
 
 static int decide(struct findings *findings, struct watched *watched, const struct input *input, uint64_t now_ns) {
@@ -388,7 +390,7 @@ int findings_feed(struct findings *findings, struct watched *watched, uint64_t n
 	recorder_lock(*findings->recorder);
 	r = build_input(findings, watched, &input);
 	recorder_unlock(*findings->recorder);
-	counters_fill(&detection->counters, watched,
+	counters_fill(&detection->counters, &findings->shared, watched,
 		max_of((uint64_t)(detect_config_get(&detection->config, "process-leak.window") / SLOW_LOOKS),
 			findings->watched_n * SLOW_EACH_NS),
 		now_ns, &input.process);
