@@ -13,10 +13,11 @@
 #define PYB_INTERPS_MAX 4    /* interpreters of one process in which threads are searched */
 #define PYB_STATES_MAX 2     /* thread states of one thread: in the main interpreter and in another one */
 #define PYB_SEARCH_MAX 256   /* thread states looked at, newest first, for a thread that user space does not know yet */
+#define PYB_TEXT 32          /* bytes of a text that are looked at to tell it from another one */
 #define PYB_NONE 0xffffffffU /* this version has no such member */
 
 /* How a code object is told from another one at its address: a number that is never given twice (3.12 and later), or
- * what its name, its line table and its place are. */
+ * what its name, its file and its lines are. */
 enum pyb_check {
 	PYB_CHECK_NONE,
 	PYB_CHECK_VERSION,
@@ -44,10 +45,11 @@ struct pyb_process {
 	 * frame, so there are few. */
 	__u64 instr_mask;
 	__u32 owner_mask, is_entry_mask, tlbc_mask;
-	__u32 always_entry;                         /* up to 3.10 each frame has its own call of the evaluation loop */
-	__u32 code_version;                         /* PYB_CHECK_VERSION */
-	__u32 code_name, code_linetable, code_line; /* PYB_CHECK_FIELDS */
-	__u32 str_hash;
+	__u32 always_entry; /* up to 3.10 each frame has its own call of the evaluation loop */
+	__u32 code_version; /* PYB_CHECK_VERSION */
+	__u32 code_name, code_filename, code_linetable, code_line; /* PYB_CHECK_FIELDS */
+	__u32 str_hash, str_length, str_text;
+	__u32 bytes_length, bytes_data;
 	__u32 check; /* enum pyb_check */
 	__u32 interps_n;
 	struct pyb_interp interps[PYB_INTERPS_MAX]; /* the main one last: what runs in another one waits in it */

@@ -51,20 +51,43 @@ static __always_inline __u64 pyb_mix(__u64 a, __u64 b) {
 	return a ^ a >> 29;
 }
 
-/* What cannot be read counts as 0. */
-static __always_inline __u32 pyb_code_check(const struct pyb_process *p, __u64 code) {
-	__u64 name = 0, table = 0, hash = 0;
+/* The end of a str or bytes object, which tells more than the beginning. Of a str that is not ASCII less of it. */
+static __always_inline __u64 pyb_text(__u64 object, __u32 len_offset, __u32 data_offset) {
+	__u64 words[PYB_TEXT / 8] = { 0 }, len = 0, n;
+
+	PYB_READ(&len, sizeof(len), object + len_offset);
+	n = len < sizeof(words) ? len : sizeof(words);
+	PYB_READ(words, (__u32)n, object + data_offset + len - n);
+	for (int i = 0; i < PYB_TEXT / 8; i++)
+		len = pyb_mix(len, words[i]);
+	return len;
+}
+
+/* Of versions whose code objects have no number. What is freed is made again at the same addresses, often all of it, so
+ * what is told apart are contents: name, file, lines. */
+static __always_inline __u32 pyb_fields_check(const struct pyb_process *p, __u64 code) {
+	__u64 name = 0, file = 0, table = 0, hash = 0;
 	__u32 line = 0;
 
-	if (p->check == PYB_CHECK_VERSION) {
-		PYB_READ(&line, sizeof(line), code + p->code_version);
-		return line;
-	}
 	PYB_READ(&name, sizeof(name), code + p->code_name);
+	PYB_READ(&file, sizeof(file), code + p->code_filename);
 	PYB_READ(&table, sizeof(table), code + p->code_linetable);
 	PYB_READ(&line, sizeof(line), code + p->code_line);
 	PYB_READ(&hash, sizeof(hash), name + p->str_hash);
-	return (__u32)pyb_mix(pyb_mix(pyb_mix(hash, name), table), line) | 1;
+	hash = pyb_mix(pyb_mix(hash, line), pyb_text(name, p->str_length, p->str_text));
+	hash = pyb_mix(hash, pyb_text(file, p->str_length, p->str_text));
+	hash = pyb_mix(hash, pyb_text(table, p->bytes_length, p->bytes_data));
+	return (__u32)hash | 1;
+}
+
+/* What cannot be read counts as 0. */
+static __always_inline __u32 pyb_code_check(const struct pyb_process *p, __u64 code) {
+	__u32 version = 0;
+
+	if (p->check != PYB_CHECK_VERSION)
+		return pyb_fields_check(p, code);
+	PYB_READ(&version, sizeof(version), code + p->code_version);
+	return version;
 }
 
 /* Whether it is a thread state of this interpreter and of the thread with this pointer. */
@@ -190,6 +213,8 @@ struct pyb_walk {
 	const struct pyb_process *process;
 	struct pyb_scratch *s;
 	__u64 frame; /* the next one; 0: there is none */
+	__u64 code;  /* of the frame before, and its check */
+	__u32 check;
 	__u32 cause; /* enum pyb_count, of what is broken */
 	__u32 flags;
 };
@@ -229,7 +254,11 @@ static __always_inline int pyb_walk_step(struct pyb_walk *w) {
 		w->flags = PYB_BROKEN;
 		return 1;
 	}
-	out->check = pyb_code_check(p, out->code);
+	if (out->code != w->code) { /* recursion has many of the same */
+		w->code = out->code;
+		w->check = pyb_code_check(p, out->code);
+	}
+	out->check = w->check;
 	*n = *n + 1;
 	return 0;
 }

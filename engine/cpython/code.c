@@ -6,11 +6,13 @@
 #include "engine/base/cursor.h"
 #include "engine/base/limits.h"
 #include "engine/cpython/objects.h"
+#include <string.h>
 
 #define CODE_BYTES_MAX 512 /* of a code object without its bytecode: larger than any version's */
 #define RECHECK_NS \
-	(20 * NS_PER_MS)     /* where no counter tells: callers are looked at again this often, the leaf always */
-#define GLOBALS_LOOKED_AT 16 /* __name__ is among the first entries of a module's dictionary */
+	(20 * NS_PER_MS)      /* where no counter tells: callers are looked at again this often, the leaf always */
+#define GLOBALS_LOOKED_AT 16  /* __name__ is among the first entries of a module's dictionary */
+#define CHECKED_TEXT_BYTES 32 /* as PYB_TEXT of bpf/sample.h */
 #define BYTECODE_MAX_BYTES (64U << 20)
 
 struct code_image {
@@ -88,6 +90,19 @@ static uint64_t mix(uint64_t a, uint64_t b) {
 	return a ^ a >> 29;
 }
 
+/* The end of a str or bytes object. */
+static uint64_t mix_text(const struct py_code_cache *cache, raddr object, uint32_t len_offset, uint32_t data_offset) {
+	uint64_t words[CHECKED_TEXT_BYTES / 8] = { 0 }, len = 0, n;
+
+	(void)!mem_read_u64(cache->rt->reader.mem, object + len_offset, &len);
+	n = min_of(len, (uint64_t)sizeof(words));
+	if (mem_read(cache->rt->reader.mem, object + data_offset + len - n, words, n))
+		memset(words, 0, sizeof(words));
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		len = mix(len, words[i]);
+	return len;
+}
+
 /* The same numbers as the sampling program's, out of the same fields (bpf/walk.h). */
 static uint32_t check_of(const struct py_code_cache *cache, const struct code_image *image) {
 	const struct layout *l = &cache->rt->reader.layout;
@@ -96,9 +111,11 @@ static uint32_t check_of(const struct py_code_cache *cache, const struct code_im
 	if (py_code_has_unique_version(cache->rt))
 		return image_u32(image, l->code_version);
 	(void)!mem_read_u64(cache->rt->reader.mem, name + py_str_hash_offset(l), &hash);
-	return (uint32_t)mix(mix(mix(hash, name), image_u64(image, l->code_linetable)),
-		       image_u32(image, l->code_firstlineno)) |
-		1;
+	hash = mix(mix(hash, image_u32(image, l->code_firstlineno)),
+		mix_text(cache, name, l->unicode_length, l->unicode_ascii_size));
+	hash = mix(hash, mix_text(cache, image_u64(image, l->code_filename), l->unicode_length, l->unicode_ascii_size));
+	hash = mix(hash, mix_text(cache, image_u64(image, l->code_linetable), l->var_size, l->bytes_data));
+	return (uint32_t)hash | 1;
 }
 
 static int intern_text(struct py_code_cache *cache, raddr object, size_t max_chars, uint32_t *ret_id) {

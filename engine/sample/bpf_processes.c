@@ -64,7 +64,12 @@ static void describe_check(const struct py_runtime *rt, struct pyb_process *p) {
 	p->code_name = l->code_name;
 	p->code_linetable = l->code_linetable;
 	p->code_line = l->code_firstlineno;
+	p->code_filename = l->code_filename;
 	p->str_hash = py_str_hash_offset(l);
+	p->str_length = l->unicode_length;
+	p->str_text = l->unicode_ascii_size;
+	p->bytes_length = l->var_size;
+	p->bytes_data = l->bytes_data;
 }
 
 int bpf_processes_describe(const struct py_runtime *rt, struct pyb_process *ret_process) {

@@ -2,10 +2,10 @@
 /* Says what the sampler sees, for sampled.py and its like. One JSON object on stdout:
  *
  *   sampled_driver stacks SOURCE MODE HZ SECONDS PID…
- *     {"accuracy": {…}, "stacks": [{"pid", "tid", "name", "interpreter", "flags": ["running", "gil", "gc",
- *     "truncated"], "count", "frames": ["function:line"…, innermost first]}]}
- *   sampled_driver counts HZ SECONDS RING_BYTES loop|helper take|leave PID…
- *     the eBPF source alone: what the kernel counted, and how many events came; "leave" takes them only at the end
+ *     {"cpu_s": of the sampling, "accuracy": {…}, "stacks": [{"pid", "tid", "name", "interpreter", "flags": ["running",
+ * "gil", "gc", "truncated"], "count", "frames": [[function, file, line]…, innermost first]}]} sampled_driver counts HZ
+ * SECONDS RING_BYTES loop|helper take|leave PID… the eBPF source alone: what the kernel counted, and how many events
+ * came; "leave" takes them only at the end
  *
  * "ready" goes to stderr when sampling has begun. */
 #include "engine/base/clock.h"
@@ -16,6 +16,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 struct seen {
 	char *frames;
@@ -44,7 +45,8 @@ static char *frames_text(const struct sample *sample) {
 	for (size_t i = 0; i < sample->n; i++) {
 		const struct sample_place *place = &target->places.items[sample->places[i]];
 
-		strbuf_addf(&text, "%s%s:%d", i ? ";" : "", intern_str(&target->strings, place->function), place->line);
+		strbuf_addf(&text, "%s%s\t%s\t%d", i ? "\n" : "", intern_str(&target->strings, place->function),
+			intern_str(&target->strings, place->file), place->line);
 	}
 	return strdup(strbuf_str(&text));
 }
@@ -117,8 +119,12 @@ static json_t *flags_json(unsigned flags) {
 static json_t *frames_json(char *frames) {
 	json_t *array = json_array();
 
-	for (char *save, *one = strtok_r(frames, ";", &save); one; one = strtok_r(NULL, ";", &save))
-		json_array_append_new(array, json_string(one));
+	for (char *save, *one = strtok_r(frames, "\n", &save); one; one = strtok_r(NULL, "\n", &save)) {
+		char *file = strchr(one, '\t'), *line = strrchr(one, '\t');
+
+		*file++ = *line++ = '\0';
+		json_array_append_new(array, json_pack("[ssi]", one, file, atoi(line)));
+	}
 	return array;
 }
 
@@ -136,7 +142,8 @@ static const char *name_of(const struct seen *seen, const target_vec *targets, s
 	return "";
 }
 
-static void print_stacks(const struct tally *tally, const struct pyspyd_accuracy *acc, const target_vec *targets) {
+static void print_stacks(
+	const struct tally *tally, const struct pyspyd_accuracy *acc, const target_vec *targets, double cpu_s) {
 	struct py_thread_names *names = calloc(targets->n, sizeof(*names));
 	json_t *stacks = json_array();
 
@@ -148,13 +155,21 @@ static void print_stacks(const struct tally *tally, const struct pyspyd_accuracy
 				name_of(seen, targets, names), "interpreter", (json_int_t)seen->interp, "flags",
 				flags_json(seen->flags), "count", (json_int_t)seen->count, "frames",
 				frames_json(seen->frames)));
-	json_dumpf(json_pack("{s{sssIsIsIsIsIsIsIsI}so}", "accuracy", "source", acc->source, "expected",
-			   (json_int_t)acc->expected, "looks", (json_int_t)acc->looks, "samples",
+	json_dumpf(json_pack("{sfs{sssIsIsIsIsIsIsIsI}so}", "cpu_s", cpu_s, "accuracy", "source", acc->source,
+			   "expected", (json_int_t)acc->expected, "looks", (json_int_t)acc->looks, "samples",
 			   (json_int_t)acc->samples, "torn", (json_int_t)acc->torn, "discarded",
 			   (json_int_t)acc->discarded, "unreadable", (json_int_t)acc->unreadable, "unknown",
 			   (json_int_t)acc->unknown, "truncated", (json_int_t)acc->truncated, "stacks", stacks),
 		stdout, JSON_COMPACT);
 	puts("");
+}
+
+static double cpu_now(void) {
+	struct rusage use;
+
+	getrusage(RUSAGE_SELF, &use);
+	return (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
+		(double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6;
 }
 
 static int run_stacks(char **args, char **pids) {
@@ -170,6 +185,7 @@ static int run_stacks(char **args, char **pids) {
 	struct err err = { 0 };
 	struct sampler *sampler;
 	target_vec targets = { 0 };
+	double cpu;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(modes); i++)
 		if (!strcmp(args[1], modes[i]))
@@ -184,11 +200,12 @@ static int run_stacks(char **args, char **pids) {
 	}
 	if (sampler_start(sampler))
 		return fail("cannot start", &err);
+	cpu = cpu_now();
 	fputs("ready\n", stderr);
 	sleep_s(atof(args[3]));
 	sampler_stop(sampler);
 	sampler_accuracy(sampler, &acc);
-	print_stacks(&tally, &acc, &targets);
+	print_stacks(&tally, &acc, &targets, cpu_now() - cpu);
 	sampler_free(sampler);
 	return 0;
 }

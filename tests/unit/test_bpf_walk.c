@@ -445,6 +445,10 @@ static void check_checks(struct image *img) {
 	cr_assert_neq(frame.check, 0);
 	cr_assert_eq(py_code_lookup(&cache, &frame, 0, 1, true, &code), 0, "version %x", img->rt.reader.version);
 	cr_assert_eq(py_code_lookup(&cache, &frame, 0, 1, true, &code), 0);
+	image_put_u32(img, frame.code + img->l->code_firstlineno, 43);
+	if (s->process.check == PYB_CHECK_FIELDS)
+		cr_assert_neq(pyb_code_check(&s->process, frame.code), frame.check);
+	image_put_u32(img, frame.code + img->l->code_firstlineno, 42);
 	frame.check += 2;
 	cr_assert_eq(py_code_lookup(&cache, &frame, 0, 1, true, &code), PY_E_TYPE);
 	py_code_cache_deinit(&cache);
@@ -454,6 +458,33 @@ static void check_checks(struct image *img) {
 
 Test(bpf_walk, checks_are_the_same_on_both_sides) {
 	image_each(check_checks);
+}
+
+/* Another code object where one was freed, with all that it points to at the same addresses: contents tell. */
+static void check_reuse(struct image *img) {
+	const struct layout *l = img->l;
+	raddr code = image_code(img, "<module>", "/a/long/folder/with/many/names/in/it/one_1.py", 1);
+	struct stack *s = open_stack(img, 1);
+	raddr texts[3] = { image_u64(img, code + l->code_name) + l->unicode_ascii_size,
+		image_u64(img, code + l->code_filename) + l->unicode_ascii_size + 41,
+		image_u64(img, code + l->code_linetable) + l->bytes_data };
+	uint32_t check = pyb_code_check(&s->process, code);
+
+	for (size_t i = 0; s->process.check == PYB_CHECK_FIELDS && i < ARRAY_SIZE(texts); i++) {
+		uint8_t before = (uint8_t)image_u64(img, texts[i]);
+
+		if (i == 2 && !image_u64(img, image_u64(img, code + l->code_linetable) + l->var_size))
+			continue; /* no bytes in this version's table */
+		image_put_u8(img, texts[i], before ^ 3);
+		cr_assert_neq(pyb_code_check(&s->process, code), check, "%zu, version %x", i, img->rt.reader.version);
+		image_put_u8(img, texts[i], before);
+		cr_assert_eq(pyb_code_check(&s->process, code), check);
+	}
+	close_stack(s);
+}
+
+Test(bpf_walk, contents_tell_code_objects_apart) {
+	image_each(check_reuse);
 }
 
 /* The window is one of the scratch's members, so that no tool notices a look beyond it: bytes there are others. */
