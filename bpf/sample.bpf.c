@@ -36,7 +36,8 @@ static __always_inline void hand_over(struct pyb_scratch *s) {
 		count(PYB_SAMPLES);
 }
 
-static __always_inline int sample(struct bpf_perf_event_data *ctx, int has_loop) {
+SEC("perf_event")
+int on_cpu(struct bpf_perf_event_data *ctx) {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct pyb_thread_key key = { .pid = own_process(task) };
 	struct pyb_process *p = bpf_map_lookup_elem(&processes, &key.pid);
@@ -56,14 +57,14 @@ static __always_inline int sample(struct bpf_perf_event_data *ctx, int has_loop)
 	s->found.tstate = 0;
 	if (!thread || !pyb_find_known(p, thread, key.thread_pointer, &s->found)) {
 		flags |= PYB_SEARCHED;
-		if (!(has_loop ? search(key.pid, key.thread_pointer) : search_in_loop(key.pid, key.thread_pointer))) {
+		if (!search(key.pid, key.thread_pointer)) {
 			count(PYB_NO_STATE);
 			return 0;
 		}
 	}
 	if (s->found.interp < PYB_INTERPS_MAX)
 		flags |= pyb_state_flags(p, &p->interps[s->found.interp], s->found.tstate);
-	flags |= (__u32)(has_loop ? walk(key.pid, s->found.frame) : walk_in_loop(key.pid, s->found.frame));
+	flags |= (__u32)walk(key.pid, s->found.frame);
 #if defined(__TARGET_ARCH_x86)
 	if ((ctx->regs.cs & 3) == 3)
 		s->event.ip = ctx->regs.rip;
@@ -85,15 +86,4 @@ static __always_inline int sample(struct bpf_perf_event_data *ctx, int has_loop)
 	s->event.leaf = s->found.frame;
 	hand_over(s);
 	return 0;
-}
-
-SEC("perf_event")
-int on_cpu(struct bpf_perf_event_data *ctx) {
-	return sample(ctx, 1);
-}
-
-/* Before 5.17: without the helper that repeats a step. */
-SEC("perf_event")
-int on_cpu_in_loop(struct bpf_perf_event_data *ctx) {
-	return sample(ctx, 0);
 }

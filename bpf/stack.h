@@ -56,88 +56,66 @@ static __always_inline void count(__u32 what) {
 		++*value;
 }
 
-static long walk_step(__u32 index, void *w) {
-	(void)index;
-	return pyb_walk_step(w);
+/* Global functions are verified on their own, once, whatever the caller knows: so these find what they need by
+ * themselves, and a long loop is made of calls to one that goes a part of the way. In one piece the verifier would
+ * follow each of a thousand rounds, for a fifth of a second and near the most that it does. */
+
+__noinline int walk_on(__u32 pid) {
+	struct pyb_process *p = bpf_map_lookup_elem(&processes, &pid);
+	__u32 zero = 0;
+	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (!p || !s)
+		return 1;
+	for (int i = 0; i < PYB_STEPS_AT_ONCE; i++)
+		if (pyb_walk_step(p, s))
+			return 1;
+	return 0;
 }
 
-struct searching {
-	const struct pyb_process *process;
-	struct pyb_scratch *s;
-	__u64 thread_pointer;
-};
+__noinline int walk(__u32 pid, __u64 frame) {
+	__u32 zero = 0, flags;
+	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 
-static long search_step(__u32 index, void *context) {
-	const struct searching *w = context;
-
-	(void)index;
-	return pyb_search_step(w->process, w->thread_pointer, &w->s->found);
-}
-
-static __always_inline int count_walk(struct pyb_walk *w) {
-	__u32 flags = pyb_walk_end(w);
-
+	if (!s)
+		return 0;
+	pyb_walk_begin(s, frame);
+	for (int i = 0; i < PYB_STEPS_MAX / PYB_STEPS_AT_ONCE; i++)
+		if (walk_on(pid))
+			break;
+	flags = pyb_walk_end(s);
 	if (flags & PYB_BROKEN)
-		count(w->cause);
+		count(s->walk.cause);
 	if (flags & PYB_TRUNCATED)
 		count(PYB_DEEP);
 	return (int)flags;
 }
 
-/* Global functions are verified on their own, once, whatever the caller knows: so these find what they need by
- * themselves. Each is there twice: a step that the helper repeats is verified once (5.17 and later), one in a loop as
- * often as it may run, which takes a fifth of a second. */
-
-__noinline int walk(__u32 pid, __u64 frame) {
+__noinline int search_on(__u32 pid, __u64 thread_pointer) {
 	struct pyb_process *p = bpf_map_lookup_elem(&processes, &pid);
 	__u32 zero = 0;
 	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
-	struct pyb_walk w;
 
 	if (!p || !s)
-		return 0;
-	pyb_walk_begin(&w, p, frame, s);
-	bpf_loop(PYB_STEPS_MAX, walk_step, &w, 0);
-	return count_walk(&w);
+		return 1;
+	for (int i = 0; i < PYB_STEPS_AT_ONCE; i++)
+		if (pyb_search_step(p, thread_pointer, &s->found))
+			return 1;
+	return 0;
 }
 
-__noinline int walk_in_loop(__u32 pid, __u64 frame) {
-	struct pyb_process *p = bpf_map_lookup_elem(&processes, &pid);
-	__u32 zero = 0;
-	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
-	struct pyb_walk w;
-
-	if (!p || !s)
-		return 0;
-	pyb_walk_begin(&w, p, frame, s);
-	for (__u32 steps = 0; steps < PYB_FRAMES_MAX; steps++)
-		if (pyb_walk_step(&w))
-			break;
-	return count_walk(&w);
-}
-
+/* Return: whether s->found has it. */
 __noinline int search(__u32 pid, __u64 thread_pointer) {
 	__u32 zero = 0;
-	struct searching w = { .process = bpf_map_lookup_elem(&processes, &pid),
-		.s = bpf_map_lookup_elem(&scratch, &zero),
-		.thread_pointer = thread_pointer };
-
-	if (!w.process || !w.s)
-		return 0;
-	w.s->found = (struct pyb_found){ 0 };
-	bpf_loop(PYB_SEARCH_MAX, search_step, &w, 0);
-	return w.s->found.tstate != 0;
-}
-
-__noinline int search_in_loop(__u32 pid, __u64 thread_pointer) {
-	struct pyb_process *p = bpf_map_lookup_elem(&processes, &pid);
-	__u32 zero = 0;
 	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 
-	if (!p || !s)
+	if (!s)
 		return 0;
 	s->found = (struct pyb_found){ 0 };
-	return pyb_search(p, thread_pointer, &s->found);
+	for (int i = 0; i < PYB_SEARCH_MAX / PYB_STEPS_AT_ONCE; i++)
+		if (search_on(pid, thread_pointer))
+			break;
+	return s->found.tstate != 0;
 }
 
 #endif

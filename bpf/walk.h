@@ -25,10 +25,20 @@ struct pyb_found {
 	__u64 next;
 };
 
+/* A walk on its way. */
+struct pyb_walk {
+	__u64 frame; /* the next one; 0: there is none */
+	__u64 code;  /* of the frame before, and its check */
+	__u32 check;
+	__u32 cause; /* enum pyb_count, of what is broken */
+	__u32 flags;
+};
+
 /* Too large for a program's stack: one for each CPU and each kind of program, since one kind may interrupt another. */
 struct pyb_scratch {
 	__u8 window[PYB_WINDOW + 8];
 	struct pyb_found found;
+	struct pyb_walk walk;
 	struct pyb_event event;
 	struct pyb_frame frames[PYB_FRAMES_MAX]; /* the event's */
 };
@@ -208,22 +218,10 @@ static __always_inline __u32 pyb_hidden(const struct pyb_process *p, const struc
 	return (owner + 1) >> 2 | (owner + 3) >> 3 << 1;
 }
 
-/* A walk on its way. */
-struct pyb_walk {
-	const struct pyb_process *process;
-	struct pyb_scratch *s;
-	__u64 frame; /* the next one; 0: there is none */
-	__u64 code;  /* of the frame before, and its check */
-	__u32 check;
-	__u32 cause; /* enum pyb_count, of what is broken */
-	__u32 flags;
-};
-
 /* Takes one frame into s->frames. The verifier follows each branch of each step where it cannot tell that they are
  * alike: so the count is in memory, and conditions are sums. Return: whether it was the last step. */
-static __always_inline int pyb_walk_step(struct pyb_walk *w) {
-	const struct pyb_process *p = w->process;
-	struct pyb_scratch *s = w->s;
+static __always_inline int pyb_walk_step(const struct pyb_process *p, struct pyb_scratch *s) {
+	struct pyb_walk *w = &s->walk;
 	volatile __u32 *n = &s->event.frames_n;
 	struct pyb_frame *out = &s->frames[*n & (PYB_FRAMES_MAX - 1)];
 	__u32 len = p->frame_window_len, hidden;
@@ -263,41 +261,35 @@ static __always_inline int pyb_walk_step(struct pyb_walk *w) {
 	return 0;
 }
 
-static __always_inline void pyb_walk_begin(
-	struct pyb_walk *w, const struct pyb_process *p, __u64 frame, struct pyb_scratch *s) {
-	*w = (struct pyb_walk){ .process = p, .s = s, .frame = frame };
+static __always_inline void pyb_walk_begin(struct pyb_scratch *s, __u64 frame) {
+	s->walk = (struct pyb_walk){ .frame = frame };
 	s->event.frames_n = 0;
 }
 
 /* A chain that ends before the frame with which the evaluation loop was entered was cut: a generator's frame that has
- * just let go of its caller. Return: 0; PYB_TRUNCATED; PYB_BROKEN with w->cause PYB_UNREADABLE or PYB_BAD_FRAME. */
-static __always_inline __u32 pyb_walk_end(struct pyb_walk *w) {
-	__u32 n = w->s->event.frames_n;
+ * just let go of its caller. Return: 0; PYB_TRUNCATED; PYB_BROKEN with s->walk.cause PYB_UNREADABLE or PYB_BAD_FRAME.
+ */
+static __always_inline __u32 pyb_walk_end(struct pyb_scratch *s) {
+	__u32 n = s->event.frames_n;
 
-	if (w->flags)
-		return w->flags;
-	if (w->frame)
+	if (s->walk.flags)
+		return s->walk.flags;
+	if (s->walk.frame)
 		return PYB_TRUNCATED;
-	if (!n || w->s->frames[(n - 1) & (PYB_FRAMES_MAX - 1)].flags & PYB_FRAME_ENTRY)
+	if (!n || s->frames[(n - 1) & (PYB_FRAMES_MAX - 1)].flags & PYB_FRAME_ENTRY)
 		return 0;
-	w->cause = PYB_BAD_FRAME;
+	s->walk.cause = PYB_BAD_FRAME;
 	return PYB_BROKEN;
 }
 
 /* Fills s->frames, innermost first, from a first frame on; s->event.frames_n is how many there are, also of a walk that
  * failed. */
-static __always_inline __u32 pyb_walk(
-	const struct pyb_process *p, __u64 frame, struct pyb_scratch *s, __u32 *ret_cause) {
-	struct pyb_walk w;
-	__u32 flags;
-
-	pyb_walk_begin(&w, p, frame, s);
+static __always_inline __u32 pyb_walk(const struct pyb_process *p, __u64 frame, struct pyb_scratch *s) {
+	pyb_walk_begin(s, frame);
 	for (__u32 steps = 0; steps < PYB_STEPS_MAX; steps++)
-		if (pyb_walk_step(&w))
+		if (pyb_walk_step(p, s))
 			break;
-	flags = pyb_walk_end(&w);
-	*ret_cause = w.cause;
-	return flags;
+	return pyb_walk_end(s);
 }
 
 #endif

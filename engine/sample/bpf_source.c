@@ -30,7 +30,6 @@ struct cpu_timer {
 
 struct bpf_source {
 	struct sample_bpf *skel;
-	struct bpf_program *program; /* that which this kernel can run */
 	struct ring_buffer *ring;
 	VEC(struct cpu_timer) timers;
 	uint64_t period_ns;
@@ -61,14 +60,6 @@ static uint32_t ring_bytes(const struct bpf_source_options *options) {
 	return bytes;
 }
 
-static void choose_program(struct bpf_source *source, const struct bpf_source_options *options) {
-	struct bpf_program *with = source->skel->progs.on_cpu, *without = source->skel->progs.on_cpu_in_loop;
-	bool has = !options->in_loop && libbpf_probe_bpf_helper(BPF_PROG_TYPE_PERF_EVENT, BPF_FUNC_loop, NULL) == 1;
-
-	source->program = has ? with : without;
-	bpf_program__set_autoload(has ? without : with, false);
-}
-
 static int load(struct bpf_source *source, const struct bpf_source_options *options) {
 	uint32_t bytes = ring_bytes(options);
 	int r;
@@ -77,7 +68,6 @@ static int load(struct bpf_source *source, const struct bpf_source_options *opti
 	if (!source->skel)
 		return -errno;
 	source->skel->rodata->wake_bytes = bytes / 4;
-	choose_program(source, options);
 	r = bpf_map__set_max_entries(source->skel->maps.ring, bytes);
 	if (!r)
 		r = sample_bpf__load(source->skel);
@@ -101,7 +91,7 @@ static int start_timer(struct bpf_source *source, int cpu) {
 
 	if (timer.fd < 0)
 		return errno == ENODEV ? 0 : -errno; /* a CPU that is switched off */
-	timer.link = bpf_program__attach_perf_event(source->program, timer.fd);
+	timer.link = bpf_program__attach_perf_event(source->skel->progs.on_cpu, timer.fd);
 	if (!timer.link) {
 		r = -errno;
 		close(timer.fd);

@@ -13,7 +13,6 @@ struct bpf_source;
 struct bpf_source_options {
 	double rate_hz;      /* of each CPU, above 0 */
 	uint32_t ring_bytes; /* 0: by rate and number of CPUs */
-	bool in_loop;        /* the program for kernels before 5.17, here too (tests) */
 };
 
 /* Where the kernel counts, since the source was made. */

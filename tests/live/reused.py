@@ -12,14 +12,18 @@ import sampled
 
 PROGRAM = r'''
 import sys, threading
+def rounds(n):
+    """Most are gone before anybody can look at them; some live for as long as it takes."""
+    return 150 if n % 8 else 1000000
+
 def make(n):
     """Line n % 40 + 2 of file n is in function n."""
-    text = "\n" * (n % 40) + "def f_%07d():\n    for i in range(150): pass\nf_%07d()\n" % (n, n)
+    text = "\n" * (n % 40) + "def f_%07d():\n    for i in range(%d): pass\nf_%07d()\n" % (n, rounds(n), n)
     exec(compile(text, "m_%07d.py" % n, "exec"), {})
 
 def same_name(n):
     """The file alone says it: the module's code and its function have the same names every time."""
-    text = "\n" * (n % 40) + "def again():\n    for i in range(150): pass\nagain()\n"
+    text = "\n" * (n % 40) + "def again():\n    for i in range(%d): pass\nagain()\n" % rounds(n + 4)
     exec(compile(text, "s_%07d.py" % n, "exec"), {})
 
 def run():
@@ -46,7 +50,7 @@ def wrong(stack):
         if function.startswith("f_"):
             numbers.add(int(function[2:]))
         first = n % 40 + 1
-        lines = (first, first + 2, 1) if function == "<module>" else (first, first + 1)
+        lines = (0, first, first + 2) if function == "<module>" else (first, first + 1)
         if line not in lines:
             return "line %d of %s in %s" % (line, function, file)
     return "different ones: %s" % sorted(numbers) if len(numbers) > 1 else ""
@@ -69,7 +73,8 @@ def one(checks, name, command, source):
             if bad < 4:
                 live.note("%s: %s" % (where, what))
     accuracy = said["accuracy"]
-    checks.that(not bad, "%s: %d of %d stacks are wrong" % (where, bad, samples))
+    # Without eBPF callers are believed for a while where versions have no number for their code.
+    checks.that(bad <= (0 if source == "bpf" else samples // 4), "%s: %d of %d stacks are wrong" % (where, bad, samples))
     checks.that(inside or source == "vm", "%s: none of %d stacks is in such code: %s" % (where, samples, accuracy))
     live.note("%s: %d samples, %d in such code, %d wrong; %d unresolved, %d torn" % (
         where, samples, inside, bad, accuracy["unreadable"], accuracy["torn"]))

@@ -251,10 +251,8 @@ static void print_counts(const struct bpf_source_counts *counts, const struct ev
 }
 
 static int run_counts(char **args, char **pids) {
-	const struct bpf_source_options options = {
-		.rate_hz = atof(args[0]), .ring_bytes = (uint32_t)atoi(args[2]), .in_loop = !strcmp(args[3], "loop")
-	};
-	bool take = !strcmp(args[4], "take");
+	const struct bpf_source_options options = { .rate_hz = atof(args[0]), .ring_bytes = (uint32_t)atoi(args[2]) };
+	bool take = !strcmp(args[3], "take");
 	struct bpf_source_counts counts;
 	struct events events = { 0 };
 	struct bpf_source *source;
@@ -288,8 +286,8 @@ static int run_counts(char **args, char **pids) {
 int main(int argc, char **argv) {
 	if (argc > 6 && !strcmp(argv[1], "stacks"))
 		return run_stacks(argv + 2, argv + 6);
-	if (argc > 7 && !strcmp(argv[1], "counts"))
-		return run_counts(argv + 2, argv + 7);
+	if (argc > 6 && !strcmp(argv[1], "counts"))
+		return run_counts(argv + 2, argv + 6);
 	fputs("usage: see the head of sampled_driver.c\n", stderr);
 	return 2;
 }

@@ -98,7 +98,8 @@ static void close_stack(struct stack *s) {
 }
 
 static void walk(struct stack *s) {
-	s->flags = pyb_walk(&s->process, pyb_first_frame(&s->process, s->tstate), s->s, &s->cause);
+	s->flags = pyb_walk(&s->process, pyb_first_frame(&s->process, s->tstate), s->s);
+	s->cause = s->s->walk.cause;
 	cr_assert_leq(s->s->event.frames_n, PYB_FRAMES_MAX);
 }
 
