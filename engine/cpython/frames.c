@@ -112,10 +112,12 @@ static uint32_t frame_window(const struct layout *l) {
 	return l->frame_localsplus;
 }
 
+/* 3.12 numbers its code objects with a counter of the process, which lies elsewhere; the interpreter's counts functions
+ * there. */
 static raddr generation_addr(const struct copy *c) {
 	if (layout_has(c->l->interp_code_generation))
 		return c->plan->interp + c->l->interp_code_generation;
-	if (layout_has(c->l->interp_next_code_version))
+	if (layout_has(c->l->interp_next_code_version) && PY_MINOR(c->rt->reader.version) != 0x030c)
 		return c->plan->interp + c->l->interp_next_code_version;
 	return 0;
 }
