@@ -69,14 +69,19 @@ static void clear_progress(const struct record_args *args) {
 /* What is wrong in every profile is said with it. */
 static void say_accuracy(const struct pyspyd_accuracy *accuracy, uint64_t elapsed_ns) {
 	double seconds = (double)elapsed_ns / 1e9;
+	bool interrupts = !accuracy->priority; /* of all CPUs, which may be many */
+	char how[64];
 
-	cli_say("%" PRIu64 " samples in %.1f s, %.1f looks/s (source %s, priority %s): %" PRIu64 " idle, %" PRIu64
-		" torn, %" PRIu64 " discarded, %" PRIu64 " unreadable, %" PRIu64 " truncated; %" PRIu64 " of %" PRIu64
-		" looks late",
+	snprintf(how, sizeof(how), "source %s%s%s", accuracy->source ? accuracy->source : "none",
+		interrupts ? "" : ", priority ", interrupts ? "" : accuracy->priority);
+	cli_say("%" PRIu64 " samples in %.1f s, %.1f %s/s (%s): %" PRIu64 " idle, %" PRIu64 " torn, %" PRIu64
+		" discarded, %" PRIu64 " unreadable, %" PRIu64 " truncated, %" PRIu64 " without Python; %" PRIu64
+		" of %" PRIu64 " %s late, %" PRIu64 " missed",
 		accuracy->samples, seconds, seconds > 0 ? (double)accuracy->looks / seconds : 0,
-		accuracy->source ? accuracy->source : "none", accuracy->priority ? accuracy->priority : "none",
-		accuracy->idle, accuracy->torn, accuracy->discarded, accuracy->unreadable, accuracy->truncated,
-		accuracy->late, accuracy->looks);
+		interrupts ? "interrupts" : "looks", how, accuracy->idle, accuracy->torn, accuracy->discarded,
+		accuracy->unreadable, accuracy->truncated, accuracy->unknown, accuracy->late, accuracy->looks,
+		interrupts ? "interrupts" : "looks",
+		accuracy->expected > accuracy->looks ? accuracy->expected - accuracy->looks : 0);
 }
 
 static int choose_format(const struct command *command, struct record_args *args) {

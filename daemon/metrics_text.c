@@ -249,6 +249,12 @@ static void health(struct text *text) {
 	plain(text, "pyspyd_samples_late", COUNTER, NULL, "Samples that came too late.", (double)h->accuracy.late);
 	plain(text, "pyspyd_samples_unreadable", COUNTER, NULL, "Samples whose memory could not be read.",
 		(double)h->accuracy.unreadable);
+	plain(text, "pyspyd_samples_unknown", COUNTER, NULL,
+		"Interrupts in which a watched process ran a thread that has no Python.", (double)h->accuracy.unknown);
+	plain(text, "pyspyd_looks_expected", COUNTER, NULL, "Looks, or interrupts of all CPUs, that should have been.",
+		(double)h->accuracy.expected);
+	plain(text, "pyspyd_looks", COUNTER, NULL, "Looks, or interrupts of all CPUs, that there were.",
+		(double)h->accuracy.looks);
 }
 
 static void store_and_socket(struct text *text) {

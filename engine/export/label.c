@@ -119,6 +119,8 @@ void label_accuracy(struct strbuf *out, const struct profile *profile) {
 	strbuf_addf(out, "%" PRIu64 " of %" PRIu64 " stacks idle and not read again; ", a->idle, a->samples);
 	strbuf_addf(out, "%" PRIu64 " torn, %" PRIu64 " discarded, %" PRIu64 " late, ", a->torn, a->discarded, a->late);
 	strbuf_addf(out, "%" PRIu64 " unreadable, %" PRIu64 " truncated", a->unreadable, a->truncated);
+	if (a->unknown)
+		strbuf_addf(out, ", %" PRIu64 " of threads without Python", a->unknown);
 }
 
 bool label_many_processes(const struct profile *profile) {

@@ -153,6 +153,7 @@ json_t *stack_json_accuracy(const struct pyspyd_accuracy *accuracy) {
 	ok = json_put(ok, object, "late", json_count(accuracy->late));
 	ok = json_put(ok, object, "unreadable", json_count(accuracy->unreadable));
 	ok = json_put(ok, object, "truncated", json_count(accuracy->truncated));
+	ok = json_put(ok, object, "unknown", json_count(accuracy->unknown));
 	return json_done(ok, object);
 }
 

@@ -19,7 +19,7 @@
 
 #define ZSTD_LEVEL 6
 
-const char *const pack_sources[4] = { NULL, "blocking", "vm", "vm-remote" };
+const char *const pack_sources[5] = { NULL, "bpf", "blocking", "vm", "vm-remote" };
 const char *const pack_priorities[4] = { NULL, "fifo", "nice", "none" };
 
 /* Things that get numbers, in the order of the numbers. */
@@ -259,7 +259,7 @@ static size_t index_of(const char *const *names, size_t n, const char *name) {
 static void put_head(struct strbuf *out, const struct profile *profile, const struct pack_head *head) {
 	const struct pyspyd_accuracy *a = &head->accuracy;
 	const uint64_t counters[] = { a->expected, a->looks, a->samples, a->idle, a->torn, a->discarded, a->late,
-		a->unreadable, a->truncated };
+		a->unreadable, a->truncated, a->unknown };
 
 	strbuf_add(out, PACK_MAGIC, PACK_MAGIC_LEN);
 	strbuf_add(out, (const char[]){ PACK_VERSION, 0, 0, 0, 0 }, PACK_CHECKED - PACK_MAGIC_LEN);

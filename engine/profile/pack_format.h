@@ -33,7 +33,7 @@
 
 #define PACK_MAGIC "pspF"
 #define PACK_MAGIC_LEN 4
-#define PACK_VERSION 1
+#define PACK_VERSION 2
 #define PACK_CHECKED 9 /* where that begins what the checksum is of */
 
 #define PACK_ITEMS_MAX (1U << 20)   /* rows of one table */
@@ -45,7 +45,7 @@ static_assert(PACK_ITEMS_MAX <= LIMIT_NODES, "a profile has room for one that is
 
 /* How it was sampled, from the most exact to the least; the first means: not known. A sum has the worst of its parts.
  */
-extern const char *const pack_sources[4];
+extern const char *const pack_sources[5];
 extern const char *const pack_priorities[4];
 
 #endif

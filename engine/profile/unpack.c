@@ -205,7 +205,7 @@ static int read_counts(struct reader *r, struct unpacked *u) {
 static int read_head(struct reader *r, struct unpacked *u) {
 	struct pyspyd_accuracy *a = &u->head.accuracy;
 	uint64_t *const counters[] = { &a->expected, &a->looks, &a->samples, &a->idle, &a->torn, &a->discarded,
-		&a->late, &a->unreadable, &a->truncated };
+		&a->late, &a->unreadable, &a->truncated, &a->unknown };
 
 	u->kind = get(r, PROFILE_GIL);
 	a->source = pack_sources[get(r, ARRAY_SIZE(pack_sources) - 1)];
@@ -362,6 +362,7 @@ static void add_accuracy(struct pyspyd_accuracy *sum, const struct pyspyd_accura
 	sum->late += a->late;
 	sum->unreadable += a->unreadable;
 	sum->truncated += a->truncated;
+	sum->unknown += a->unknown;
 }
 
 static bool is_new(const struct profile *profile) {

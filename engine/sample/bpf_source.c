@@ -116,7 +116,6 @@ int bpf_source_new(const struct bpf_source_options *options, struct bpf_source *
 	if (r)
 		r = bpf_explain(err, r, "loading the sampling program");
 	cpus = libbpf_num_possible_cpus();
-	source->since_ns = clock_mono_ns();
 	for (int cpu = 0; !r && cpu < cpus; cpu++) {
 		r = start_timer(source, cpu);
 		if (r)
@@ -126,6 +125,7 @@ int bpf_source_new(const struct bpf_source_options *options, struct bpf_source *
 		bpf_source_free(source);
 		return r;
 	}
+	source->since_ns = clock_mono_ns();
 	*ret_source = source;
 	return 0;
 }

@@ -647,7 +647,7 @@ static int init_kernel(struct sampler *sampler, struct err *err) {
 	const struct bpf_source_options kernel = { .rate_hz = options->rate_hz };
 	int r;
 
-	if (options->source != PYSPYD_SOURCE_BPF)
+	if (options->source == PYSPYD_SOURCE_VM)
 		return 0;
 	if (options->rate_hz > 0 && !options->blocking)
 		r = bpf_source_new(&kernel, &sampler->kernel, options->source == PYSPYD_SOURCE_BPF ? err : NULL);
@@ -842,6 +842,7 @@ static void add_kernel(const struct sampler *sampler, struct pyspyd_accuracy *su
 
 	bpf_source_counts(sampler->kernel, &counts);
 	sum->source = "bpf";
+	sum->priority = NULL; /* an interrupt has none */
 	sum->expected = counts.expected;
 	sum->looks = counts.by[PYB_TICKS];
 	sum->unreadable += counts.by[PYB_UNREADABLE] + counts.by[PYB_BAD_FRAME];

@@ -18,7 +18,7 @@ struct pyspyd_dump_options {
 struct pyspyd_accuracy {
 	const char *source;   /* "bpf" (in the timer interrupt of the thread's own CPU), "vm" (from the target's own CPU),
 				 "vm-remote" (from another), "blocking" */
-	const char *priority; /* "fifo", "nice", "none" */
+	const char *priority; /* "fifo", "nice", "none"; NULL with bpf */
 	uint64_t expected;    /* ticks of the schedule; with bpf, interrupts of all CPUs */
 	uint64_t looks;       /* those that took place; with bpf, in which the program ran */
 	uint64_t samples;     /* stacks counted, idle ones included */

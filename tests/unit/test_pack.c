@@ -327,7 +327,7 @@ Test(pack, damage_is_noticed) {
 
 /* A head as it should be, with these bytes behind it. */
 static struct packed wrap(const void *tail, size_t len) {
-	uint8_t head[PACK_CHECKED + 15] = PACK_MAGIC "\x01";
+	uint8_t head[PACK_CHECKED + 16] = PACK_MAGIC "\x02";
 	struct packed packed = { malloc(sizeof(head) + len), sizeof(head) + len };
 	uint8_t *bytes = packed.data;
 	uint32_t checksum;
