@@ -10,6 +10,7 @@
 #include "engine/cpython/runtime.h"
 #include "engine/pipeline/privileges.h"
 #include "engine/proc/access.h"
+#include "engine/sample/bpf_source.h"
 #include "engine/sample/priority.h"
 #include "pyspyd/version.h"
 #include <fcntl.h>
@@ -158,10 +159,25 @@ static void check_namespace(const struct patient *patient, struct report *report
 	strbuf_adds(&report->found, "/proc is that of this PID namespace");
 }
 
-static void check_btf(const struct patient *patient, struct report *report) {
+static void check_ebpf(const struct patient *patient, struct report *report) {
+	const struct bpf_source_options options = { .rate_hz = 1 };
+	struct bpf_source *source;
+	struct err err = { 0 };
+	int r = bpf_source_new(&options, &source, &err);
+
 	(void)patient;
-	strbuf_addf(&report->found, "kernel BTF %s; this version samples by reading memory, without eBPF",
-		access("/sys/kernel/btf/vmlinux", R_OK) ? "is not there" : "is there");
+	if (!r) {
+		bpf_source_free(source);
+		strbuf_adds(&report->found, "stacks of running threads are taken by eBPF, where they run");
+		return;
+	}
+	report->result = PYSPYD_CHECK_LIMITED;
+	strbuf_addf(&report->found, "%s%s", err.text,
+		access("/sys/kernel/btf/vmlinux", R_OK) ? "; the kernel does not describe itself (no BTF)" : "");
+	strbuf_adds(&report->effect,
+		"stacks are read by a sampler on each CPU instead: exact where the priority can be raised, and dearer");
+	strbuf_adds(
+		&report->remedy, r == PYSPYD_E_DENIED ? "what gives cap_bpf and cap_perfmon (above)" : "a kernel from 5.11 on, with CONFIG_DEBUG_INFO_BTF");
 }
 
 static void check_process(const struct patient *patient, struct report *report) {
@@ -228,7 +244,7 @@ static const struct {
 	{ "waits", false, check_waits },
 	{ "files", false, check_files },
 	{ "pid-namespace", false, check_namespace },
-	{ "ebpf", false, check_btf },
+	{ "ebpf", false, check_ebpf },
 	{ "process", true, check_process },
 	{ "cpus", true, check_cpus },
 };
