@@ -12,7 +12,7 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <linux/perf_event.h>
-#include <sys/epoll.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
@@ -171,10 +171,13 @@ int bpf_source_set_rate(struct bpf_source *source, double rate_hz) {
 	return r;
 }
 
-bool bpf_source_wait(struct bpf_source *source, int timeout_ms) {
-	struct epoll_event event;
+void bpf_source_wait(struct bpf_source *source, int other_fd, uint64_t timeout_ns) {
+	const struct timespec timeout = { .tv_sec = (time_t)(timeout_ns / NS_PER_SEC),
+		.tv_nsec = (long)(timeout_ns % NS_PER_SEC) };
+	struct pollfd fds[] = { { .fd = ring_buffer__epoll_fd(source->ring), .events = POLLIN },
+		{ .fd = other_fd, .events = POLLIN } };
 
-	return epoll_wait(ring_buffer__epoll_fd(source->ring), &event, 1, timeout_ms) > 0;
+	ppoll(fds, ARRAY_SIZE(fds), &timeout, NULL);
 }
 
 void bpf_source_take(struct bpf_source *source,

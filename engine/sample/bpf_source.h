@@ -33,8 +33,8 @@ int bpf_source_set_threads(struct bpf_source *source, pid_t pid, const struct py
 /* Another rate. Return: 0; negative errno. */
 int bpf_source_set_rate(struct bpf_source *source, double rate_hz);
 
-/* Waits until the ring fills up, or the time is over. Return: whether it does fill up. */
-bool bpf_source_wait(struct bpf_source *source, int timeout_ms);
+/* Waits until the ring fills up, other_fd can be read, or the time is over. */
+void bpf_source_wait(struct bpf_source *source, int other_fd, uint64_t timeout_ns);
 
 /* Hands over what has come, oldest first for each CPU. `frames` stand until on_event returns. */
 void bpf_source_take(struct bpf_source *source,

@@ -20,6 +20,7 @@
 #include "engine/cpython/opcodes.h"
 #include <errno.h>
 #include <sched.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 
 #define IDLE_AFTER_NS (100 * NS_PER_MS) /* an active thread that did not run for so long is idle */
@@ -667,6 +668,7 @@ int sampler_new(const struct sampler_options *options, struct sampler **ret_samp
 		return -ENOMEM;
 	raise_file_limit(); /* two files are kept open for each thread */
 	sampler->options = *options;
+	sampler->hurry_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	sampler->schedule.period_ns = options->rate_hz > 0 ? (uint64_t)(NS_PER_SEC / options->rate_hz) : FAST_TICK_NS;
 	sampler->schedule.period_ns = max_of(sampler->schedule.period_ns, 1ULL);
 	r = init_kernel(sampler, err);
@@ -711,6 +713,7 @@ void sampler_free(struct sampler *sampler) {
 		sem_destroy(&me->wake);
 	}
 	free(sampler->cpus);
+	close_fd(&sampler->hurry_fd);
 	bpf_source_free(sampler->kernel);
 	map_deinit(&sampler->by_pid);
 	vec_free(&sampler->kernel_pids);
@@ -751,6 +754,8 @@ void sampler_remove(struct sampler *sampler, struct sample_target *target) {
 int sampler_start(struct sampler *sampler) {
 	sampler->schedule.start_ns = clock_mono_ns();
 	sampler->schedule.seed = sampler->schedule.start_ns;
+	atomic_store(&sampler->stopped_ns, 0);
+	(void)!read(sampler->hurry_fd, &(uint64_t){ 0 }, 8);
 	sampler->running = true;
 	for (size_t i = 0; i < sampler->cpus_n; i++) {
 		struct cpu_sampler *me = &sampler->cpus[i];
@@ -768,7 +773,10 @@ int sampler_start(struct sampler *sampler) {
 }
 
 void sampler_flush(struct sampler *sampler, struct sample_target *target) {
-	struct look look = { .me = &sampler->cpus[0], .target = target, .now_ns = clock_mono_ns() };
+	uint64_t stopped_ns = atomic_load(&sampler->stopped_ns);
+	struct look look = {
+		.me = &sampler->cpus[0], .target = target, .now_ns = stopped_ns ? stopped_ns : clock_mono_ns()
+	};
 
 	for (size_t i = 0; !look.me->owner && i < sampler->cpus_n; i++)
 		look.me = &sampler->cpus[i];
@@ -776,14 +784,16 @@ void sampler_flush(struct sampler *sampler, struct sample_target *target) {
 		return;
 	look.tick = schedule_next(&sampler->schedule, look.now_ns);
 	vec_foreach (thread, &target->threads)
-		if (!(*thread)->active && look.tick)
+		if ((!(*thread)->active || sampler->kernel) && look.tick)
 			repeat(&look, *thread, look.tick - 1);
 }
 
 void sampler_stop(struct sampler *sampler) {
 	if (!sampler->running)
 		return;
+	atomic_store(&sampler->stopped_ns, clock_mono_ns());
 	atomic_store(&sampler->stop, true);
+	(void)!write(sampler->hurry_fd, &(uint64_t){ 1 }, 8);
 	for (size_t i = 0; i < sampler->cpus_n; i++) {
 		if (!sampler->cpus[i].started)
 			continue;

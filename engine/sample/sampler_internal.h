@@ -49,11 +49,13 @@ struct sampler {
 	uint64_t expected_before; /* looks, at rates that were set before this one */
 	bool remote;              /* one sampler, bound to no CPU */
 	bool running;
-	struct bpf_source *kernel; /* who takes the threads that run; NULL: the samplers themselves */
-	atomic_uint changes;       /* of targets */
-	unsigned changes_seen;     /* by the kernel's sampler, as the next two */
-	struct map by_pid;         /* place in targets */
-	VEC(pid_t) kernel_pids;    /* that the kernel was told of */
+	atomic_uint_fast64_t stopped_ns; /* until when it samples; 0: it runs on */
+	struct bpf_source *kernel;       /* who takes the threads that run; NULL: the samplers themselves */
+	atomic_uint changes;             /* of targets */
+	unsigned changes_seen;           /* by the kernel's sampler, as the next two */
+	struct map by_pid;               /* place in targets */
+	VEC(pid_t) kernel_pids;          /* that the kernel was told of */
+	int hurry_fd;                    /* written to when it is to stop */
 };
 
 struct look {

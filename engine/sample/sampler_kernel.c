@@ -13,25 +13,26 @@
 #include "engine/base/limits.h"
 #include "engine/cpython/opcodes.h"
 
-#define LOOK_NS (50 * NS_PER_MS) /* between looks at those that sleep, on average */
+#define LOOK_NS (50 * NS_PER_MS)      /* between looks at those that sleep, on average */
+#define FIRST_LOOK_NS (4 * NS_PER_MS) /* where there is something new; then ever longer */
 
 static uint64_t period_ns(const struct look *look) {
 	return look->me->owner->schedule.period_ns;
 }
 
-/* The run counter of a thread that runs is as old as the kernel's last look at it; the next account makes up for what
- * was missed, so sums may be below zero for a while. */
+/* What a thread neither ran nor is known to have waited for a CPU was spent asleep, or is spent waiting for a CPU now:
+ * the kernel tells of a wait when it is over. So idle_ns is time asleep only when the thread sleeps. */
 static bool settle(struct look *look, struct sample_thread *thread) {
 	struct proc_schedstat stat;
-	int64_t waited;
 
 	if (proc_task_schedstat(&thread->task, &stat))
 		return false;
 	if (thread->settled_ns && look->now_ns > thread->settled_ns) {
-		waited = (int64_t)(stat.wait_ns - thread->settled_wait_ns);
-		thread->queued_ns += waited;
-		thread->slept_ns += (int64_t)(look->now_ns - thread->settled_ns) -
-			(int64_t)(stat.run_ns - thread->settled_run_ns) - waited;
+		uint64_t waited = stat.wait_ns - thread->settled_wait_ns;
+
+		thread->idle_ns += (int64_t)(look->now_ns - thread->settled_ns) -
+			(int64_t)(stat.run_ns - thread->settled_run_ns) - (int64_t)waited;
+		thread->queued_ns += (int64_t)waited;
 	}
 	if (stat.run_ns != thread->run_ns)
 		thread->ran_ns = look->now_ns;
@@ -43,26 +44,22 @@ static bool settle(struct look *look, struct sample_thread *thread) {
 
 /* Whole periods are taken out; the rest waits for more. */
 static uint64_t take_ticks(const struct look *look, int64_t *ns) {
-	int64_t period = (int64_t)period_ns(look), ticks = *ns > 0 ? *ns / period : 0;
+	uint64_t ticks = *ns > 0 ? (uint64_t)*ns / period_ns(look) : 0;
 
-	*ns -= ticks * period;
-	return (uint64_t)ticks;
+	*ns -= (int64_t)(ticks * period_ns(look));
+	return ticks;
+}
+
+static int64_t take_all(int64_t *ns) {
+	int64_t all = *ns;
+
+	*ns = 0;
+	return all;
 }
 
 static void emit(struct look *look, struct sample_thread *thread, const uint32_t *places, size_t n, uint64_t ticks) {
 	if (look_counts(thread) && sampler_mode_wants(look->me->owner->options.mode, thread->flags))
 		look_emit(look, thread, places, n, ticks);
-}
-
-void kernel_repeat(struct look *look, struct sample_thread *thread) {
-	uint64_t ticks;
-
-	if (!settle(look, thread) || !thread->captured)
-		return;
-	thread->flags &= ~(unsigned)(SAMPLE_RUNNING | SAMPLE_NATIVE);
-	ticks = take_ticks(look, &thread->slept_ns);
-	if (ticks)
-		emit(look, thread, NULL, 0, ticks);
 }
 
 /* Runnable, without a CPU: where it was. */
@@ -75,6 +72,31 @@ static void emit_queued(struct look *look, struct sample_thread *thread) {
 	thread->flags |= SAMPLE_RUNNING;
 	emit(look, thread, NULL, 0, ticks);
 	thread->flags = flags;
+}
+
+static bool is_runnable(const struct sample_thread *thread) {
+	char state;
+	int cpu;
+
+	return !proc_task_state(&thread->task, &state, &cpu) && state == 'R';
+}
+
+void kernel_repeat(struct look *look, struct sample_thread *thread) {
+	bool stood = thread->captured && thread->settled_run_ns == thread->captured_run_ns;
+	uint64_t ticks;
+
+	if (!settle(look, thread))
+		return;
+	if (!stood) { /* the end: nobody will see whether it waits for a CPU */
+		if (is_runnable(thread))
+			thread->queued_ns += take_all(&thread->idle_ns);
+		emit_queued(look, thread);
+		return;
+	}
+	thread->flags &= ~(unsigned)(SAMPLE_RUNNING | SAMPLE_NATIVE);
+	ticks = take_ticks(look, &thread->idle_ns);
+	if (ticks)
+		emit(look, thread, NULL, 0, ticks);
 }
 
 /* Reads the stack of a thread that sleeps. */
@@ -96,7 +118,7 @@ static void read_sleeping(struct look *look, struct sample_thread *thread) {
 	thread->captured = true;
 	thread->captured_run_ns = thread->run_ns;
 	thread->has_frames = me->stack.frames.n;
-	ticks = take_ticks(look, &thread->slept_ns);
+	ticks = take_ticks(look, &thread->idle_ns);
 	if (ticks)
 		emit(look, thread, me->places, me->stack.frames.n, ticks);
 	else
@@ -110,11 +132,10 @@ static void look_at_thread(struct look *look, struct sample_thread *thread) {
 	if (proc_task_state(&thread->task, &state, &cpu) || state == 'Z' || state == 'X' || !settle(look, thread))
 		return;
 	thread->counted_tick = look->tick;
-	if (look->me->owner->options.mode == PYSPYD_MODE_WALL)
-		emit_queued(look, thread);
+	emit_queued(look, thread);
 	if (state == 'R' || look->me->owner->options.mode == PYSPYD_MODE_CPU)
 		return;
-	if (thread->slept_ns < (int64_t)period_ns(look))
+	if (thread->idle_ns < (int64_t)period_ns(look))
 		return;
 	if (thread->captured && thread->run_ns == thread->captured_run_ns)
 		kernel_repeat(look, thread);
@@ -202,9 +223,7 @@ static void take_event(struct look *look, const struct pyb_event *event, const s
 
 	if (event->flags & PYB_SEARCHED)
 		look->target->unknown_thread = true;
-	if (event->flags & PYB_BROKEN && !event->frames_n)
-		return; /* the kernel has counted it */
-	if (!thread) {  /* younger than our list: looked for at once, since its next sample is soon */
+	if (!thread) { /* younger than our list: looked for at once, since its next sample is soon */
 		(void)!sample_target_refresh(look->target, NULL, NULL);
 		thread = thread_of(look->target, event->tstate);
 	}
@@ -248,11 +267,11 @@ static void on_event(void *userdata, const struct pyb_event *event, const struct
 		.me = drain->me, .target = target_of(drain->me->owner, (pid_t)event->pid), .now_ns = drain->now_ns
 	};
 
-	if (!look.target || look.target->proc.pid != (pid_t)event->pid)
+	if (!look.target || look.target->proc.pid != (pid_t)event->pid ||
+		event->time_ns > atomic_load(&drain->me->owner->stopped_ns) - 1)
 		return;
 	pthread_mutex_lock(&look.target->lock);
-	if (!look.target->ended)
-		take_event(&look, event, frames);
+	take_event(&look, event, frames);
 	pthread_mutex_unlock(&look.target->lock);
 }
 
@@ -292,25 +311,30 @@ static void take_events(struct cpu_sampler *me) {
 }
 
 /* Anywhere in the next interval, so that no program's rhythm can lock to ours. */
-static uint64_t next_look(uint64_t after_ns) {
-	return after_ns + LOOK_NS / 2 + hash_mix(after_ns) % LOOK_NS;
+static uint64_t next_look(uint64_t after_ns, uint64_t interval_ns) {
+	return after_ns + interval_ns / 2 + hash_mix(after_ns) % interval_ns;
 }
 
+/* Code that is met for the first time is decoded soon after, before a process that is short-lived takes it along. */
 void sampler_run_kernel(struct cpu_sampler *me) {
 	struct sampler *sampler = me->owner;
-	uint64_t due = clock_mono_ns();
+	uint64_t interval = FIRST_LOOK_NS, due = clock_mono_ns();
+	unsigned changes = atomic_load(&sampler->changes);
 
 	while (!atomic_load(&sampler->stop)) {
 		uint64_t now = clock_mono_ns();
 
-		if (now >= due) {
-			take_events(me); /* before the looks: what ran before is known then */
-			sampler_visit(me, schedule_next(&sampler->schedule, now), now, look_at_target);
-			due = next_look(now);
-			continue;
+		if (changes != atomic_load(&sampler->changes)) {
+			changes = atomic_load(&sampler->changes);
+			interval = FIRST_LOOK_NS;
 		}
-		if (bpf_source_wait(sampler->kernel, (int)((due - now) / NS_PER_MS) + 1))
-			take_events(me);
+		take_events(me); /* before the looks: what ran before is known then */
+		if (now >= due) {
+			sampler_visit(me, schedule_next(&sampler->schedule, now), now, look_at_target);
+			due = next_look(now, interval);
+			interval = min_of(2 * interval, LOOK_NS);
+		}
+		bpf_source_wait(sampler->kernel, sampler->hurry_fd, due - min_of(due, clock_mono_ns()));
 	}
 	take_events(me);
 }

@@ -46,7 +46,7 @@ struct sample_thread {
 	/* Where the kernel takes the samples of threads that run: until when this one's time is accounted for, and what
 	 * of it no sample stands for yet. */
 	uint64_t settled_ns, settled_run_ns, settled_wait_ns;
-	int64_t slept_ns, queued_ns;
+	int64_t idle_ns, queued_ns;
 	raddr leaf_frame;
 	int64_t leaf_instr;
 	uint64_t mark; /* the sink's own */

@@ -216,7 +216,8 @@ def killed(checks, name, command, folder):
         target.ready()
         with Recording(folder, "-d", "60s", "-r", "1000", "--pid", target.pid) as recording:
             recording.wait_attached(target.pid)
-            while cpu_ticks(recording.process.pid) < 2:  # it has taken samples
+            begun = cpu_ticks(target.pid)
+            while cpu_ticks(target.pid) < begun + 20:  # there is something to collect
                 os.sched_yield()
             target.process.kill()
             status, stacks, err = recording.end()

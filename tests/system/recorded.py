@@ -55,14 +55,14 @@ def tables(functions, samples):
 
 
 def pack(minute, functions, samples):
-    counters = [1201, 1200, 1200, 700, 0, 0, 3, 0, 0]
-    head = number(0) + number(2) + number(1) + number(TIME_S * 10**9 + minute * MINUTE_NS) + number(MINUTE_NS)
+    counters = [1201, 1200, 1200, 700, 0, 0, 3, 0, 0, 0]
+    head = number(0) + number(3) + number(1) + number(TIME_S * 10**9 + minute * MINUTE_NS) + number(MINUTE_NS)
     head += number(PERIOD_NS) + b"".join(map(number, counters))
     rest = head + zstd_frame(tables(functions, samples))
     if minute == 45:
         rest = rest[:-1] + b"?"
-        return b"pspF\x01" + struct.pack("<I", zlib.crc32(rest[:-1])) + rest
-    return b"pspF\x01" + struct.pack("<I", zlib.crc32(rest)) + rest
+        return b"pspF\x02" + struct.pack("<I", zlib.crc32(rest[:-1])) + rest
+    return b"pspF\x02" + struct.pack("<I", zlib.crc32(rest)) + rest
 
 
 def past(pid):
