@@ -176,8 +176,9 @@ static void check_ebpf(const struct patient *patient, struct report *report) {
 		access("/sys/kernel/btf/vmlinux", R_OK) ? "; the kernel does not describe itself (no BTF)" : "");
 	strbuf_adds(&report->effect,
 		"stacks are read by a sampler on each CPU instead: exact where the priority can be raised, and dearer");
-	strbuf_adds(
-		&report->remedy, r == PYSPYD_E_DENIED ? "what gives cap_bpf and cap_perfmon (above)" : "a kernel from 5.11 on, with CONFIG_DEBUG_INFO_BTF");
+	strbuf_adds(&report->remedy,
+		r == PYSPYD_E_DENIED ? "what gives cap_bpf and cap_perfmon (above)"
+				     : "a kernel from 5.11 on, with CONFIG_DEBUG_INFO_BTF");
 }
 
 static void check_process(const struct patient *patient, struct report *report) {

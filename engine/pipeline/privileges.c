@@ -18,6 +18,10 @@
 #ifndef CAP_CHECKPOINT_RESTORE /* Linux 5.9, include/uapi/linux/capability.h */
 #define CAP_CHECKPOINT_RESTORE 40
 #endif
+#ifndef CAP_BPF /* Linux 5.8, ibid. */
+#define CAP_PERFMON 38
+#define CAP_BPF 39
+#endif
 
 /* Linux include/linux/proc_ns.h: the inodes of the first namespaces are the same since 3.8. */
 #define FIRST_USER_NS 0xEFFFFFFDU
@@ -79,6 +83,11 @@ const struct privilege_row privilege_rows[] = {
 		"samplers may not preempt what they look at",
 		"samplers do not come at once: more samples are discarded, and shares are less exact", NULL,
 		PYSPYD_CHECK_LIMITED },
+	{ "cap_bpf", BOTH, "BPF", CAP_BPF, NULL, "eBPF programs may be loaded", "eBPF programs may not be loaded",
+		"stacks are read by a sampler on each CPU, which costs more; processes are found by looking for them",
+		NULL, PYSPYD_CHECK_LIMITED },
+	{ "cap_perfmon", BOTH, "PERFMON", CAP_PERFMON, NULL, "eBPF programs may look at other processes",
+		"eBPF programs may not look at other processes", "as without cap_bpf", NULL, PYSPYD_CHECK_LIMITED },
 	{ "memory", BOTH, NULL, 0, reads_memory, "process_vm_readv is there",
 		"process_vm_readv is refused by a seccomp filter, or the kernel lacks it",
 		"memory is read by /proc/PID/mem where that is open, else no process can be watched",
@@ -130,7 +139,7 @@ static void add_callers_remedy(const struct privilege_row *row, struct strbuf *s
 	if (prctl(PR_CAPBSET_READ, row->bit, 0, 0, 0) == 1 && geteuid())
 		strbuf_adds(sb,
 			"sudo pyspyd …, or: sudo setcap "
-			"cap_sys_ptrace,cap_dac_read_search,cap_checkpoint_restore,cap_sys_nice+ep "
+			"cap_sys_ptrace,cap_dac_read_search,cap_checkpoint_restore,cap_sys_nice,cap_bpf,cap_perfmon+ep "
 			"\"$(command -v pyspyd)\"");
 	else
 		strbuf_addf(sb,

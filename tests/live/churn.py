@@ -179,7 +179,8 @@ def many_asleep(checks, name, command, folder):
         checks.that(abs(total - looks * 302) < 0.02 * looks * 302, "%s: %d samples of %d: %s" % (
             name, total, looks * 302, err))
         checks.that(abs(by_function["asleep"] - looks * 300) < 0.02 * looks * 300, "%s: %s" % (name, by_function))
-        checks.that(0.8 * looks < by_function["spin"] <= 1.02 * looks, "%s: %s" % (name, by_function))
+        # Chance has its part in how often a thread is met that shares its CPU with others.
+        checks.that(0.8 * looks < by_function["spin"] <= 1.15 * looks, "%s: %s" % (name, by_function))
 
 
 def family(checks, name, command, folder):

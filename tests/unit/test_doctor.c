@@ -47,7 +47,7 @@ Test(doctor, what_the_service_tells) {
 		cr_assert(row_of(list[i].name)->whose & OF_SERVICE);
 		capabilities += list[i].capability;
 	}
-	cr_assert_eq(capabilities, 4u);
+	cr_assert_eq(capabilities, 6u);
 	cr_assert_eq(pyspyd_service_privileges(list, 2), 2u);
 }
 
