@@ -62,12 +62,12 @@ static void emit(struct look *look, struct sample_thread *thread, const uint32_t
 		look_emit(look, thread, places, n, ticks);
 }
 
-/* Runnable, without a CPU: where it was. */
+/* Runnable, without a CPU: where it was. It is not time on a CPU. */
 static void emit_queued(struct look *look, struct sample_thread *thread) {
 	uint64_t ticks = take_ticks(look, &thread->queued_ns);
 	unsigned flags = thread->flags;
 
-	if (!ticks || !thread->captured)
+	if (!ticks || !thread->captured || look->me->owner->options.mode == PYSPYD_MODE_CPU)
 		return;
 	thread->flags |= SAMPLE_RUNNING;
 	emit(look, thread, NULL, 0, ticks);
@@ -223,7 +223,9 @@ static void take_event(struct look *look, const struct pyb_event *event, const s
 
 	if (event->flags & PYB_SEARCHED)
 		look->target->unknown_thread = true;
-	if (!thread) { /* younger than our list: looked for at once, since its next sample is soon */
+	if (event->flags & PYB_BROKEN && !event->frames_n)
+		return; /* the kernel has counted it */
+	if (!thread) {  /* younger than our list: looked for at once, since its next sample is soon */
 		(void)!sample_target_refresh(look->target, NULL, NULL);
 		thread = thread_of(look->target, event->tstate);
 	}

@@ -16,15 +16,16 @@ struct pyspyd_dump_options {
 
 /* How well the reading went; shown with every result. */
 struct pyspyd_accuracy {
-	const char *source;   /* "bpf" (in the timer interrupt of the thread's own CPU), "vm" (from the target's own CPU),
-				 "vm-remote" (from another), "blocking" */
+	const char *source; /* "bpf" (in the timer interrupt of the thread's own CPU), "vm" (from the target's own CPU),
+			       "vm-remote" (from another), "blocking" */
 	const char *priority; /* "fifo", "nice", "none"; NULL with bpf */
 	uint64_t expected;    /* ticks of the schedule; with bpf, interrupts of all CPUs */
 	uint64_t looks;       /* those that took place; with bpf, in which the program ran */
 	uint64_t samples;     /* stacks counted, idle ones included */
 	uint64_t idle;        /* counted again without reading: the thread had not run */
 	uint64_t torn;        /* parts did not belong together; discarded */
-	uint64_t discarded;   /* moved to another CPU, the reader was interrupted or too slow, the code was freed; discarded */
+	uint64_t discarded;   /* moved to another CPU, the reader was interrupted or too slow, the code was freed;
+				 discarded */
 	uint64_t late;        /* ticks that came more than half a period late */
 	uint64_t unreadable;  /* memory was not there */
 	uint64_t truncated;   /* deeper than the limit */

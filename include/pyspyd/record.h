@@ -16,10 +16,10 @@ struct pyspyd_record_options {
 	double rate_hz;       /* 0: as fast as one CPU can */
 	uint64_t duration_ns; /* 0: until stopped or the process ends */
 	enum pyspyd_mode mode;
-	const char *format;       /* "svg", "html", "collapsed", "speedscope", "pprof", "gecko", "chrome" */
-	bool children;            /* descendants too, those that come later included */
-	bool threads;             /* the thread as the outermost element of each stack */
-	bool blocking;            /* stop the Python threads for each sample */
+	const char *format; /* "svg", "html", "collapsed", "speedscope", "pprof", "gecko", "chrome" */
+	bool children;      /* descendants too, those that come later included */
+	bool threads;       /* the thread as the outermost element of each stack */
+	bool blocking;      /* stop the Python threads for each sample */
 	enum pyspyd_source source;
 	const volatile int *stop; /* set to non-zero by a signal handler: ends the recording early; may be NULL */
 	void (*progress)(void *userdata, uint64_t elapsed_ns,

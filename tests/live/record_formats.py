@@ -96,7 +96,8 @@ def one(checks, name, target, folder):
         checks.that(stacks and share(stacks, "spin") == 1, "%s: others than the one that runs: %s" % (
             where, [s[-1] for s in stacks][:6]))
         total = sum(stacks.values())
-        checks.that(0.5 * SECONDS * HZ < total <= 1.05 * SECONDS * HZ, "%s: %d samples" % (where, total))
+        # Waiting for a CPU is not time on one, and others want it too.
+        checks.that(0.15 * SECONDS * HZ < total <= 1.05 * SECONDS * HZ, "%s: %d samples" % (where, total))
     data = record(checks, name + " threads", target.pid, folder, "--format", "collapsed", "--threads")
     if data:
         roots = {stack[0] for stack in profiles.collapsed(data, threads=True)}

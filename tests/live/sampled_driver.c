@@ -270,7 +270,7 @@ static int run_counts(char **args, char **pids) {
 	}
 	fputs("ready\n", stderr);
 	for (end = clock_mono_ns() + (uint64_t)(atof(args[1]) * NS_PER_SEC); clock_mono_ns() < end;) {
-		bpf_source_wait(source, 20);
+		bpf_source_wait(source, -1, 20 * NS_PER_MS);
 		if (take)
 			bpf_source_take(source, on_event, &events);
 	}
