@@ -221,6 +221,12 @@ static const Elf64_Shdr *section_named(const struct elf_image *img, const char *
 	return NULL;
 }
 
+bool elf_image_has_section(const struct elf_image *img, const char *name) {
+	const Elf64_Shdr *section = section_named(img, name);
+
+	return section && section->sh_type != SHT_NOBITS;
+}
+
 int elf_image_section_read(
 	struct elf_image *img, const char *name, size_t max, void *ret_data, size_t *ret_len, uint64_t *ret_vaddr) {
 	const Elf64_Shdr *section = section_named(img, name);

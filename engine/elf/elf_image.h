@@ -33,6 +33,9 @@ int elf_image_section(struct elf_image *img, const char *name, uint64_t *ret_vad
 int elf_image_section_read(
 	struct elf_image *img, const char *name, size_t max, void *ret_data, size_t *ret_len, uint64_t *ret_vaddr);
 
+/* Whether there is a section of that name, loaded or not. */
+bool elf_image_has_section(const struct elf_image *img, const char *name);
+
 /* The first segment of a type (PT_GNU_EH_FRAME …). Return: 0; -ENOENT. */
 int elf_image_segment(const struct elf_image *img, uint32_t type, uint64_t *ret_vaddr, uint64_t *ret_size);
 

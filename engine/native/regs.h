@@ -76,7 +76,7 @@ int native_stack_copy(struct native_stack *stack, struct mem *mem, raddr at, rad
 /* A look at a running thread. */
 struct native_catch {
 	struct native_regs regs;
-	uint64_t stopped_ns; /* from the request to stop until it was let go */
+	uint64_t stopped_ns; /* how long it stood still, at most */
 };
 
 enum {

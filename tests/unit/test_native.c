@@ -2,6 +2,7 @@
 /* Walks over stacks made by hand, on both machines; names of functions; perf map files. */
 #include "engine/base/strbuf.h"
 #include "engine/native/demangle.h"
+#include "engine/native/lines.h"
 #include "engine/native/perf_map.h"
 #include "engine/native/unwind.h"
 
@@ -472,6 +473,54 @@ Test(native, this_process) {
 		cr_expect_null(native_modules_find(modules, (raddr)(uintptr_t)&proc));
 		native_modules_free(modules);
 	}
+	native_cache_free(cache);
+	mem_free(mem);
+	proc_close(&proc);
+}
+
+static inline __attribute__((always_inline)) uintptr_t inlined_place(void) {
+	uintptr_t here;
+
+#ifdef __x86_64__
+	__asm__ volatile("lea 0f(%%rip), %0\n0:" : "=r"(here));
+#else
+	__asm__ volatile("adr %0, 0f\n0:" : "=r"(here));
+#endif
+	return here; /* the line that is looked for is the instruction's */
+}
+
+static __attribute__((noipa)) uintptr_t outer_place(void) {
+	return inlined_place();
+}
+
+Test(native, lines_and_inlined_functions) {
+	struct native_modules *modules;
+	struct native_cache *cache;
+	struct proc proc;
+	struct mem *mem;
+	native_line_vec lines = { 0 };
+	raddr at[] = { outer_place() - 1, (raddr)(uintptr_t)&native_unwind, 0 };
+	const struct native_module *module;
+
+	cr_assert_eq(proc_open("/proc", getpid(), &proc), 0);
+	cr_assert_eq(mem_live_new(getpid(), &mem), 0);
+	cr_assert_eq(native_cache_new(0, &cache), 0);
+	cr_assert_eq(native_modules_new(&proc, mem, cache, &modules), 0);
+	module = native_modules_find(modules, at[0]);
+	cr_assert(module);
+	at[2] = module->bias;
+	cr_assert_eq(native_lines_read(modules, module, at, 3, &lines), 0);
+	cr_assert_geq(lines.n, 3);
+	cr_expect(lines.items[0].query == 0 && lines.items[0].inlined);
+	cr_expect_str_eq(lines.items[0].function, "inlined_place");
+	cr_expect(strstr(lines.items[0].file, "test_native.c"), "%s", lines.items[0].file);
+	cr_expect(lines.items[1].query == 0 && !lines.items[1].inlined);
+	cr_expect_str_eq(lines.items[1].function, "outer_place");
+	cr_expect_gt(lines.items[1].line, lines.items[0].line, "where it was inlined");
+	cr_expect_eq(lines.items[2].query, 1);
+	cr_expect_str_eq(lines.items[lines.n - 1].function, "native_unwind");
+	native_lines_free(&lines);
+	native_modules_free(modules);
 	native_cache_free(cache);
 	mem_free(mem);
 	proc_close(&proc);
