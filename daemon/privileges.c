@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* What the service may do: four capabilities, and the system calls of privileges_calls.def.
+/* What the service may do: six capabilities, and the system calls of privileges_calls.def.
  *
  * The list of calls was made by watching the engine, SQLite, libsystemd, libmicrohttpd and libcurl at work, and by
  * adding the calls that another libc, kernel or processor uses for the same purpose. It keeps out, for all threads and
  * for good: new processes and programs, writing into or tracing other processes, signals to them, other identities and
- * namespaces, modules, mounts, BPF, io_uring, memory that is written and executed, and the network where no sink
+ * namespaces, modules, mounts, io_uring, memory that is written and executed, and the network where no sink
  * needs it.
  *
  * It does not look at paths: which files can be reached is the unit's business (mount namespace, capabilities). */
@@ -12,6 +12,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/perf_event.h>
 #include <linux/sockios.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -35,7 +36,8 @@
 
 #define FIRST_FD 3 /* behind stdin, stdout and stderr; where the service manager's sockets begin */
 
-static const cap_value_t kept[] = { CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_CHECKPOINT_RESTORE, CAP_SYS_NICE };
+static const cap_value_t kept[] = { CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_CHECKPOINT_RESTORE, CAP_SYS_NICE, CAP_BPF,
+	CAP_PERFMON };
 
 #define KEPT_N (sizeof(kept) / sizeof(kept[0]))
 

@@ -295,8 +295,6 @@ static void try_forbidden(pid_t pid, bool inet) {
 	refused("mount", syscall(SYS_mount, "none", "/mnt", "tmpfs", 0, 0));
 	refused("unshare", unshare(CLONE_FS));
 	refused("setuid", syscall(SYS_setuid, 0));
-	refused("bpf", syscall(SYS_bpf, 0, 0, 0));
-	refused("perf_event_open", syscall(SYS_perf_event_open, 0, 0, 0, 0, 0));
 	refused("io_uring_setup", syscall(SYS_io_uring_setup, 1, 0));
 	refused("init_module", syscall(SYS_init_module, 0, 0, 0));
 	refused("keyctl", syscall(SYS_keyctl, 0, 0, 0, 0, 0));

@@ -78,7 +78,7 @@ says caller memory ok
 chmod 755 "$work"
 cp "$PYSPYD" "$work/pyspyd"
 setpriv --reuid=65534 --regid=65534 --clear-groups "$work/pyspyd" doctor >"$work/out" || fail "doctor as nobody"
-for name in cap_sys_ptrace cap_dac_read_search cap_checkpoint_restore cap_sys_nice; do
+for name in cap_sys_ptrace cap_dac_read_search cap_checkpoint_restore cap_sys_nice cap_bpf cap_perfmon; do
 	says caller "$name" limited "sudo setcap "
 done
 
