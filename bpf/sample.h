@@ -82,6 +82,7 @@ struct pyb_frame {
 
 enum pyb_kind {
 	PYB_SAMPLE = 1, /* a thread on a CPU */
+	PYB_ORIGIN = 2, /* a stack at which something was made, and that was not told yet */
 };
 
 enum pyb_flag {
@@ -104,6 +105,7 @@ struct pyb_event {
 	__u64 tstate;
 	__u64 leaf; /* address of the innermost frame */
 	__u64 ip;   /* of the CPU, in user space; 0 in the kernel */
+	__u64 name; /* PYB_ORIGIN: of this stack, made of pid and frames; never 0 */
 	__u32 pad;
 	__u32 frames_n; /* struct pyb_frame that follow, most recent call first */
 };

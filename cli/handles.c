@@ -12,7 +12,7 @@
 struct handles_args {
 	pid_t pid;
 	bool json;
-	uint64_t diff_ns;
+	uint64_t diff_ns, origins_ns;
 };
 
 static const struct option_spec options[] = {
@@ -21,12 +21,15 @@ static const struct option_spec options[] = {
 		NULL },
 	{ 0, "diff", OPTION_DURATION, offsetof(struct handles_args, diff_ns), "DURATION",
 		"look twice, so far apart, and say what grew", NULL },
+	{ 0, "origins", OPTION_DURATION, offsetof(struct handles_args, origins_ns), "DURATION",
+		"see for so long what is opened, started and mapped, and where (eBPF)", NULL },
 	{ 0 },
 };
 
 static int run(const struct command *command, int argc, char **argv) {
 	struct handles_args args = { 0 };
 	struct pyspyd_handles_options look;
+	uint64_t wait_ns;
 	struct pyspyd_handles *handles = NULL;
 	struct err err = { 0 };
 	_free_ char *text = NULL;
@@ -38,8 +41,10 @@ static int run(const struct command *command, int argc, char **argv) {
 	if (r >= 0)
 		return r;
 	look.between_ns = args.diff_ns;
-	if (args.diff_ns > QUIET_NS && isatty(STDERR_FILENO))
-		cli_say("looking again in %.0f s; Ctrl-C: now", (double)args.diff_ns / 1e9);
+	look.origins_ns = args.origins_ns;
+	wait_ns = args.diff_ns > args.origins_ns ? args.diff_ns : args.origins_ns;
+	if (wait_ns > QUIET_NS && isatty(STDERR_FILENO))
+		cli_say("looking%s in %.0f s; Ctrl-C: now", args.diff_ns ? " again" : "", (double)wait_ns / 1e9);
 	r = pyspyd_handles_look(args.pid, &look, &handles, &err);
 	if (r)
 		return cli_fail(r, &err);
@@ -51,9 +56,11 @@ static int run(const struct command *command, int argc, char **argv) {
 const struct command handles_command = {
 	.name = "handles",
 	.summary = "Shows descriptors, threads, children and mappings, and what of them grows",
-	.synopsis = "[--json] [--diff DURATION] (--pid PID | PID)",
+	.synopsis = "[--json] [--diff DURATION] [--origins DURATION] (--pid PID | PID)",
 	.details = "Descriptors stand by kind and target, threads by the function that they were started with. With\n"
-		   "--diff what grew between two looks comes first.",
+		   "--diff what grew between two looks comes first. With --origins what was made meanwhile and is "
+		   "still there\n"
+		   "stands by the line that made it; what was there before is counted.",
 	.example = "sudo pyspyd handles --diff 10s --pid 4711",
 	.options = options,
 	.takes = TAKES_PID,

@@ -2,23 +2,28 @@
 /* pyspyd.handles/1: { schema, process, between_s, incomplete, descriptors, descriptors_limit, descriptors_limit_hard,
  * mappings, mapped_bytes, kinds[ {what, kind, count, bytes, grew, grew_bytes} ], groups[ {…the same…, target, ids,
  * created} ], groups_omitted, threads[ {tid, name, kind, state, age_s, runs, start, created} ], children[ {pid, name,
- * state, age_s} ], cgroup }. Where there was one look, what grew is null. `created` is the stack that made it, null
- * where nobody saw it. */
+ * state, age_s} ], cgroup, origins }. Where there was one look, what grew is null. `created` is the stack that made it,
+ * null where nobody saw it.
+ *
+ * origins, null where they were not asked for: { watched_s, why_not, left_out, paused, unseen {descriptor, thread,
+ * child, mapping}, places[ {what, kind, call, count, bytes, share, youngest_s, oldest_s, ids, own, stack} ], made[
+ * {what, id, bytes, age_s, place} ] }. `own` is the frame of the program's own in the stack, and `place` a place, by
+ * index. */
 #include "engine/finding/handles_kinds.h"
 #include "engine/finding/stack_json.h"
 #include <stdlib.h>
 
 #define GROUPS_MAX 10000
 
-static json_t *what_json(enum pyspyd_handle_what what) {
-	static const char *const names[] = {
-		[PYSPYD_HANDLE_DESCRIPTOR] = "descriptor",
-		[PYSPYD_HANDLE_THREAD] = "thread",
-		[PYSPYD_HANDLE_CHILD] = "child",
-		[PYSPYD_HANDLE_MAPPING] = "mapping",
-	};
+static const char *const what_names[] = {
+	[PYSPYD_HANDLE_DESCRIPTOR] = "descriptor",
+	[PYSPYD_HANDLE_THREAD] = "thread",
+	[PYSPYD_HANDLE_CHILD] = "child",
+	[PYSPYD_HANDLE_MAPPING] = "mapping",
+};
 
-	return json_string(names[what]);
+static json_t *what_json(enum pyspyd_handle_what what) {
+	return json_string(what_names[what]);
 }
 
 static json_t *seconds_json(uint64_t ns) {
@@ -68,12 +73,12 @@ static json_t *kinds_json(const struct pyspyd_handles *handles) {
 	return json_done(ok, array);
 }
 
-static json_t *ids_json(const struct pyspyd_handle_group *group) {
+static json_t *ids_json(const int *ids, size_t n) {
 	json_t *array = json_array();
 	bool ok = array != NULL;
 
-	for (size_t i = 0; ok && i < group->ids_n; i++)
-		ok = !json_array_append_new(array, json_integer(group->ids[i]));
+	for (size_t i = 0; ok && i < n; i++)
+		ok = !json_array_append_new(array, json_integer(ids[i]));
 	return json_done(ok, array);
 }
 
@@ -88,7 +93,7 @@ static json_t *group_json(const struct pyspyd_handles *handles, const struct pys
 	ok = json_put(ok, object, "grew", grew_json(handles, group->grew));
 	ok = json_put(
 		ok, object, "grew_bytes", has_bytes(group->what) ? grew_json(handles, group->grew_bytes) : json_null());
-	ok = json_put(ok, object, "ids", ids_json(group));
+	ok = json_put(ok, object, "ids", ids_json(group->ids, group->ids_n));
 	ok = json_put(ok, object, "created", created_json(group->created, group->created_n));
 	return json_done(ok, object);
 }
@@ -160,6 +165,80 @@ static json_t *cgroup_json(const struct pyspyd_handle_cgroup *cgroup) {
 	return json_done(ok, object);
 }
 
+/* origins */
+
+static json_t *place_json(const struct pyspyd_origin *place) {
+	json_t *object = json_object();
+	bool ok = json_put(true, object, "what", what_json(place->what));
+
+	ok = json_put(ok, object, "kind", json_text(place->kind));
+	ok = json_put(ok, object, "call", json_text(place->call));
+	ok = json_put(ok, object, "count", json_count(place->count));
+	ok = json_put(ok, object, "bytes", has_bytes(place->what) ? json_count(place->bytes) : json_null());
+	ok = json_put(ok, object, "share", json_real_or_null(place->share));
+	ok = json_put(ok, object, "youngest_s", seconds_json(place->youngest_ns));
+	ok = json_put(ok, object, "oldest_s", seconds_json(place->oldest_ns));
+	ok = json_put(ok, object, "ids", ids_json(place->ids, place->ids_n));
+	ok = json_put(ok, object, "own", place->frames_n ? json_count(place->own) : json_null());
+	ok = json_put(ok, object, "stack", stack_json_frames(place->frames, place->frames_n));
+	return json_done(ok, object);
+}
+
+static json_t *places_json(const struct pyspyd_origins *origins) {
+	json_t *array = json_array();
+	bool ok = array != NULL;
+
+	for (size_t i = 0; ok && i < origins->places_n; i++)
+		ok = !json_array_append_new(array, place_json(&origins->places[i]));
+	return json_done(ok, array);
+}
+
+static json_t *one_made_json(const struct pyspyd_made *made) {
+	json_t *object = json_object();
+	bool ok = json_put(true, object, "what", what_json(made->what));
+
+	ok = json_put(ok, object, "id", json_count(made->id));
+	ok = json_put(ok, object, "bytes", has_bytes(made->what) ? json_count(made->bytes) : json_null());
+	ok = json_put(ok, object, "age_s", seconds_json(made->age_ns));
+	ok = json_put(ok, object, "place", json_count(made->origin));
+	return json_done(ok, object);
+}
+
+static json_t *made_json(const struct pyspyd_origins *origins) {
+	json_t *array = json_array();
+	bool ok = array != NULL;
+
+	for (size_t i = 0; ok && i < origins->made_n; i++)
+		ok = !json_array_append_new(array, one_made_json(&origins->made[i]));
+	return json_done(ok, array);
+}
+
+static json_t *unseen_json(const struct pyspyd_origins *origins) {
+	json_t *object = json_object();
+	bool ok = object != NULL;
+
+	for (size_t what = 0; what < sizeof(origins->unseen) / sizeof(origins->unseen[0]); what++)
+		ok = json_put(ok, object, what_names[what], json_count(origins->unseen[what]));
+	return json_done(ok, object);
+}
+
+static json_t *origins_json(const struct pyspyd_origins *origins) {
+	json_t *object;
+	bool ok;
+
+	if (!origins)
+		return json_null();
+	object = json_object();
+	ok = json_put(true, object, "watched_s", seconds_json(origins->watched_ns));
+	ok = json_put(ok, object, "why_not", json_text(origins->why));
+	ok = json_put(ok, object, "left_out", json_count(origins->left_out));
+	ok = json_put(ok, object, "paused", json_boolean(origins->paused));
+	ok = json_put(ok, object, "unseen", origins->why ? json_null() : unseen_json(origins));
+	ok = json_put(ok, object, "places", places_json(origins));
+	ok = json_put(ok, object, "made", made_json(origins));
+	return json_done(ok, object);
+}
+
 char *pyspyd_handles_json(const struct pyspyd_handles *handles) {
 	size_t n = handles->groups_n < GROUPS_MAX ? handles->groups_n : GROUPS_MAX;
 	json_t *object = json_object();
@@ -179,5 +258,6 @@ char *pyspyd_handles_json(const struct pyspyd_handles *handles) {
 	ok = json_put(ok, object, "threads", threads_json(handles));
 	ok = json_put(ok, object, "children", children_json(handles));
 	ok = json_put(ok, object, "cgroup", cgroup_json(&handles->cgroup));
+	ok = json_put(ok, object, "origins", origins_json(handles->origins));
 	return json_line(json_done(ok, object));
 }

@@ -6,6 +6,8 @@
  *   Grew in 10.0 s:
  *     +28 descriptor, socket: tcp CLOSE_WAIT to 10.1.2.3:5432 (30 now)
  *
+ *   …where things were made: handles_origins_text.c
+ *
  *   Descriptors: 53 of 1024 (5 %)
  *     socket        30 (+28)
  *       30 (+28)  tcp CLOSE_WAIT to 10.1.2.3:5432  [7, 8, 9, …]
@@ -14,6 +16,7 @@
 #include "engine/finding/handles_kinds.h"
 
 #include "engine/base/util.h"
+#include "engine/finding/handles_origins_text.h"
 #include "engine/finding/stack_text.h"
 #include <inttypes.h>
 #include <string.h>
@@ -118,16 +121,7 @@ static void add_ids(struct strbuf *sb, const struct pyspyd_handle_group *group) 
 	strbuf_adds(sb, group->count > n ? ", …]" : "]");
 }
 
-static void add_created(
-	struct strbuf *sb, const struct pyspyd_frame *frames, size_t n, const char *indent, bool colour) {
-	for (size_t i = 0; frames && i < n; i++) {
-		strbuf_addf(sb, "%s%s", indent, i ? "  from " : "created in ");
-		text_frame(sb, &frames[i], false, colour);
-		strbuf_adds(sb, "\n");
-	}
-}
-
-static void add_group(struct strbuf *sb, const struct pyspyd_handle_group *group, bool colour) {
+static void add_group(struct strbuf *sb, const struct pyspyd_handle_group *group) {
 	strbuf_adds(sb, "    ");
 	add_amount(
 		sb, group->what == PYSPYD_HANDLE_MAPPING, group->count, group->grew, group->bytes, group->grew_bytes);
@@ -137,7 +131,6 @@ static void add_group(struct strbuf *sb, const struct pyspyd_handle_group *group
 	if (group->what == PYSPYD_HANDLE_DESCRIPTOR)
 		add_ids(sb, group);
 	strbuf_adds(sb, "\n");
-	add_created(sb, group->created, group->created_n, "      ", colour);
 }
 
 static void add_thread(struct strbuf *sb, const struct pyspyd_handle_thread *thread, bool colour) {
@@ -154,7 +147,6 @@ static void add_thread(struct strbuf *sb, const struct pyspyd_handle_thread *thr
 		text_frame(sb, &t->frames[thread->runs], true, colour);
 	}
 	strbuf_adds(sb, "\n");
-	add_created(sb, thread->created, thread->created_n, "        ", colour);
 }
 
 /* The first of them by their ids, which are those of the group. Both are in ascending order. */
@@ -201,7 +193,7 @@ static void add_kind_children(
 static size_t groups_shown(const struct handles_kind *kind) {
 	if (kind->what != PYSPYD_HANDLE_MAPPING)
 		return min_of(kind->n, (size_t)GROUPS_SHOWN);
-	if (!strcmp(kind->kind, "kernel") || (kind->n == 1 && !kind->groups[0].target[0] && !kind->groups[0].created))
+	if (!strcmp(kind->kind, "kernel") || (kind->n == 1 && !kind->groups[0].target[0]))
 		return 0;
 	return min_of(kind->n, (size_t)MAPPINGS_SHOWN);
 }
@@ -214,7 +206,7 @@ static void add_kind(
 	add_amount(sb, kind->what == PYSPYD_HANDLE_MAPPING, kind->count, kind->grew, kind->bytes, kind->grew_bytes);
 	strbuf_adds(sb, "\n");
 	for (size_t i = 0; i < shown; i++) {
-		add_group(sb, &kind->groups[i], colour);
+		add_group(sb, &kind->groups[i]);
 		if (kind->what == PYSPYD_HANDLE_THREAD)
 			add_group_threads(sb, handles, &kind->groups[i], colour);
 	}
@@ -339,6 +331,8 @@ char *pyspyd_handles_text(const struct pyspyd_handles *handles, bool colour) {
 	add_process(&sb, &handles->process, colour);
 	if (handles->between_ns)
 		add_grown(&sb, handles, colour);
+	if (handles->origins)
+		handles_origins_text(&sb, handles->origins, colour);
 	add_heading(&sb, "Descriptors: ", colour);
 	add_share(&sb, handles->descriptors, handles->descriptors_limit);
 	add_what(&sb, handles, PYSPYD_HANDLE_DESCRIPTOR, colour);

@@ -53,6 +53,7 @@ struct handle_item {
 	enum handle_merge merge;
 	bool before; /* of the look before */
 	int id;      /* negative: none */
+	uint64_t address; /* of a mapping */
 	uint64_t bytes;
 	char *target;
 };

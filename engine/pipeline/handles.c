@@ -8,6 +8,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/pipeline/handles_fds.h"
+#include "engine/pipeline/handles_origins.h"
 #include "engine/proc/limits.h"
 #include "engine/waits/sites.h"
 #include "pyspyd/dump.h"
@@ -222,11 +223,15 @@ static int add_map(struct look *look, const struct proc_map *map) {
 	enum handle_kind kind = handle_kind_of_map(map);
 	bool named = kind != HANDLE_HEAP && kind != HANDLE_STACK;
 	uint64_t bytes = map->end - map->start;
+	int r;
 
 	look->handles->mappings++;
 	look->handles->mapped_bytes += bytes;
-	return add(look, PYSPYD_HANDLE_MAPPING, kind, map->path[0] == '/' ? MERGE_PATH : MERGE_NONE, -1, bytes,
+	r = add(look, PYSPYD_HANDLE_MAPPING, kind, map->path[0] == '/' ? MERGE_PATH : MERGE_NONE, -1, bytes,
 		strdup(named ? map->path : ""));
+	if (!r)
+		look->items->items[look->items->n - 1].address = map->start;
+	return r;
 }
 
 static int read_mappings(struct look *look) {
@@ -289,10 +294,37 @@ static void sleep_ns(uint64_t ns) {
 	nanosleep(&(struct timespec){ .tv_sec = (time_t)(ns / NS_PER_SEC), .tv_nsec = (long)(ns % NS_PER_SEC) }, NULL);
 }
 
+static void free_seen(struct handles_origins **seen) {
+	handles_origins_free(*seen);
+}
+
+/* Lets the time pass between two looks, or before the only one. */
+static int wait_and_see(
+	const struct proc *proc, const struct pyspyd_handles_options *options, struct handles_origins **ret_seen) {
+	uint64_t wait_ns = max_of(options->between_ns, options->origins_ns);
+
+	if (options->origins_ns)
+		return handles_origins_watch(proc->pid, wait_ns, ret_seen);
+	if (wait_ns)
+		sleep_ns(wait_ns);
+	return 0;
+}
+
+static int group(handle_item_vec *items, struct handles_origins *seen, struct pyspyd_handles *handles) {
+	int r = seen ? handles_origins_fill(seen, items, handles) : 0;
+
+	if (!r)
+		r = handle_groups(items, &handles->groups, &handles->groups_n);
+	if (!r && seen)
+		r = handles_origins_fill_groups(handles);
+	return r;
+}
+
 static int run(const struct proc *proc, const struct pyspyd_handles_options *options, handle_item_vec *items,
 	struct pyspyd_handles **ret_handles, struct err *err) {
+	_cleanup_(free_seen) struct handles_origins *seen = NULL;
 	struct pyspyd_handles *before, *now;
-	uint64_t began = clock_boot_ns(), between = 0;
+	uint64_t began = clock_boot_ns(), between;
 	bool incomplete = false;
 	int r;
 
@@ -302,15 +334,16 @@ static int run(const struct proc *proc, const struct pyspyd_handles_options *opt
 			return r;
 		incomplete = before->incomplete;
 		pyspyd_handles_free(before);
-		sleep_ns(options->between_ns);
-		between = clock_boot_ns() - began;
 	}
-	r = look_once(proc, false, items, &now, err);
+	r = wait_and_see(proc, options, &seen);
+	between = options->between_ns ? clock_boot_ns() - began : 0;
+	if (!r)
+		r = look_once(proc, false, items, &now, err);
 	if (r)
 		return r;
 	now->between_ns = between;
 	now->incomplete |= incomplete;
-	r = handle_groups(items, &now->groups, &now->groups_n);
+	r = group(items, seen, now);
 	if (r)
 		pyspyd_handles_free(now);
 	else
@@ -341,6 +374,15 @@ int pyspyd_handles_look(
 	return r;
 }
 
+static void free_origins(struct pyspyd_origins *origins) {
+	if (!origins)
+		return;
+	free(origins->why);
+	pyspyd_origin_places_free(origins->places, origins->places_n);
+	free(origins->made);
+	free(origins);
+}
+
 void pyspyd_handles_free(struct pyspyd_handles *handles) {
 	if (!handles)
 		return;
@@ -355,5 +397,6 @@ void pyspyd_handles_free(struct pyspyd_handles *handles) {
 	for (size_t i = 0; i < handles->children_n; i++)
 		free(handles->children[i].name);
 	free(handles->children);
+	free_origins(handles->origins);
 	free(handles);
 }

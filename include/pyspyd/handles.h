@@ -30,7 +30,7 @@ struct pyspyd_handle_group {
 	int ids[PYSPYD_HANDLE_IDS]; /* the lowest descriptors, thread ids or pids; none of mappings */
 	size_t ids_n;
 	/* Where they were made, most recent call first: the stack that made most of those that were seen to be made.
-	 * NULL where none was seen, which is always so without the eBPF engine. */
+	 * NULL where none was seen. */
 	struct pyspyd_frame *created;
 	size_t created_n;
 };
@@ -61,6 +61,47 @@ struct pyspyd_handle_cgroup {
 						    negative: unknown */
 };
 
+/* Where things were made that are there now. */
+
+/* One place: what was made there, of one kind and by one call. */
+struct pyspyd_origin {
+	enum pyspyd_handle_what what;
+	const char *kind; /* static, as of a group */
+	const char *call; /* static: "open", "socket", "accept", "thread", "mmap" … */
+	uint64_t count;
+	uint64_t bytes;                  /* of mappings, else 0 */
+	double share;                    /* of all that was seen to be made of `what`, 0 to 1 */
+	uint64_t youngest_ns, oldest_ns; /* ages */
+	int ids[PYSPYD_HANDLE_IDS];      /* as of a group */
+	size_t ids_n;
+	struct pyspyd_frame *frames; /* most recent call first; none: by native code, or the stack is not known */
+	size_t frames_n;
+	size_t own; /* index of the innermost frame that is not the standard library's */
+};
+
+/* One thing that was seen to be made. */
+struct pyspyd_made {
+	enum pyspyd_handle_what what;
+	uint64_t id; /* descriptor, thread id, pid, address */
+	uint64_t bytes;
+	uint64_t age_ns;
+	size_t origin; /* index of its place */
+};
+
+struct pyspyd_origins {
+	char *why;           /* why nothing could be seen; NULL: it could, and the rest counts */
+	uint64_t watched_ns; /* for how long */
+	uint64_t left_out;   /* things that were made while there was no time to look at them */
+	bool paused;         /* the host made so many system calls that nothing was looked at for a part of the time */
+	struct pyspyd_origin *places; /* by what; in that the most first */
+	size_t places_n;
+	struct pyspyd_made *made; /* by what and id, ascending */
+	size_t made_n;
+	uint64_t unseen[PYSPYD_HANDLE_MAPPING + 1]; /* by what: what is there and was not seen to be made */
+};
+
+void pyspyd_origin_places_free(struct pyspyd_origin *places, size_t n);
+
 struct pyspyd_handles {
 	struct pyspyd_process process;
 	uint64_t between_ns;                                             /* between the two looks; 0: one look */
@@ -73,11 +114,13 @@ struct pyspyd_handles {
 	struct pyspyd_handle_child *children; /* ascending */
 	size_t children_n;
 	struct pyspyd_handle_cgroup cgroup;
-	bool incomplete; /* a limit was met, or something could not be read */
+	struct pyspyd_origins *origins; /* NULL: not asked for */
+	bool incomplete;                /* a limit was met, or something could not be read */
 };
 
 struct pyspyd_handles_options {
 	uint64_t between_ns; /* looks twice, so far apart, and says what grew; 0: once. A signal ends the wait early */
+	uint64_t origins_ns; /* sees for so long what is made, and where, before it looks (again); 0: does not */
 };
 
 /* Looks at a live process. Return: 0; PYSPYD_E_GONE, _DENIED, _UNSUPPORTED, _STARTING; negative errno. *ret_handles is
