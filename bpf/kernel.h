@@ -37,11 +37,16 @@ struct thread_struct {
 #endif
 } CORE;
 
+struct sched_info {
+	unsigned long long run_delay;
+} CORE;
+
 struct task_struct {
 	int pid, tgid;
 	unsigned int flags;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
+	struct sched_info sched_info;
 	struct thread_struct thread;
 } CORE;
 

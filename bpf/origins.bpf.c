@@ -212,8 +212,21 @@ static __always_inline __u64 take_stack(struct task_struct *task, __u32 pid, int
 	return s->event.name;
 }
 
+/* For how long the task has waited for a CPU, in all; 0 where the kernel does not count that. */
+static __always_inline __u64 delay_of(struct task_struct *task) {
+	return bpf_core_field_exists(task->sched_info) ? BPF_CORE_READ(task, sched_info.run_delay) : 0;
+}
+
+/* The present window is over. What its thread has waited for a CPU does not count: on a busy host stacks must not take
+ * most of the little time that a process gets. */
+static __always_inline int is_over(struct task_struct *task, const struct pyb_watched *w, __u64 now) {
+	__u64 delay = w->tid == (__u32)task->pid ? delay_of(task) - w->delay_ns : 0;
+
+	return now - w->window_ns > WINDOW_NS + delay;
+}
+
 /* Whether stacks have taken their part of this window. The clock is looked at once in a jiffy. */
-static __always_inline int is_over_budget(struct pyb_watched *w) {
+static __always_inline int is_over_budget(struct task_struct *task, struct pyb_watched *w) {
 	__u64 jiffies;
 
 	if (w->spent_ns < budget_ns)
@@ -222,7 +235,7 @@ static __always_inline int is_over_budget(struct pyb_watched *w) {
 	if (w->jiffies == jiffies)
 		return 1;
 	w->jiffies = jiffies;
-	return bpf_ktime_get_ns() - w->window_ns <= WINDOW_NS;
+	return !is_over(task, w, bpf_ktime_get_ns());
 }
 
 /* What a call has made. */
@@ -283,13 +296,15 @@ static __always_inline void write_down(
 	__u64 now;
 
 	count(PYB_MADE);
-	if (is_over_budget(w)) {
+	if (is_over_budget(task, w)) {
 		leave_out(pid, w, made);
 		return;
 	}
 	now = bpf_ktime_get_ns();
-	if (now - w->window_ns > WINDOW_NS) {
+	if (is_over(task, w, now)) {
 		w->window_ns = now;
+		w->tid = (__u32)task->pid;
+		w->delay_ns = delay_of(task);
 		w->spent_ns = 0;
 	}
 	origin->time_ns = now;
@@ -418,7 +433,7 @@ static __always_inline int after_call(__u64 *ctx, int has_loop) {
 	count(PYB_CALLS);
 	if (!call)
 		return 0;
-	task = (struct task_struct *)bpf_get_current_task();
+	task = bpf_get_current_task_btf();
 	pid = own_process(task);
 	w = bpf_map_lookup_elem(&watched, &pid);
 	if (!w || forget(pid, w, call, regs, (long)ctx[1]))

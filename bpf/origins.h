@@ -64,13 +64,15 @@ struct pyb_origin {
 
 /* A process that is watched. User space writes it once, as zeroes. */
 struct pyb_watched {
-	__u64 window_ns; /* when the present window began … */
+	__u64 window_ns; /* when the present window began, … */
+	__u64 delay_ns;  /* … how long its first thread had waited for a CPU by then, … */
 	__u64 spent_ns;  /* … and what was spent on stacks in it */
 	__u64 jiffies;   /* when the clock was looked at last */
 	__u64 left_out;  /* things that were made when there was no time left */
 	/* The last calls that closed many descriptors: what is in the range and older is gone. */
 	__u64 closed_ns;
 	__u32 closed_from, closed_to;
+	__u32 tid, pad; /* of the window, as the kernel has it */
 	/* Not 0: there may be a record of this descriptor. So those that are opened and closed while there is no time
 	 * left cost no look into a map. */
 	__u8 known[PYB_WATCHED_FDS];

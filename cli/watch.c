@@ -55,6 +55,8 @@ static const struct option_spec options[] = {
 	OPT(0, "hang-after", OPTION_STRING, hang, "D", "how long no thread has run in a hang (default 60s)"),
 	OPT(0, "leak-window", OPTION_STRING, leak, "D",
 		"for how long memory, descriptors, threads or children must grow (default 4h, 30m, 10m)"),
+	OPT(0, "origins", OPTION_FLAG, watch.origins, NULL,
+		"see from the start where things are opened and started, not only once they seem to leak"),
 	OPT(0, "park", OPTION_LIST, park, "MODULE:QUALNAME",
 		"a function in which threads wait for work; may be repeated"),
 	OPT(0, "var", OPTION_LIST, vars, "MODULE:NAME", "an object whose length and value are logged; may be repeated"),

@@ -5,6 +5,7 @@
 #include "engine/base/vec.h"
 #include "pyspyd/err.h"
 #include "pyspyd/finding.h"
+#include "pyspyd/handles.h"
 #include "pyspyd/heap.h"
 #include "pyspyd/waits.h"
 
@@ -83,6 +84,7 @@ struct detect_wishes {
 	bool heap_forget; /* the first count is of no use any more */
 	bool fds_first;   /* likewise: groups of descriptors to compare with, … */
 	bool fds_growth;  /* … and what grew */
+	bool origins;     /* from now on, where descriptors, threads and children are made */
 };
 
 struct detect_process {
@@ -128,7 +130,10 @@ struct detect_input {
 	const char *heap_why;           /* why there can be none ("free-threaded …"); NULL: nothing is in the way */
 	const struct detect_group *fds; /* what grew most comes first */
 	size_t fds_n;                   /* 0: not grouped */
-	struct detect_wishes *wishes;   /* to be filled in; NULL: nobody listens */
+	const struct pyspyd_origin *origins; /* where what is there was made, by what; as far as it was seen */
+	size_t origins_n;
+	const char *origins_why;      /* why nothing can be seen of that; NULL: nothing is in the way */
+	struct detect_wishes *wishes; /* to be filled in; NULL: nobody listens */
 };
 
 /* What a detector says. */
@@ -176,7 +181,10 @@ struct detect_verdict {
 	const struct pyspyd_heap *heap; /* evidence: what grew; NULL: the fault is none of memory */
 	const struct detect_group *fds; /* evidence likewise */
 	size_t fds_n;
-	const char *advice;
+	const struct pyspyd_origin *origins; /* evidence likewise */
+	size_t origins_n;
+	const char *origins_why;
+	const char *advice;               /* static, or the detector's own until its next look */
 	char summary[DETECT_SUMMARY_MAX]; /* one line, printable */
 };
 

@@ -6,10 +6,12 @@
  *
  * What is open is grouped twice, by wish: when the number begins to grow, and when it has grown long enough to be a
  * fault. The group that made most of the growth is named; where no group did, the two that made most of it. At the
- * limit, without growth, the groups with most descriptors are. Who opened them is not known here. */
+ * limit, without growth, the groups with most descriptors are. From the first growth on it is also wished to be seen
+ * where descriptors are opened. */
 #include "engine/detect/counter_series.h"
 
 #include "engine/base/util.h"
+#include "engine/detect/origins_words.h"
 #include <string.h>
 
 #define PERSIST 3
@@ -21,6 +23,10 @@
 #define ADVICE \
 	"`pyspyd handles --pid PID` groups what is open: look for what is opened in a loop or for each request and " \
 	"closed only by luck; `with`, or contextlib.closing(), closes it for certain."
+#define ADVICE_PLACE \
+	": what is opened there is not closed. `with`, or contextlib.closing(), closes it for certain; `pyspyd " \
+	"handles " \
+	"--origins 30s --pid PID` shows the stacks."
 
 enum { LIMIT_PCT = SERIES_SETTINGS };
 
@@ -48,6 +54,7 @@ struct state {
 	struct named_group named[NAMED_MAX]; /* of the last groups that were seen */
 	size_t named_n;
 	uint64_t asked_ns;
+	char advice[ORIGINS_ADVICE_MAX];
 };
 
 /* Groups. */
@@ -114,6 +121,7 @@ static void wish(struct state *state, const double *settings, const struct detec
 	if (!input->wishes || (!near && !agreed))
 		return;
 	input->wishes->fds_first = true;
+	input->wishes->origins = true;
 	if ((!near && agreed + 1 < PERSIST && !series_is_suspect(&state->fds)) ||
 		(state->asked_ns && input->now_ns - state->asked_ns < every_ns))
 		return;
@@ -147,8 +155,8 @@ static void add_facts(struct detect_verdict *verdict, const struct state *state,
 	detect_fact_count(verdict, "group_count", state->named_n ? state->named->count : UINT64_MAX);
 }
 
-static int say(const struct state *state, const double *settings, const struct detect_input *input,
-	detect_verdicts *verdicts) {
+static int say(
+	struct state *state, const double *settings, const struct detect_input *input, detect_verdicts *verdicts) {
 	struct detect_verdict verdict = leak_verdict(&state->fault, &words);
 	const struct detect_process *process = input->process;
 	struct strbuf sb = { 0 };
@@ -159,7 +167,8 @@ static int say(const struct state *state, const double *settings, const struct d
 
 	verdict.severity = state->limit.near ? PYSPYD_CRITICAL : PYSPYD_WARNING;
 	verdict.fading = !state->limit.near && state->fds.trend.verdict.fading;
-	verdict.advice = ADVICE;
+	detect_origins(&verdict, input, PYSPYD_HANDLE_DESCRIPTOR);
+	detect_origins_advice(&verdict, state->advice, ADVICE_PLACE, ADVICE);
 	verdict.fds = input->fds_n ? input->fds : NULL;
 	verdict.fds_n = input->fds_n;
 	add_facts(&verdict, state, settings, process, left ? (double)left_ns / 1e9 : -1);
@@ -172,6 +181,7 @@ static int say(const struct state *state, const double *settings, const struct d
 		limit_add_words(&sb, process->fds, process->fd_limit);
 	}
 	add_named(&sb, state);
+	detect_add_origins(&sb, &verdict, "opened");
 	if (left) {
 		detect_duration_text(left_ns, duration, sizeof(duration));
 		strbuf_addf(&sb, "; the limit is reached in %s", duration);

@@ -2,10 +2,21 @@
 /* process-leak: children that become more and more.
  *
  * Children that live and zombies are series of their own (counter_series.h). Few zombies suffice, since nobody leaves
- * children waiting on purpose. What the children are, and who started them, is not known here. */
+ * children waiting on purpose. What the children are is not known here; where they are started is wished to be seen
+ * from the first growth on. */
 #include "engine/detect/counter_series.h"
 
+#include "engine/detect/origins_words.h"
+
 #define PERSIST 3
+#define ZOMBIES_PLACE ": nobody asks for the status of the children that are started there: wait() for each."
+#define ZOMBIES_ADVICE \
+	"Children have ended and nobody has asked for their status: wait() for each (subprocess.run() and `with " \
+	"Popen(…)` do), or set SIGCHLD to SIG_IGN."
+#define CHILDREN_ADVICE \
+	"Children are started and never end: give them a time-out and wait for them, or bound how many there may be " \
+	"at " \
+	"once (a pool)."
 
 enum { ZOMBIES = SERIES_SETTINGS };
 
@@ -23,6 +34,7 @@ static const struct leak_words words = { "process-leak", "Process Leak" };
 struct state {
 	struct counter_series children, zombies;
 	struct leak_fault fault;
+	char advice[ORIGINS_ADVICE_MAX];
 };
 
 static int say(
@@ -35,11 +47,10 @@ static int say(
 	struct strbuf sb = { 0 };
 
 	verdict.fading = series->trend.verdict.fading;
-	verdict.advice = zombies
-		? "Children have ended and nobody has asked for their status: wait() for each (subprocess.run() and "
-		  "`with Popen(…)` do), or set SIGCHLD to SIG_IGN."
-		: "Children are started and never end: give them a time-out and wait for them, or bound how many there "
-		  "may be at once (a pool).";
+	detect_origins(&verdict, input, PYSPYD_HANDLE_CHILD);
+	detect_origins_advice(&verdict, state->advice,
+		zombies ? ZOMBIES_PLACE : ": children that are started there do not end, or nobody waits for them.",
+		zombies ? ZOMBIES_ADVICE : CHILDREN_ADVICE);
 	series_add_facts(&verdict, series, count, settings);
 	detect_fact_count(&verdict, "children", process->children);
 	detect_fact_count(&verdict, "zombies", process->zombies);
@@ -47,6 +58,7 @@ static int say(
 	detect_add_count(&sb, (double)count);
 	strbuf_adds(&sb, zombies ? " zombies: children that have ended and that it has not waited for" : " children");
 	series_add_words(&sb, series, input);
+	detect_add_origins(&sb, &verdict, "started");
 	return leak_say(&verdict, &sb, verdicts);
 }
 
@@ -64,6 +76,8 @@ static int decide(void *arg, const double *settings, const struct detect_input *
 	zombie_rule.least_pct = 0;
 	series_add(&state->children, &rule, input, input->process->children);
 	series_add(&state->zombies, &zombie_rule, input, input->process->zombies);
+	if (input->wishes && (state->children.trend.verdict.agreed || state->zombies.trend.verdict.agreed))
+		input->wishes->origins = true;
 	series = series_is_suspect(&state->zombies) ? &state->zombies : &state->children;
 	r = leak_settle(&state->fault, series_is_suspect(series), series->trend.verdict.since_ns, &words, "no-growth",
 		verdicts);

@@ -7,11 +7,12 @@
  *
  * Threads are grouped by their names without the numbers: "Thread-12 (fetch)" and "Thread-13 (fetch)" are one group. A
  * name that says nothing ("Thread-12", the kernel's name of the process) is not worth telling. Where there is a wait
- * graph, which knows their stacks, the function that most of them run is said: where they were started cannot be seen
- * from outside, what they were started for can. */
+ * graph, which knows their stacks, the function that most of them run is said: what they were started for. From the
+ * first growth on it is wished to be seen where they are started. */
 #include "engine/detect/counter_series.h"
 
 #include "engine/base/map.h"
+#include "engine/detect/origins_words.h"
 #include "engine/leaks/handles.h"
 #include <ctype.h>
 #include <string.h>
@@ -44,6 +45,7 @@ struct state {
 	char function[FUNCTION_MAX]; /* "fetch (app.py:12)", of the last wait graph with stacks; "" unknown */
 	uint64_t run_it;             /* threads that run it … */
 	uint64_t known;              /* … of so many whose stack is known */
+	char advice[ORIGINS_ADVICE_MAX];
 };
 
 /* Names. */
@@ -197,8 +199,11 @@ static int say(
 	named = is_named(state, process);
 	verdict.severity = state->limit.near ? PYSPYD_CRITICAL : PYSPYD_WARNING;
 	verdict.fading = !state->limit.near && state->threads.trend.verdict.fading;
-	verdict.advice = "Look for threads, timers or executors that are started for each request and never joined or "
-			 "shut down; `pyspyd dump --pid PID` shows where they wait.";
+	detect_origins(&verdict, input, PYSPYD_HANDLE_THREAD);
+	detect_origins_advice(&verdict, state->advice,
+		": threads that are started there do not end; `pyspyd dump --pid PID` shows where they wait.",
+		"Look for threads, timers or executors that are started for each request and never joined or shut "
+		"down; `pyspyd dump --pid PID` shows where they wait.");
 	series_add_facts(&verdict, &state->threads, process->threads_total, settings);
 	detect_fact_count(&verdict, "limit", series_is_known(process->tasks_limit) ? process->tasks_limit : UINT64_MAX);
 	detect_fact_text(&verdict, "group", named ? state->group : NULL);
@@ -210,6 +215,7 @@ static int say(
 	strbuf_adds(&sb, " threads");
 	series_add_words(&sb, &state->threads, input);
 	add_groups(&sb, state, process);
+	detect_add_origins(&sb, &verdict, "started");
 	if (state->limit.near) {
 		strbuf_adds(&sb, "; its control group has ");
 		limit_add_words(&sb, process->tasks, process->tasks_limit);
@@ -236,6 +242,8 @@ static int decide(void *arg, const double *settings, const struct detect_input *
 	suspect = series_is_suspect(&state->threads);
 	if (input->waits && (state->threads.trend.verdict.agreed || state->limit.looks || state->limit.near))
 		find_function(state, input);
+	if (input->wishes && (state->threads.trend.verdict.agreed || state->limit.looks || state->limit.near))
+		input->wishes->origins = true;
 	r = leak_settle(&state->fault, suspect || state->limit.near,
 		suspect ? state->threads.trend.verdict.since_ns : input->now_ns, &words, "no-growth", verdicts);
 	return r || !state->fault.firing ? r : say(state, settings, input, verdicts);

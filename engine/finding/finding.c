@@ -182,6 +182,24 @@ static json_t *groups_json(const struct detect_group *groups, size_t n) {
 	return json_done(ok, array);
 }
 
+/* Where what leaks was made. */
+static json_t *origins_json(const struct pyspyd_origin *places, size_t n) {
+	json_t *array = json_array();
+	bool ok = array != NULL;
+
+	for (size_t i = 0; ok && i < n; i++) {
+		json_t *object = json_object();
+
+		ok = json_put(ok, object, "count", json_count(places[i].count));
+		ok = json_put(ok, object, "share", json_real_or_null(places[i].share));
+		ok = json_put(ok, object, "call", json_text(places[i].call));
+		ok = json_put(ok, object, "own", places[i].frames_n ? json_count(places[i].own) : json_null());
+		ok = json_put(ok, object, "stack", stack_json_frames(places[i].frames, places[i].frames_n));
+		ok = !json_array_append_new(array, object) && ok;
+	}
+	return json_done(ok, array);
+}
+
 static json_t *evidence_json(
 	const struct finding_context *context, const struct detect_verdict *verdict, const struct chain *chain) {
 	const struct detect_thread *thread = verdict->parties_n ? verdict->parties[0].thread : NULL;
@@ -200,6 +218,10 @@ static json_t *evidence_json(
 		ok = json_put(ok, object, "heap", heap_json_evidence(verdict->heap));
 	if (ok && verdict->fds_n)
 		ok = json_put(ok, object, "handles", groups_json(verdict->fds, verdict->fds_n));
+	if (ok && verdict->origins_n)
+		ok = json_put(ok, object, "creation_stacks", origins_json(verdict->origins, verdict->origins_n));
+	if (ok && verdict->origins_why)
+		ok = json_put(ok, object, "creation_stacks_why_not", json_text(verdict->origins_why));
 	if (ok && context->accuracy && thread) /* the rest is read, not sampled */
 		ok = json_put(ok, object, "accuracy", stack_json_accuracy(context->accuracy));
 	ok = ok && json_put(ok, object, "certainty", json_string(verdict->inferred ? "inferred" : "proven"));

@@ -8,6 +8,7 @@
 #include "engine/detect/detect.h"
 #include "engine/finding/lifecycle.h"
 #include "engine/pipeline/counters.h"
+#include "engine/pipeline/creations.h"
 #include "engine/pipeline/leaking.h"
 #include "engine/pipeline/waiting.h"
 
@@ -36,6 +37,7 @@ struct findings {
 	size_t watched_n;
 	const struct waiting *waiting;
 	struct leaking *leaking;
+	struct creations *creations;
 	bool *left_taken; /* of the options' left: its process is watched, or it is told of */
 	size_t left_waiting;
 	uint64_t left_ns;
@@ -65,6 +67,8 @@ int findings_new(const struct pyspyd_watch_options *options, struct recorder *co
 	findings->left_taken = calloc(options->left_n + 1, sizeof(*findings->left_taken));
 	findings->left_waiting = options->left_n;
 	r = findings->left_taken ? leaking_new(&findings->leaking) : -ENOMEM;
+	if (!r)
+		r = creations_new(&findings->creations);
 	if (r) {
 		findings_free(findings);
 		return r;
@@ -84,6 +88,7 @@ void findings_free(struct findings *findings) {
 	if (!findings)
 		return;
 	leaking_free(findings->leaking);
+	creations_free(findings->creations);
 	free(findings->left_taken);
 	counters_shared_deinit(&findings->shared);
 	vec_free(&findings->verdicts);
@@ -374,8 +379,11 @@ static int decide(struct findings *findings, struct watched *watched, const stru
 	int r;
 
 	leaking_fill(findings->leaking, watched, &detect);
+	creations_fill(findings->creations, watched, &detect);
 	detect.waits = findings->waiting ? waiting_graph(findings->waiting, &detect.alive) : NULL;
 	r = detect_set_decide(detection->set, &detection->config, &detect, &findings->verdicts);
+	if (!r)
+		r = creations_wish(findings->creations, watched, wishes.origins || findings->options->origins, now_ns);
 	return r ? r : leaking_wish(findings->leaking, watched, &wishes);
 }
 
@@ -426,6 +434,7 @@ void findings_forget(struct findings *findings, struct watched *watched) {
 	struct detection *detection = watched->detection;
 
 	leaking_forget(findings->leaking, watched);
+	creations_forget(findings->creations, watched);
 	if (!detection)
 		return;
 	detect_set_free(detection->set);

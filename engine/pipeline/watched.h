@@ -60,6 +60,7 @@ struct watched {
 	void *detection; /* findings.h */
 	void *gil;       /* waiting.h */
 	void *leak;      /* leaking.h */
+	void *creation;  /* creations.h */
 };
 
 int watched_new(struct sample_target *target, struct watched **ret_watched);

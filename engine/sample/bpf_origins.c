@@ -17,8 +17,8 @@
 
 #define BATCH 4096
 #define LOOK_NS (100 * NS_PER_MS)
-#define CALL_NS 30     /* what the program costs a system call that is not of interest */
-#define CALLS_PCT 10   /* of a CPU's time, for that */
+#define CALL_NS 15     /* what the program costs a system call that is not of interest */
+#define CALLS_PCT 8    /* of a CPU's time, for that */
 #define PAUSE_LOOKS 20 /* a pause is so many times as long as what it follows */
 #define LINKS 4
 
