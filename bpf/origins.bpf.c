@@ -185,7 +185,7 @@ static __always_inline void tell_stack(struct pyb_scratch *s, __u32 pid, __u32 f
 }
 
 /* The name of the current stack; 0: there is none. */
-static __always_inline __u64 take_stack(struct task_struct *task, __u32 pid, int has_loop) {
+static __always_inline __u64 take_stack(struct task_struct *task, __u32 pid) {
 	struct pyb_thread_key key = { .thread_pointer = thread_pointer_of(task), .pid = pid };
 	struct pyb_process *p = bpf_map_lookup_elem(&processes, &pid);
 	struct pyb_thread *thread;
@@ -199,12 +199,12 @@ static __always_inline __u64 take_stack(struct task_struct *task, __u32 pid, int
 	if (!thread || !pyb_find_known(p, thread, key.thread_pointer, &s->found)) {
 		flags |= PYB_SEARCHED;
 		count(PYB_SEARCHES);
-		if (!(has_loop ? search(pid, key.thread_pointer) : search_in_loop(pid, key.thread_pointer))) {
+		if (!search(pid, key.thread_pointer)) {
 			count(PYB_NO_STATE);
 			return 0;
 		}
 	}
-	flags |= (__u32)(has_loop ? walk(pid, s->found.frame) : walk_in_loop(pid, s->found.frame));
+	flags |= (__u32)walk(pid, s->found.frame);
 	if (!s->event.frames_n)
 		return 0;
 	name_stack(pid);
@@ -290,8 +290,7 @@ static __always_inline void leave_out(__u32 pid, struct pyb_watched *w, const st
 		forget_fd(pid, w, made->fds[i]);
 }
 
-static __always_inline void write_down(
-	struct task_struct *task, __u32 pid, struct pyb_watched *w, struct made *made, int has_loop) {
+static __always_inline void write_down(struct task_struct *task, __u32 pid, struct pyb_watched *w, struct made *made) {
 	struct pyb_origin *origin = &made->origin;
 	__u64 now;
 
@@ -309,7 +308,7 @@ static __always_inline void write_down(
 	}
 	origin->time_ns = now;
 	origin->tid = own_pid_level ? pid_as_ours(BPF_CORE_READ(task, thread_pid)) : (__u32)bpf_get_current_pid_tgid();
-	origin->stack = take_stack(task, pid, has_loop);
+	origin->stack = take_stack(task, pid);
 	if (!made->fds_n)
 		bpf_map_update_elem(&others, &made->key, origin, BPF_ANY);
 	for (__u32 i = 0; i < PASSED_MAX && i < made->fds_n; i++)
@@ -423,7 +422,8 @@ static __always_inline __u32 call_of(struct pt_regs___kernel *regs, long ret) {
 	return call;
 }
 
-static __always_inline int after_call(__u64 *ctx, int has_loop) {
+SEC("tp_btf/sys_exit")
+int on_sys_exit(__u64 *ctx) {
 	struct pt_regs___kernel *regs = (struct pt_regs___kernel *)ctx[0];
 	struct task_struct *task;
 	struct pyb_watched *w;
@@ -443,11 +443,12 @@ static __always_inline int after_call(__u64 *ctx, int has_loop) {
 	made.origin.call = (__u16)call;
 	find_made(pid, call, regs, (long)ctx[1], &made);
 	if (made.fds_n || made.key.what)
-		write_down(task, pid, w, &made, has_loop);
+		write_down(task, pid, w, &made);
 	return 0;
 }
 
-static __always_inline int after_fork(__u64 *ctx, int has_loop) {
+SEC("tp_btf/sched_process_fork")
+int on_fork(__u64 *ctx) {
 	struct task_struct *parent = (struct task_struct *)ctx[0], *child = (struct task_struct *)ctx[1];
 	__u32 pid = own_process(parent);
 	struct pyb_watched *w = bpf_map_lookup_elem(&watched, &pid);
@@ -462,30 +463,8 @@ static __always_inline int after_fork(__u64 *ctx, int has_loop) {
 	made.key.what = is_thread ? PYB_THREAD : PYB_CHILD;
 	made.key.id = own_pid_level ? pid_as_ours(child->thread_pid) : (__u32)child->pid;
 	made.origin.call = is_thread ? PYB_CALL_THREAD : PYB_CALL_CHILD;
-	write_down(parent, pid, w, &made, has_loop);
+	write_down(parent, pid, w, &made);
 	return 0;
-}
-
-/* Each is there twice, as the walk is (stack.h). */
-
-SEC("tp_btf/sys_exit")
-int on_sys_exit(__u64 *ctx) {
-	return after_call(ctx, 1);
-}
-
-SEC("tp_btf/sys_exit")
-int on_sys_exit_in_loop(__u64 *ctx) {
-	return after_call(ctx, 0);
-}
-
-SEC("tp_btf/sched_process_fork")
-int on_fork(__u64 *ctx) {
-	return after_fork(ctx, 1);
-}
-
-SEC("tp_btf/sched_process_fork")
-int on_fork_in_loop(__u64 *ctx) {
-	return after_fork(ctx, 0);
 }
 
 SEC("tp_btf/sched_process_exit")

@@ -66,9 +66,8 @@ static const char *const calls[] = {
 };
 
 int origins_new(struct origins **ret_origins, struct err *err) {
-	static const struct bpf_origins_options options = { 0 };
 	struct origins *origins = calloc(1, sizeof(*origins));
-	int r = origins ? bpf_origins_new(&options, &origins->kernel, err) : -ENOMEM;
+	int r = origins ? bpf_origins_new(&origins->kernel, err) : -ENOMEM;
 
 	if (r)
 		free(origins);

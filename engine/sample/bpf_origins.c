@@ -30,7 +30,6 @@ struct since {
 struct bpf_origins {
 	struct origins_bpf *skel;
 	struct ring_buffer *ring;
-	struct bpf_program *programs[LINKS];
 	struct bpf_link *links[LINKS];
 	struct bpf_processes processes;
 	VEC(struct since) since; /* from when on each process is watched */
@@ -53,26 +52,12 @@ static int on_ring(void *context, void *data, size_t size) {
 	return 0;
 }
 
-static void choose_programs(struct bpf_origins *origins, const struct bpf_origins_options *options) {
-	struct origins_bpf *skel = origins->skel;
-	/* The library cannot try helpers in programs of the type TRACING; this one has the same. */
-	bool has = !options->in_loop && libbpf_probe_bpf_helper(BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_FUNC_loop, NULL) == 1;
-
-	origins->programs[0] = has ? skel->progs.on_sys_exit : skel->progs.on_sys_exit_in_loop;
-	origins->programs[1] = has ? skel->progs.on_fork : skel->progs.on_fork_in_loop;
-	origins->programs[2] = skel->progs.on_exit;
-	origins->programs[3] = skel->progs.on_exec;
-	bpf_program__set_autoload(has ? skel->progs.on_sys_exit_in_loop : skel->progs.on_sys_exit, false);
-	bpf_program__set_autoload(has ? skel->progs.on_fork_in_loop : skel->progs.on_fork, false);
-}
-
-static int load(struct bpf_origins *origins, const struct bpf_origins_options *options) {
+static int load(struct bpf_origins *origins) {
 	int r;
 
 	origins->skel = origins_bpf__open();
 	if (!origins->skel)
 		return -errno;
-	choose_programs(origins, options);
 	r = origins_bpf__load(origins->skel);
 	if (!r)
 		r = bpf_run_here(bpf_program__fd(origins->skel->progs.learn_own_ids));
@@ -92,8 +77,11 @@ static void detach(struct bpf_origins *origins) {
 }
 
 static int attach(struct bpf_origins *origins) {
+	struct bpf_program *const programs[LINKS] = { origins->skel->progs.on_sys_exit, origins->skel->progs.on_fork,
+		origins->skel->progs.on_exit, origins->skel->progs.on_exec };
+
 	for (size_t i = 0; i < LINKS; i++) {
-		origins->links[i] = bpf_program__attach(origins->programs[i]);
+		origins->links[i] = bpf_program__attach(programs[i]);
 		if (!origins->links[i]) {
 			int r = -errno;
 
@@ -105,7 +93,7 @@ static int attach(struct bpf_origins *origins) {
 	return 0;
 }
 
-int bpf_origins_new(const struct bpf_origins_options *options, struct bpf_origins **ret_origins, struct err *err) {
+int bpf_origins_new(struct bpf_origins **ret_origins, struct err *err) {
 	struct bpf_origins *origins = calloc(1, sizeof(*origins));
 	int r;
 
@@ -119,7 +107,7 @@ int bpf_origins_new(const struct bpf_origins_options *options, struct bpf_origin
 		bpf_origins_free(origins);
 		return -ENOMEM;
 	}
-	r = load(origins, options);
+	r = load(origins);
 	if (r) {
 		r = bpf_explain(err, r, "loading the programs that see what is opened");
 	} else {

@@ -11,10 +11,6 @@
  * some nanoseconds: so it is there while it is wanted. All calls from one thread at a time. */
 struct bpf_origins;
 
-struct bpf_origins_options {
-	bool in_loop; /* the programs for kernels before 5.17, here too (tests) */
-};
-
 /* A thing that is there, as far as what was seen tells. */
 struct bpf_origin {
 	uint64_t id; /* descriptor, thread id, pid, address */
@@ -29,7 +25,7 @@ struct bpf_origins_counts {
 };
 
 /* Loads and attaches. Return: 0; PYSPYD_E_DENIED, PYSPYD_E_UNSUPPORTED with the reason; -ENOMEM. */
-int bpf_origins_new(const struct bpf_origins_options *options, struct bpf_origins **ret_origins, struct err *err);
+int bpf_origins_new(struct bpf_origins **ret_origins, struct err *err);
 void bpf_origins_free(struct bpf_origins *origins);
 
 /* As in bpf_processes.h. What was made before a process is added is not known. */
