@@ -22,10 +22,13 @@ struct world {
 	struct detect_thread threads[THREADS_MAX];
 	char names[THREADS_MAX][32];
 	struct detect_group groups[4];
-	size_t groups_n;             /* handed in where they were wished for */
-	struct pyspyd_waits waits;   /* likewise, where there are nodes */
-	struct detect_wishes wishes; /* of the last look */
-	unsigned firsts, growths;    /* looks that wished so */
+	size_t groups_n;                     /* handed in where they were wished for */
+	struct pyspyd_waits waits;           /* likewise, where there are nodes */
+	struct detect_wishes wishes;         /* of the last look */
+	const struct pyspyd_origin *origins; /* handed in where they were wished for */
+	size_t origins_n;
+	const char *origins_why;
+	unsigned firsts, growths; /* looks that wished so */
 	uint64_t now_ns;
 };
 
@@ -61,6 +64,9 @@ static size_t look(struct world *world) {
 		.waits = world->waits.nodes_n ? &world->waits : NULL,
 		.fds = grouped ? world->groups : NULL,
 		.fds_n = grouped ? world->groups_n : 0,
+		.origins = world->wishes.origins ? world->origins : NULL,
+		.origins_n = world->wishes.origins ? world->origins_n : 0,
+		.origins_why = world->origins_why,
 		.wishes = &world->wishes,
 	};
 
@@ -395,5 +401,102 @@ Test(counter_leaks, tasks_near_the_limit_are_a_fault_of_who_has_most_of_them) {
 	world.process.tasks = 85;
 	world.process.tasks_limit = 100;
 	cr_assert_eq(look(&world) + look(&world) + look(&world), 0);
+	world_deinit(&world);
+}
+
+/* Where things are made. */
+
+static struct pyspyd_frame opens[] = {
+	{ .function = C("socket"),
+		.qualname = C("socket"),
+		.file = C("/lib/socket.py"),
+		.module = C("socket"),
+		.line = 9 },
+	{ .function = C("connect"),
+		.qualname = C("Pool.connect"),
+		.file = C("/srv/app.py"),
+		.module = C("app"),
+		.line = 33 },
+};
+static const struct pyspyd_origin origins[] = {
+	{ .what = PYSPYD_HANDLE_DESCRIPTOR,
+		.kind = "socket",
+		.call = "socket",
+		.count = 298,
+		.share = 298.0 / 300,
+		.frames = opens,
+		.frames_n = 2,
+		.own = 1 },
+	{ .what = PYSPYD_HANDLE_DESCRIPTOR, .kind = "file", .call = "open", .count = 2, .share = 2.0 / 300 },
+	{ .what = PYSPYD_HANDLE_THREAD,
+		.kind = "thread",
+		.call = "thread",
+		.count = 12,
+		.share = 1,
+		.frames = opens + 1,
+		.frames_n = 1 },
+	{ .what = PYSPYD_HANDLE_CHILD, .kind = "child", .call = "fork", .count = 7, .share = 1 },
+};
+
+Test(counter_leaks, where_descriptors_are_opened_is_said) {
+	const struct detect_verdict *verdict;
+	struct world world;
+
+	world_init(&world);
+	world.origins = origins;
+	world.origins_n = ARRAY_SIZE(origins);
+	look(&world);
+	cr_assert(!world.wishes.origins, "nothing grows yet");
+	verdict = leak_descriptors(&world);
+	cr_assert(strstr(verdict->summary,
+			  "; of 300 that were seen to be opened, 298 came from Pool.connect (app.py:33)"),
+		"%s", verdict->summary);
+	cr_assert(strstr(verdict->advice, "Look at Pool.connect (app.py:33): "), "%s", verdict->advice);
+	cr_assert_eq(verdict->origins_n, 2);
+	cr_assert_eq(verdict->origins, origins);
+	world_deinit(&world);
+}
+
+Test(counter_leaks, a_place_without_a_stack_is_not_named) {
+	const struct detect_verdict *verdict;
+	struct world world;
+
+	world_init(&world);
+	world.origins = origins + 3;
+	world.origins_n = 1;
+	cr_assert(look_while(&world, 200, &world.process.children, 1));
+	verdict = only(&world, "process-leak");
+	cr_assert(!strstr(verdict->summary, "came from"), "%s", verdict->summary);
+	cr_assert_eq(verdict->origins_n, 1);
+	world_deinit(&world);
+}
+
+Test(counter_leaks, where_threads_are_started_is_said) {
+	const struct detect_verdict *verdict;
+	struct world world;
+
+	world_init(&world);
+	world.origins = origins;
+	world.origins_n = ARRAY_SIZE(origins);
+	cr_assert(look_while(&world, 200, &world.process.threads_total, 1));
+	verdict = only(&world, "thread-leak");
+	cr_assert(
+		strstr(verdict->summary, "; of 12 that were seen to be started, 12 came from Pool.connect (app.py:33)"),
+		"%s", verdict->summary);
+	cr_assert_eq(verdict->origins, origins + 2);
+	cr_assert_eq(verdict->origins_n, 1);
+	world_deinit(&world);
+}
+
+Test(counter_leaks, why_it_is_not_known_where_descriptors_are_opened) {
+	const struct detect_verdict *verdict;
+	struct world world;
+
+	world_init(&world);
+	world.origins_why = "not permitted";
+	verdict = leak_descriptors(&world);
+	cr_assert_eq(verdict->origins_n, 0);
+	cr_assert_str_eq(verdict->origins_why, "not permitted");
+	cr_assert(strstr(verdict->advice, "groups what is open"));
 	world_deinit(&world);
 }

@@ -455,8 +455,6 @@ Test(handles_text, reads_well) {
 		"Descriptors: 31 of 1024 (3 %)\n"
 		"  file          31 (+28)\n"
 		"    30 (+28)  /tmp/req-*.log  [3, 4, 5, 6, …]\n"
-		"      created in open_it (/x/app.py:7)\n"
-		"        from serve (/x/app.py:7)\n"
 		"    1  /x\\x1b[31m\\x0a  [0]\n"
 		"  epoll         0 (-1)\n"
 		"    0 (-1)\n"
@@ -522,7 +520,7 @@ Test(handles_text, json_has_the_schema_s_keys) {
 	cr_assert_null(strchr(line, '\n'));
 	expect_keys(object,
 		"schema process between_s incomplete descriptors descriptors_limit descriptors_limit_hard mappings "
-		"mapped_bytes kinds groups groups_omitted threads children cgroup");
+		"mapped_bytes kinds groups groups_omitted threads children cgroup origins");
 	cr_assert_str_eq(json_string_value(json_object_get(object, "schema")), "pyspyd.handles/1");
 	cr_assert(json_is_null(json_object_get(object, "descriptors_limit_hard")));
 	cr_assert_eq(json_array_size(json_object_get(object, "kinds")), 6);
