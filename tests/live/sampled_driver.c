@@ -6,6 +6,8 @@
  * "gil", "gc", "truncated"], "count", "frames": [[function, file, line]…, innermost first]}]} sampled_driver counts HZ
  * SECONDS RING_BYTES loop|helper take|leave PID… the eBPF source alone: what the kernel counted, and how many events
  * came; "leave" takes them only at the end
+ *   sampled_driver nested
+ *     has another program work at system calls until stdin ends
  *
  * "ready" goes to stderr when sampling has begun. */
 #include "engine/base/clock.h"
@@ -13,10 +15,16 @@
 #include "engine/base/strbuf.h"
 #include "engine/sample/bpf_source.h"
 #include "engine/sample/sampler.h"
+#include <bpf/bpf.h>
 #include <jansson.h>
+#include <linux/perf_event.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+
+#define NESTED_CALLS 64
 
 struct seen {
 	char *frames;
@@ -283,11 +291,57 @@ static int run_counts(char **args, char **pids) {
 	return 0;
 }
 
+static int tracepoint_id(const char *name) {
+	static const char *const roots[] = { "/sys/kernel/tracing", "/sys/kernel/debug/tracing" };
+	char path[128];
+	int id = -1;
+
+	for (size_t i = 0; id < 0 && i < ARRAY_SIZE(roots); i++) {
+		FILE *file;
+
+		snprintf(path, sizeof(path), "%s/events/%s/id", roots[i], name);
+		file = fopen(path, "re");
+		if (!file)
+			continue;
+		if (fscanf(file, "%d", &id) != 1)
+			id = -1;
+		fclose(file);
+	}
+	return id;
+}
+
+/* A program that only takes time, at each call of getppid until stdin ends. */
+static int run_nested(void) {
+	struct bpf_insn insns[NESTED_CALLS + 2];
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr), .sample_period = 1, .wakeup_events = 1
+	};
+	int id = tracepoint_id("syscalls/sys_enter_getppid"), prog, event;
+
+	for (size_t i = 0; i < NESTED_CALLS; i++)
+		insns[i] = (struct bpf_insn){ .code = BPF_JMP | BPF_CALL, .imm = BPF_FUNC_ktime_get_ns };
+	insns[NESTED_CALLS] = (struct bpf_insn){ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 };
+	insns[NESTED_CALLS + 1] = (struct bpf_insn){ .code = BPF_JMP | BPF_EXIT };
+	if (id < 0)
+		return fail("nested", &(struct err){ .text = "no tracepoints (tracefs)" });
+	attr.config = (uint64_t)id;
+	prog = bpf_prog_load(BPF_PROG_TYPE_TRACEPOINT, NULL, "GPL", insns, ARRAY_SIZE(insns), NULL);
+	event = (int)syscall(SYS_perf_event_open, &attr, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
+	if (prog < 0 || event < 0 || ioctl(event, PERF_EVENT_IOC_SET_BPF, prog) ||
+		ioctl(event, PERF_EVENT_IOC_ENABLE, 0))
+		return fail("nested", &(struct err){ .text = "cannot attach a program to a system call" });
+	puts("ready");
+	fflush(stdout);
+	return getchar() == EOF && ferror(stdin);
+}
+
 int main(int argc, char **argv) {
 	if (argc > 6 && !strcmp(argv[1], "stacks"))
 		return run_stacks(argv + 2, argv + 6);
 	if (argc > 6 && !strcmp(argv[1], "counts"))
 		return run_counts(argv + 2, argv + 6);
+	if (argc == 2 && !strcmp(argv[1], "nested"))
+		return run_nested();
 	fputs("usage: see the head of sampled_driver.c\n", stderr);
 	return 2;
 }
