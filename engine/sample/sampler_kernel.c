@@ -81,11 +81,20 @@ static bool is_runnable(const struct sample_thread *thread) {
 	return !proc_task_state(&thread->task, &state, &cpu) && state == 'R';
 }
 
+/* Of a thread that slept when it was looked at last and has ended by now: most of the time since then it slept. */
+static bool settle_end(struct look *look, struct sample_thread *thread, bool stood) {
+	if (!stood || !thread->settled_ns || look->now_ns < thread->settled_ns)
+		return false;
+	thread->idle_ns += (int64_t)(look->now_ns - thread->settled_ns);
+	thread->settled_ns = look->now_ns;
+	return true;
+}
+
 void kernel_repeat(struct look *look, struct sample_thread *thread) {
 	bool stood = thread->captured && thread->settled_run_ns == thread->captured_run_ns;
 	uint64_t ticks;
 
-	if (!settle(look, thread))
+	if (!settle(look, thread) && !settle_end(look, thread, stood))
 		return;
 	if (!stood) { /* the end: nobody will see whether it waits for a CPU */
 		if (is_runnable(thread))
@@ -165,14 +174,41 @@ static void begin(struct look *look) {
 	target->told = target->threads_changed - 1;
 }
 
+/* One that only sleeps uses too little time to be noticed by it. New ones are first in the interpreter's list, where
+ * the last one may have been at the same address. */
+static bool has_new_thread(struct sample_target *target) {
+	const struct layout *l = &target->rt.reader.layout;
+	uint64_t first = 0, id = 0;
+	raddr interp = 0;
+
+	for (size_t i = 0; !interp && i < target->threads.n; i++)
+		if (target->threads.items[i]->py.interp_id == 0)
+			interp = target->threads.items[i]->py.interp;
+	if (!interp || mem_read_u64(target->mem, interp + l->interp_threads_head, &first))
+		return false;
+	if (layout_has(l->tstate_id))
+		(void)!mem_read_u64(target->mem, first + l->tstate_id, &id);
+	first = hash_mix(first) ^ id;
+	if (first == target->newest)
+		return false;
+	target->newest = first;
+	return true;
+}
+
+static void on_end(void *look, struct sample_thread *thread) {
+	kernel_repeat(look, thread);
+}
+
 static void look_at_target(struct look *look) {
 	struct sample_target *target = look->target;
 
 	if (!target->in_kernel)
 		begin(look);
+	if (look->me->owner->options.mode == PYSPYD_MODE_WALL && look_minds(look) && has_new_thread(target))
+		target->unknown_thread = true;
 	if (target->unknown_thread) {
 		target->unknown_thread = false;
-		if (sample_target_refresh(target, NULL, NULL) == MEM_E_GONE)
+		if (sample_target_refresh(target, on_end, look) == MEM_E_GONE)
 			target->ended = true;
 	}
 	if (look_minds(look))
@@ -226,7 +262,7 @@ static void take_event(struct look *look, const struct pyb_event *event, const s
 	if (event->flags & PYB_BROKEN && !event->frames_n)
 		return; /* the kernel has counted it */
 	if (!thread) {  /* younger than our list: looked for at once, since its next sample is soon */
-		(void)!sample_target_refresh(look->target, NULL, NULL);
+		(void)!sample_target_refresh(look->target, on_end, look);
 		thread = thread_of(look->target, event->tstate);
 	}
 	if (!thread) {

@@ -70,10 +70,11 @@ struct sample_target {
 	uint64_t elsewhere_tick; /* last tick at which one of them ran on another CPU than the one that looked */
 	bool ended;
 	unsigned threads_changed; /* counts up with each change of threads */
-	bool in_kernel;           /* the three of whoever tells the kernel of them */
+	bool in_kernel;           /* the four of whoever tells the kernel of them */
 	unsigned told;
 	bool unknown_thread;
-	uint64_t mark; /* the sink's own, two of them */
+	uint64_t newest; /* which thread state was first in the main interpreter's list */
+	uint64_t mark;   /* the sink's own, two of them */
 	void *owner;
 };
 
