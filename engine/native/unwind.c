@@ -5,10 +5,10 @@
  * is looked up where it stands; of all others the stack pointer, the frame pointer, rbx and the return address are
  * known, and the call before the return address is looked up.
  *
- * Where there is no rule: a signal's trampoline is known by its instructions (musl, aarch64's vdso); else the frame
- * pointer, if what it points to is a return address into code; else, in the first frame, a return address at the stack
- * pointer, as after a call to nowhere. Nothing else is tried: a stack that cannot be told is said to end, with the
- * reason.
+ * Where there is no rule: a signal's trampoline is known by its instructions (musl, aarch64's vdso), and so is the end
+ * of a function (epilogue.c); else the frame pointer, if what it points to is a return address into code; else, in the
+ * first frame, a return address at the stack pointer, as after a call to nowhere. Nothing else is tried: a stack that
+ * cannot be told is said to end, with the reason.
  *
  * The frame pointer of a sleeping thread is not known at first. Most functions that are on the stack then do not need
  * it, or one of them has saved it; else it is looked for (recover.c).
@@ -159,6 +159,14 @@ static int step_by_fp(struct walk *w) {
 	return step_to(w, pair[1], fp + 2 * WORD, &kept);
 }
 
+static int step_without_rule(struct walk *w) {
+	struct native_regs regs;
+
+	if (!walk_run_epilogue(w, &regs))
+		return step_by_fp(w);
+	return step_to(w, regs.value[w->machine->ip], regs.value[w->machine->sp], &regs);
+}
+
 /* A call through a bad pointer: nothing of the called "function" has run. */
 static int step_from_nowhere(struct walk *w) {
 	const struct walk_machine *m = w->machine;
@@ -258,7 +266,7 @@ int walk_step(struct walk *w) {
 	if (rule->cfa != UNWIND_CFA_SIGNAL && walk_rule_at(w, ip)->cfa == UNWIND_CFA_NONE && is_trampoline(w))
 		return step_signal(w);
 	switch (rule->cfa) {
-	case UNWIND_CFA_NONE: return step_by_fp(w);
+	case UNWIND_CFA_NONE: return step_without_rule(w);
 	case UNWIND_CFA_END: return NATIVE_COMPLETE;
 	case UNWIND_CFA_SIGNAL: return step_signal(w);
 	default: return step_by_rule(w, rule);

@@ -48,4 +48,7 @@ int walk_step(struct walk *w);
  * w->regs. */
 bool walk_recover_fp(struct walk *w, const struct unwind_rule *rule);
 
+/* Runs the rest of a function that is at its end. Return: whether it is; *ret_regs: as its caller has them. */
+bool walk_run_epilogue(const struct walk *w, struct native_regs *ret_regs);
+
 #endif

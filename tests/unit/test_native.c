@@ -236,6 +236,33 @@ Test(native, made_code_by_frame_pointer) {
 	close_world(&w);
 }
 
+/* add $8, %rsp; pop %rbx; ret */
+Test(native, made_code_at_its_end) {
+	static const uint8_t code[CODE_LEN] = { 0x48, 0x83, 0xc4, 0x08, 0x5b, 0xc3 };
+	struct mem_segment segment = { .addr = MADE_AT, .len = sizeof(code), .bytes = code };
+	struct native_unwinder unwinder;
+	struct world w;
+	struct mem *mem;
+
+	start_x86(&w, MADE_AT);
+	cr_assert_eq(mem_bytes_new(&segment, 1, &mem), 0);
+	unwinder =
+		(struct native_unwinder){ .modules = &w.modules, .mem = mem, .stack = &w.stack, .machine = EM_X86_64 };
+	w.words[1] = word_at(10); /* rbx */
+	w.words[2] = CODE_AT + 0x710;
+	w.words[11] = CODE_AT + 0x210;
+	native_unwind(&unwinder, &w.regs, w.trace);
+	cr_expect_eq(w.trace->stop, NATIVE_COMPLETE);
+	cr_assert_eq(w.trace->n, 3);
+	cr_expect_eq(w.trace->frames[2].ip, CODE_AT + 0x210);
+	cr_expect(!w.trace->frames[0].by_fp);
+	w.words[2] = 5;
+	native_unwind(&unwinder, &w.regs, w.trace);
+	cr_expect_eq(w.trace->stop, NATIVE_NO_TABLE);
+	mem_free(mem);
+	close_world(&w);
+}
+
 Test(native, called_nowhere) {
 	struct world w;
 
