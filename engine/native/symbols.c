@@ -6,6 +6,7 @@
  * later, by whoever looks. Nothing is fetched from elsewhere. */
 #include "engine/native/symbols.h"
 
+#include "engine/native/cold.h"
 #include "engine/native/demangle.h"
 #include "engine/native/perf_map.h"
 
@@ -15,6 +16,7 @@
 #include <zlib.h>
 
 #define DEBUG_ROOT "/usr/lib/debug"
+#define EVALUATION_LOOP "_PyEval_EvalFrameDefault" /* merge.c needs all of it */
 #define LINK_MAX 4096
 #define CHECKSUM_BYTES_MAX (1ULL << 30)
 
@@ -167,6 +169,8 @@ static int fill(const struct native_modules *modules, const struct native_module
 		r = symbol_table_add_debugdata(table, img);
 	if (!r && module->kind == NATIVE_FILE)
 		r = add_debug_file(modules, module, img, table);
+	if (!r)
+		r = symbol_table_add_cold(table, img, EVALUATION_LOOP);
 	elf_image_free(img);
 	return r == -ENOMEM ? r : 0;
 }

@@ -2,17 +2,22 @@
 /* Prints the native stacks of a process's threads, which native_oracle.py compares with gdb's, or merged ones.
  *
  * usage: native_driver PID asleep|stop|merge
+ *        native_driver FILE cold
  *
  *   thread TID STOPPED_NS STOP     "asleep", "merge": without stopping it; "stop": with all registers
  *   frame PC FLAGS NAME MODULE     most recent call first; FLAGS: "-", then "f" by the frame pointer, "r" recovered,
  *                                  "s" a signal's trampoline, "!" unmatched
- *   python NAME FLAGS */
+ *   python NAME FLAGS
+ *   cold START SIZE                of the evaluation loop's cold part, found without its symbol */
 #include "engine/base/clock.h"
 #include "engine/cpython/code.h"
+#include "engine/native/cold.h"
 #include "engine/native/merge.h"
 #include "engine/native/symbols.h"
 #include "engine/native/unwind.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -175,10 +180,31 @@ static int look_at_threads(struct look *look, bool stop) {
 	return r;
 }
 
+static int print_cold(const char *path) {
+	_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct symbol_table table = { .end = UINT64_MAX };
+	struct elf_image *img;
+	size_t before;
+	int r = fd < 0 ? -errno : elf_image_open(fd, &img);
+
+	if (!r)
+		r = symbol_table_add_image(&table, img);
+	before = table.rows.n;
+	if (!r)
+		r = symbol_table_add_cold(&table, img, "_PyEval_EvalFrameDefault");
+	if (!r && table.rows.n > before)
+		printf("cold %" PRIx64 " %" PRIu64 "\n", table.rows.items[before].vaddr, table.rows.items[before].size);
+	return r ? 1 : 0;
+}
+
 int main(int argc, char **argv) {
 	static struct look look;
-	int r = argc == 3 ? proc_open("/proc", atoi(argv[1]), &look.proc) : -EINVAL;
+	int r = argc == 3 ? 0 : -EINVAL;
 
+	if (!r && !strcmp(argv[2], "cold"))
+		return print_cold(argv[1]);
+	if (!r)
+		r = proc_open("/proc", atoi(argv[1]), &look.proc);
 	if (!r)
 		r = mem_live_new(look.proc.pid, &look.mem);
 	if (!r)

@@ -66,9 +66,7 @@ def outer():
     inner()
 outer()
 """
-# Newest first; "*" stands for any native frames.
-MERGED_WANT = ["*", "python wait", "python leaf", "python generate", "*", "python __lt__", "*", "python inner",
-               "python outer", "python <module>", "*"]
+MERGED_WANT = ["python " + name for name in ("wait", "leaf", "generate", "__lt__", "inner", "outer", "<module>")]
 
 
 def driver(pid, mode):
@@ -212,22 +210,37 @@ def squeeze(frames):
     return out
 
 
-def check_merged(checks, name, version, command):
+def check_merged(checks, name, command):
     with Target(command, MERGED) as target:
         if not checks.that(target.ready(), "%s: not ready" % name):
             return
         at_rest(target)
         head, frames = driver(target.pid, "merge").get(target.pid, (["missing"], []))
         got = squeeze(frames)
-        want = [w for w in MERGED_WANT]
         # Generators are run by the loop that asks for their next value from 3.12 on; before, natively.
-        python = [w for w in got if w != "*"]
-        checks.that(python == [w for w in want if w != "*"], "%s: %s" % (name, got))
+        checks.that([w for w in got if w != "*"] == MERGED_WANT, "%s: %s" % (name, got))
         checks.that(got[:1] == ["*"] and got[-1:] == ["*"], "%s: native frames at both ends: %s" % (name, got))
         i = got.index("python __lt__") if "python __lt__" in got else 0
         checks.that(got[i + 1:i + 2] == ["*"], "%s: native frames below __lt__: %s" % (name, got))
         checks.that(not [f for f in frames if "!" in f[-1] or "!" in f[2]], "%s: unmatched: %s" % (name, frames))
         checks.that(" ".join(head[1:]) == "complete", "%s: %s" % (name, head))
+
+
+def check_cold(checks, name, command):
+    """The part of the evaluation loop that was moved away, against the separate file's symbol."""
+    root = command[1] if command[0] == "chroot" else ""
+    path = os.path.realpath(command[-1]) if not root else os.path.join(root, command[-1].lstrip("/"))
+    head = subprocess.run(["readelf", "-nSW", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode()
+    found = re.search(r"Build ID: (..)([0-9a-f]+)", head)
+    if not found or ".symtab" in head:
+        return
+    separate = "%s/usr/lib/debug/.build-id/%s/%s.debug" % (root, found.group(1), found.group(2))
+    symbols = subprocess.run(["readelf", "-sW", separate], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    want = re.search(r"0*([0-9a-f]+) +(\d+) FUNC .* _PyEval_EvalFrameDefault\.cold$", symbols.decode(), re.M)
+    if not want:
+        return
+    got = subprocess.run([DRIVER, path, "cold"], stdout=subprocess.PIPE).stdout.decode().split()
+    checks.that(got == ["cold", want.group(1), want.group(2)], "%s: %s, not %s" % (name, got, want.groups()))
 
 
 HAS_GDB = shutil.which("gdb") is not None
@@ -243,8 +256,9 @@ check_running(CHECKS, "spin", ["known_spin", "main"])
 check_running(CHECKS, "jit", ["known_spin", "known_made", "known_jit", "main"])
 with tempfile.TemporaryDirectory() as work:
     check_cxx(CHECKS, work)
-for found, python_version, start in interpreters():
+for found, _, start in interpreters():
     if HAS_GDB and "chroot" not in start[0] and os.environ.get("NATIVE_GDB", "3.11.2") in found:
         check_python(CHECKS, found, start)
-    check_merged(CHECKS, found, python_version, start)
+    check_merged(CHECKS, found, start)
+    check_cold(CHECKS, found, start)
 CHECKS.end()
