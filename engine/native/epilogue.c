@@ -44,7 +44,7 @@ static bool add_to_sp(struct epilogue *e, size_t size) {
 	if (e->at + size > sizeof(e->code))
 		return false;
 	if (size == 1)
-		n = (int8_t)e->code[e->at];
+		n = e->code[e->at] < 0x80 ? e->code[e->at] : 0; /* negative: no end of a function */
 	else
 		memcpy(&n, e->code + e->at, sizeof(n));
 	e->at += size;
