@@ -11,7 +11,7 @@
 #define PYB_STEPS_MAX 2048   /* of a walk, with frames that are not Python's */
 #define PYB_STEPS_AT_ONCE 32 /* … that are verified as one piece */
 #define PYB_WINDOW 128       /* bytes of a frame from window_start on, in which all of its fields lie */
-#define PYB_INTERPS_MAX 4    /* interpreters of one process in which threads are searched */
+#define PYB_INTERPS_MAX 16   /* interpreters of one process in which threads are searched */
 #define PYB_STATES_MAX 2     /* thread states of one thread: in the main interpreter and in another one */
 #define PYB_SEARCH_MAX 256   /* thread states looked at, newest first, for a thread that user space does not know yet */
 #define PYB_TEXT 32          /* bytes of a text that are looked at to tell it from another one */

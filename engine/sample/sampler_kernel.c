@@ -160,6 +160,8 @@ static void tell_threads(struct look *look) {
 	vec_foreach (thread, &target->threads)
 		if (!r)
 			r = vec_push(&threads, &(*thread)->py);
+	if (!r) /* there may be other interpreters by now */
+		r = bpf_source_add(look->me->owner->kernel, &target->rt, target->proc.pid);
 	if (!r && !bpf_source_set_threads(look->me->owner->kernel, target->proc.pid, threads.items, threads.n))
 		target->told = target->threads_changed;
 	vec_free(&threads);
@@ -174,24 +176,35 @@ static void begin(struct look *look) {
 	target->told = target->threads_changed - 1;
 }
 
-/* One that only sleeps uses too little time to be noticed by it. New ones are first in the interpreter's list, where
- * the last one may have been at the same address. */
-static bool has_new_thread(struct sample_target *target) {
+/* What changes when a thread begins, or goes into another interpreter: which thread states are the newest. One may be
+ * where an older one was. */
+static uint64_t newest_states(const struct sample_target *target) {
 	const struct layout *l = &target->rt.reader.layout;
-	uint64_t first = 0, id = 0;
-	raddr interp = 0;
+	py_interp_vec interps = { 0 };
+	uint64_t sum = 0;
 
-	for (size_t i = 0; !interp && i < target->threads.n; i++)
-		if (target->threads.items[i]->py.interp_id == 0)
-			interp = target->threads.items[i]->py.interp;
-	if (!interp || mem_read_u64(target->mem, interp + l->interp_threads_head, &first))
+	if (py_interps_read(&target->rt, &interps))
+		interps.n = 0;
+	vec_foreach (interp, &interps) {
+		uint64_t first = 0, id = 0;
+
+		if (!mem_read_u64(target->mem, interp->addr + l->interp_threads_head, &first) && first &&
+			layout_has(l->tstate_id))
+			(void)!mem_read_u64(target->mem, first + l->tstate_id, &id);
+		sum = hash_mix(hash_mix(sum ^ first) ^ id);
+	}
+	vec_free(&interps);
+	return sum;
+}
+
+/* A thread that only sleeps uses too little time to be noticed by it, and one in another interpreter is known already.
+ */
+static bool has_new_thread(struct sample_target *target) {
+	uint64_t newest = newest_states(target);
+
+	if (newest == target->newest)
 		return false;
-	if (layout_has(l->tstate_id))
-		(void)!mem_read_u64(target->mem, first + l->tstate_id, &id);
-	first = hash_mix(first) ^ id;
-	if (first == target->newest)
-		return false;
-	target->newest = first;
+	target->newest = newest;
 	return true;
 }
 
@@ -204,7 +217,7 @@ static void look_at_target(struct look *look) {
 
 	if (!target->in_kernel)
 		begin(look);
-	if (look->me->owner->options.mode == PYSPYD_MODE_WALL && look_minds(look) && has_new_thread(target))
+	if (look_minds(look) && has_new_thread(target))
 		target->unknown_thread = true;
 	if (target->unknown_thread) {
 		target->unknown_thread = false;
@@ -272,8 +285,8 @@ static void take_event(struct look *look, const struct pyb_event *event, const s
 	r = bpf_raw_stack(&look->target->rt, event, frames, &me->stack);
 	if (!r)
 		r = sample_target_decode(look->target, &me->stack, look->now_ns, me->places);
-	if (r) {
-		sampler_count_failure(me, r);
+	if (r) { /* its code is gone by now: the frames themselves belong together */
+		me->count.unreadable++;
 		return;
 	}
 	look->target->active_n += !thread->active;

@@ -73,7 +73,7 @@ struct sample_target {
 	bool in_kernel;           /* the four of whoever tells the kernel of them */
 	unsigned told;
 	bool unknown_thread;
-	uint64_t newest; /* which thread state was first in the main interpreter's list */
+	uint64_t newest; /* stands for the newest thread states when the lists were last read */
 	uint64_t mark;   /* the sink's own, two of them */
 	void *owner;
 };

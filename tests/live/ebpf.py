@@ -81,6 +81,30 @@ def before():
 before()
 """
 CALLS = "import os\nprint('ready', flush=True)\nwhile True: os.getppid(); os.stat('/')"
+LATE = r'''
+import sys, threading, os
+try:
+    import _interpreters as i
+    ex = getattr(i, "exec")
+except ImportError:
+    import _xxsubinterpreters as i
+    ex = i.run_string
+def run(n):
+    ex(i.create(), """
+import os
+def sub_%d():
+    x = 0
+    while True: x = x * 3 + 1 & 0xffff
+sub_%d()
+""" % (n, n))
+print("ready", flush=True)
+sys.stdin.readline()
+for n in range(6):
+    threading.Thread(target=run, args=(n,), name="late%d" % n, daemon=True).start()
+print("begun", flush=True)
+sys.stdin.readline()
+os._exit(0)
+'''
 PRIVILEGES = ["cap_bpf", "cap_perfmon", "cap_sys_ptrace"]
 
 
@@ -239,6 +263,32 @@ def few_privileges(checks, command, folder):
         checks.that(status == 0 and whole(stacks) and "source vm" in err, "auto without capabilities: %d, %s" % (status, err))
 
 
+def late_interpreters(checks, _command, _folder):
+    """Made when sampling has begun: what runs in them is theirs, not the call in the main one that waits for it."""
+    for name, version, command in live.interpreters("3.12.1-pyenv 3.13.0-pyenv 3.14.10-sid 3.15.2-sid"):
+        with live.Target(command, LATE) as target:
+            target.ready()
+            with subprocess.Popen([sampled.DRIVER, "stacks", "bpf", "cpu", "500", "3", str(target.pid)], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE) as driver:
+                driver.stderr.readline()
+                target.say()
+                target.line()
+                said = json.loads(driver.stdout.read().decode())
+        right, outside = set(), 0
+        for stack in said["stacks"]:
+            leaf = stack["frames"][0][0] if stack["frames"] else ""
+            if leaf.startswith("sub_"):
+                checks.that(stack["interpreter"] and stack["name"] == "late" + leaf[4:], "%s: %s" % (name, stack))
+                right.add(leaf)
+            elif leaf == "run":
+                outside += stack["count"]
+        total = sum(stack["count"] for stack in said["stacks"])
+        checks.that(len(right) == 6 and outside < 0.1 * total, "%s: %s, and %d of %d where they were called" % (
+            name, sorted(right), outside, total))
+        live.note("%s, interpreters that come later: %d of %d samples where they were called; %s" % (
+            name, outside, total, said["accuracy"]))
+
+
 def busy_kernel(checks, command, _folder):
     """Another program at every system call of a process that makes many: the interrupts that fall into it find no room
     for the sampler's, which must show."""
@@ -265,7 +315,8 @@ def main():
     checks = live.Checks()
     command = live.interpreters(PYTHON)[0][2]
     wanted = os.environ.get("EBPF_PARTS", "").split()
-    for part in (small_ring, pid_namespaces, few_privileges, changes, many_threads, many_processes, busy_kernel):
+    for part in (small_ring, pid_namespaces, few_privileges, changes, many_threads, many_processes, late_interpreters,
+                 busy_kernel):
         if not wanted or part.__name__ in wanted:
             with tempfile.TemporaryDirectory() as folder:
                 part(checks, command, folder)
