@@ -36,7 +36,7 @@ struct pyb_walk {
 
 /* Too large for a program's stack: one for each CPU and each kind of program, since one kind may interrupt another. */
 struct pyb_scratch {
-	__u8 window[PYB_WINDOW + 8];
+	__u8 window[PYB_WINDOW] __attribute__((aligned(8)));
 	struct pyb_found found;
 	struct pyb_walk walk;
 	struct pyb_event event;
@@ -44,11 +44,11 @@ struct pyb_scratch {
 };
 
 static __always_inline __u64 pyb_word(const struct pyb_scratch *s, __u32 offset) {
-	return *(const __u64 *)(s->window + (offset & (PYB_WINDOW - 1)));
+	return *(const __u64 *)(s->window + (offset & (PYB_WINDOW - 8)));
 }
 
 static __always_inline __u32 pyb_half(const struct pyb_scratch *s, __u32 offset) {
-	return *(const __u32 *)(s->window + (offset & (PYB_WINDOW - 1)));
+	return *(const __u32 *)(s->window + (offset & (PYB_WINDOW - 4)));
 }
 
 static __always_inline __u8 pyb_byte(const struct pyb_scratch *s, __u32 offset) {

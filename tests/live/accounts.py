@@ -7,7 +7,7 @@ import json
 import live
 import sampled
 
-PYTHON = "3.11.2-system 3.8.18-pyenv 3.14.*-sid"
+PYTHON = "3.11.2-system 3.14.10-sid"
 PROGRAM = """
 import sys, threading, time, json
 wall, cpu, lock = {}, {}, threading.Lock()
@@ -145,7 +145,7 @@ def main():
             for source in usable:
                 where = "%s %s" % (name, source)
                 wall(checks, where + " wall 20 Hz", target, source, 20, 6)
-                wall(checks, where + " wall 1000 Hz", target, source, 1000, 6)
+                wall(checks, where + " wall 1000 Hz", target, source, 1000, 4)
                 on_cpu(checks, where + " cpu 500 Hz", target, source, 500, 2)
                 with_gil(checks, where + " gil 500 Hz", target, source, 500, 1)
     checks.end()

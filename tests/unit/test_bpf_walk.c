@@ -147,6 +147,7 @@ Test(bpf_walk, every_layout_can_be_described) {
 		end = p.frame_window_len;
 		cr_assert(end && end <= PYB_WINDOW && p.frame_window_start % 8 == 0);
 		cr_assert(p.frame_previous + 8 <= end && p.frame_code + 8 <= end);
+		cr_assert((p.frame_previous | p.frame_code | p.frame_instr) % 8 == 0 && p.frame_tlbc % 4 == 0);
 		cr_assert(p.frame_instr + (p.instr_mask == UINT64_MAX ? 8 : 4) <= end);
 		cr_assert(p.frame_owner < end && p.frame_is_entry < end && p.frame_tlbc + 4 <= end);
 		cr_assert_eq(p.frame_window_start + p.frame_code, l->frame_code);
