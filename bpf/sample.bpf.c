@@ -8,6 +8,7 @@
 #include "bpf/common.h"
 
 #include <linux/bpf_perf_event.h>
+#include <stddef.h>
 
 #include "bpf/stack.h"
 
@@ -21,6 +22,79 @@ struct {
 } ring SEC(".maps");
 
 const volatile __u32 wake_bytes = RING_BYTES / 4; /* user space is woken when so much waits for it */
+
+static __always_inline int in_kernel(const volatile struct bpf_perf_event_data *ctx) {
+#if defined(__TARGET_ARCH_x86)
+	return (ctx->regs.cs & 3) != 3;
+#elif defined(__TARGET_ARCH_arm64)
+	return (ctx->regs.pstate & 0xf) != 0;
+#endif
+}
+
+static __always_inline __u64 ip_of(const volatile struct bpf_perf_event_data *ctx) {
+#if defined(__TARGET_ARCH_x86)
+	return ctx->regs.rip;
+#elif defined(__TARGET_ARCH_arm64)
+	return ctx->regs.pc;
+#endif
+}
+
+const volatile __u8 want_native; /* PYB_NATIVE before each sample */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct pyb_native);
+} native_scratch SEC(".maps");
+
+#if defined(__TARGET_ARCH_x86)
+#define COPY_REGISTERS(n, r) ((n)->ip = (r).rip, (n)->sp = (r).rsp, (n)->fp = (r).rbp, (n)->other = (r).rbx)
+#elif defined(__TARGET_ARCH_arm64)
+#define COPY_REGISTERS(n, r) ((n)->ip = (r).pc, (n)->sp = (r).sp, (n)->fp = (r).regs[29], (n)->other = (r).regs[30])
+#endif
+
+/* Registers of user space, also of a thread that is in the kernel. The context's are not in memory: each is asked for
+ * by name. */
+static __always_inline void take_registers(volatile struct bpf_perf_event_data *ctx, struct pyb_native *n) {
+	bpf_user_pt_regs_t regs = { 0 };
+
+	COPY_REGISTERS(n, ctx->regs);
+	if (!in_kernel(ctx))
+		return;
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return;
+	bpf_probe_read_kernel(&regs, sizeof(regs), (void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
+	COPY_REGISTERS(n, regs);
+}
+
+static __always_inline void hand_over_native(struct bpf_perf_event_data *ctx, const struct pyb_event *event) {
+	__u32 zero = 0, len;
+	struct pyb_native *n = bpf_map_lookup_elem(&native_scratch, &zero);
+	long got;
+
+	if (!n)
+		return;
+	n->kind = PYB_NATIVE;
+	n->cpu = event->cpu;
+	n->time_ns = event->time_ns;
+	n->ip = n->sp = n->fp = n->other = 0;
+	n->stack_len = n->kernel_n = 0;
+	take_registers(ctx, n);
+	n->stack_at = n->sp & ~(__u64)(PYB_PAGE - 1);
+	for (__u32 i = 0; i < PYB_STACK_PAGES; i++) {
+		if (bpf_probe_read_user(n->stack + i * PYB_PAGE, PYB_PAGE, (void *)(n->stack_at + i * PYB_PAGE)))
+			break;
+		n->stack_len = (i + 1) * PYB_PAGE;
+	}
+	if (in_kernel(ctx)) {
+		got = bpf_get_stack(ctx, n->kernel, sizeof(n->kernel), 0);
+		n->kernel_n = got > 0 ? (__u32)got / sizeof(n->kernel[0]) : 0;
+	}
+	len = offsetof(struct pyb_native, stack) + n->stack_len;
+	if (len <= sizeof(*n) && bpf_ringbuf_output(&ring, n, len, BPF_RB_NO_WAKEUP))
+		count(PYB_RING_FULL);
+}
 
 static __always_inline void hand_over(struct pyb_scratch *s) {
 	__u32 n = s->event.frames_n;
@@ -65,17 +139,11 @@ int on_cpu(struct bpf_perf_event_data *ctx) {
 	if (s->found.interp < PYB_INTERPS_MAX)
 		flags |= pyb_state_flags(p, &p->interps[s->found.interp], s->found.tstate);
 	flags |= (__u32)walk(key.pid, s->found.frame);
-#if defined(__TARGET_ARCH_x86)
-	if ((ctx->regs.cs & 3) == 3)
-		s->event.ip = ctx->regs.rip;
+	s->event.ip = 0;
+	if (in_kernel(ctx))
+		flags |= PYB_KERNEL;
 	else
-		flags |= PYB_KERNEL, s->event.ip = 0;
-#elif defined(__TARGET_ARCH_arm64)
-	if ((ctx->regs.pstate & 0xf) == 0)
-		s->event.ip = ctx->regs.pc;
-	else
-		flags |= PYB_KERNEL, s->event.ip = 0;
-#endif
+		s->event.ip = ip_of(ctx);
 	s->event.kind = PYB_SAMPLE;
 	s->event.flags = flags;
 	s->event.time_ns = bpf_ktime_get_ns();
@@ -84,6 +152,8 @@ int on_cpu(struct bpf_perf_event_data *ctx) {
 	s->event.thread_pointer = key.thread_pointer;
 	s->event.tstate = s->found.tstate;
 	s->event.leaf = s->found.frame;
+	if (want_native)
+		hand_over_native(ctx, &s->event);
 	hand_over(s);
 	return 0;
 }

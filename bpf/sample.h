@@ -83,6 +83,26 @@ struct pyb_frame {
 enum pyb_kind {
 	PYB_SAMPLE = 1, /* a thread on a CPU */
 	PYB_ORIGIN = 2, /* a stack at which something was made, and that was not told yet */
+	PYB_NATIVE = 3, /* what its native stack is made from: right before its sample, with the same cpu and time */
+};
+
+#define PYB_PAGE 4096
+#define PYB_STACK_PAGES 5
+#define PYB_KERNEL_MAX 32
+
+/* The registers that it will go on with in user space, and the top of its stack from the page of the stack pointer on.
+ */
+struct pyb_native {
+	__u32 kind;
+	__u32 cpu;
+	__u64 time_ns;
+	__u64 ip, sp, fp;
+	__u64 other; /* x86: rbx; aarch64: the link register */
+	__u64 stack_at;
+	__u32 stack_len;
+	__u32 kernel_n;
+	__u64 kernel[PYB_KERNEL_MAX]; /* most recent call first */
+	__u8 stack[PYB_STACK_PAGES * PYB_PAGE];
 };
 
 enum pyb_flag {

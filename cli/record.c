@@ -44,6 +44,7 @@ static const struct option_spec options[] = {
 	OPT('t', "threads", OPTION_FLAG, record.threads, NULL, "the thread as the outermost element of each stack"),
 	{ 0, "source", OPTION_CHOICE, offsetof(struct record_args, source), "SOURCE",
 		"who takes the stacks: auto, vm or bpf", option_sources },
+	OPT(0, "native", OPTION_FLAG, record.native, NULL, "native and kernel frames of running threads (eBPF)"),
 	OPT(0, "blocking", OPTION_FLAG, record.blocking, NULL, "stop the Python threads for each sample"),
 	{ 0 },
 };

@@ -44,9 +44,9 @@ _pyspyd() {
 	esac
 
 	case ${COMP_WORDS[1]} in
-	watch) options="--pid --name --all --children --duration --interval --rate --json --exit-on --spike --hang-after --leak-window --park --var --unmask --set --help" ;;
+	watch) options="--pid --name --all --children --duration --interval --rate --source --json --exit-on --spike --hang-after --leak-window --park --var --unmask --set --help" ;;
 	dump) options="--pid --locals --unmask --async --json --blocking --help" ;;
-	record) options="--pid --output --duration --rate --format --mode --children --threads --blocking --help" ;;
+	record) options="--pid --output --duration --rate --format --mode --children --threads --native --source --blocking --help" ;;
 	flamegraph) options="--pid --output --last --since --until --diff --format --threads --start --help" ;;
 	ps) options="--json --help" ;;
 	waits) options="--pid --json --dot --once --park --help" ;;

@@ -63,6 +63,8 @@ complete -c pyspyd -n '__fish_seen_subcommand_from flamegraph' -l start -x -d 'T
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s l -l locals -d 'Variables of every frame'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump watch' -l unmask -d 'Mask nothing'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s a -l async -d 'Also the tasks of asyncio, as a tree'
+complete -c pyspyd -n '__fish_seen_subcommand_from record' -l native -d 'Native and kernel frames of running threads'
+complete -c pyspyd -n '__fish_seen_subcommand_from record watch' -l source -xa 'auto vm bpf' -d 'Who takes the stacks'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump record' -l blocking -d 'Stop the Python threads while they are read'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps waits heap handles findings show' -l json -d 'For machines'
 

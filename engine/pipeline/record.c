@@ -96,7 +96,9 @@ int pyspyd_record(pid_t pid, const struct pyspyd_record_options *options, int ou
 		.sampler = { .rate_hz = options->rate_hz,
 			.mode = options->mode,
 			.blocking = options->blocking,
-			.source = options->source,
+			/* Only the kernel sees a running thread's registers without a stop. */
+			.source = options->native ? PYSPYD_SOURCE_BPF : options->source,
+			.native_stacks = options->native,
 			.want_gil = options->mode == PYSPYD_MODE_GIL },
 	};
 	const struct exporter *exporter = export_find(options->format);

@@ -57,7 +57,7 @@ static uint32_t frame_of(struct recorder *recorder, struct member *member, uint3
 			.file = intern_add(&recorder->profile->strings, file, strlen(file)),
 			.module = intern_add(&recorder->profile->strings, module, strlen(module)),
 			.line = p->line,
-			.lang = PYSPYD_PYTHON,
+			.lang = p->lang,
 		};
 
 		if (vec_push(&member->frames, profile_add_frame(recorder->profile, &frame)))

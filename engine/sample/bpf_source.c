@@ -35,22 +35,48 @@ struct bpf_source {
 	uint64_t period_ns;
 	uint64_t since_ns, expected_before; /* since when the period is what it is; interrupts until then */
 	struct bpf_processes processes;
-	void (*on_event)(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames);
+	bpf_source_event on_event;
 	void *userdata;
+	uint32_t cpus;
+	struct pyb_native **native; /* the last of each CPU; NULL: none yet */
 };
+
+/* Kept until the sample that it belongs to comes from the same CPU; between them may be what others have to say. */
+static void keep_native(struct bpf_source *source, const struct pyb_native *native, size_t size) {
+	struct pyb_native **kept;
+
+	if (size < offsetof(struct pyb_native, stack) || native->cpu >= source->cpus ||
+		native->stack_len > size - offsetof(struct pyb_native, stack) ||
+		native->stack_len > sizeof(native->stack) || native->kernel_n > PYB_KERNEL_MAX)
+		return;
+	kept = &source->native[native->cpu];
+	if (!*kept)
+		*kept = malloc(sizeof(**kept));
+	if (*kept)
+		memcpy(*kept, native, offsetof(struct pyb_native, stack) + native->stack_len);
+}
+
+static const struct pyb_native *native_of(const struct bpf_source *source, const struct pyb_event *event) {
+	const struct pyb_native *native = event->cpu < source->cpus ? source->native[event->cpu] : NULL;
+
+	return native && native->time_ns == event->time_ns ? native : NULL;
+}
 
 static int on_ring(void *context, void *data, size_t size) {
 	struct bpf_source *source = context;
 	const struct pyb_event *event = data;
 
-	if (size < sizeof(*event) || event->frames_n > (size - sizeof(*event)) / sizeof(struct pyb_frame))
-		return 0;
-	source->on_event(source->userdata, event, (const struct pyb_frame *)(event + 1));
+	if (size >= sizeof(event->kind) && event->kind == PYB_NATIVE)
+		keep_native(source, data, size);
+	else if (size >= sizeof(*event) && event->frames_n <= (size - sizeof(*event)) / sizeof(struct pyb_frame))
+		source->on_event(
+			source->userdata, event, (const struct pyb_frame *)(event + 1), native_of(source, event));
 	return 0;
 }
 
 static uint32_t ring_bytes(const struct bpf_source_options *options) {
-	double want = options->rate_hz * (double)libbpf_num_possible_cpus() * EVENT_BYTES * RING_SECONDS;
+	double want = options->rate_hz * (double)libbpf_num_possible_cpus() *
+		(options->native ? sizeof(struct pyb_native) : EVENT_BYTES) * RING_SECONDS;
 	uint32_t bytes = RING_BYTES_MIN;
 
 	if (options->ring_bytes)
@@ -68,6 +94,7 @@ static int load(struct bpf_source *source, const struct bpf_source_options *opti
 	if (!source->skel)
 		return -errno;
 	source->skel->rodata->wake_bytes = bytes / 4;
+	source->skel->rodata->want_native = options->native;
 	r = bpf_map__set_max_entries(source->skel->maps.ring, bytes);
 	if (!r)
 		r = sample_bpf__load(source->skel);
@@ -106,18 +133,19 @@ static uint64_t period_of(double rate_hz) {
 
 int bpf_source_new(const struct bpf_source_options *options, struct bpf_source **ret_source, struct err *err) {
 	struct bpf_source *source = calloc(1, sizeof(*source));
-	int r, cpus;
+	int r;
 
 	if (!source)
 		return -ENOMEM;
 	bpf_prepare();
 	source->period_ns = period_of(options->rate_hz);
-	r = load(source, options);
+	source->cpus = (uint32_t)max_of(libbpf_num_possible_cpus(), 1);
+	source->native = calloc(source->cpus, sizeof(struct pyb_native *));
+	r = source->native ? load(source, options) : -ENOMEM;
 	if (r)
 		r = bpf_explain(err, r, "loading the sampling program");
-	cpus = libbpf_num_possible_cpus();
-	for (int cpu = 0; !r && cpu < cpus; cpu++) {
-		r = start_timer(source, cpu);
+	for (uint32_t cpu = 0; !r && cpu < source->cpus; cpu++) {
+		r = start_timer(source, (int)cpu);
 		if (r)
 			r = bpf_explain(err, r, "attaching the sampling program to a CPU's clock");
 	}
@@ -139,6 +167,9 @@ void bpf_source_free(struct bpf_source *source) {
 	ring_buffer__free(source->ring);
 	sample_bpf__destroy(source->skel);
 	bpf_processes_deinit(&source->processes);
+	for (uint32_t cpu = 0; source->native && cpu < source->cpus; cpu++)
+		free(source->native[cpu]);
+	free(source->native);
 	free(source);
 }
 
@@ -180,9 +211,7 @@ void bpf_source_wait(struct bpf_source *source, int other_fd, uint64_t timeout_n
 	ppoll(fds, ARRAY_SIZE(fds), &timeout, NULL);
 }
 
-void bpf_source_take(struct bpf_source *source,
-	void (*on_event)(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames),
-	void *userdata) {
+void bpf_source_take(struct bpf_source *source, bpf_source_event on_event, void *userdata) {
 	source->on_event = on_event;
 	source->userdata = userdata;
 	(void)!ring_buffer__consume(source->ring);

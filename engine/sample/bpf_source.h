@@ -13,7 +13,12 @@ struct bpf_source;
 struct bpf_source_options {
 	double rate_hz;      /* of each CPU, above 0 */
 	uint32_t ring_bytes; /* 0: by rate and number of CPUs */
+	bool native;         /* what native stacks are made from comes with each sample */
 };
+
+/* `native` is NULL where it was not asked for, or did not come. */
+typedef void (*bpf_source_event)(
+	void *userdata, const struct pyb_event *event, const struct pyb_frame *frames, const struct pyb_native *native);
 
 /* Where the kernel counts, since the source was made. */
 struct bpf_source_counts {
@@ -36,10 +41,8 @@ int bpf_source_set_rate(struct bpf_source *source, double rate_hz);
 /* Waits until the ring fills up, other_fd can be read, or the time is over. */
 void bpf_source_wait(struct bpf_source *source, int other_fd, uint64_t timeout_ns);
 
-/* Hands over what has come, oldest first for each CPU. `frames` stand until on_event returns. */
-void bpf_source_take(struct bpf_source *source,
-	void (*on_event)(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames),
-	void *userdata);
+/* Hands over what has come, oldest first for each CPU. What it points to stands until on_event returns. */
+void bpf_source_take(struct bpf_source *source, bpf_source_event on_event, void *userdata);
 
 void bpf_source_counts(struct bpf_source *source, struct bpf_source_counts *ret);
 

@@ -645,7 +645,7 @@ static void raise_file_limit(void) {
 /* eBPF, where it is wanted and to be had. */
 static int init_kernel(struct sampler *sampler, struct err *err) {
 	const struct sampler_options *options = &sampler->options;
-	const struct bpf_source_options kernel = { .rate_hz = options->rate_hz };
+	const struct bpf_source_options kernel = { .rate_hz = options->rate_hz, .native = options->native_stacks };
 	int r;
 
 	if (options->source == PYSPYD_SOURCE_VM)
@@ -656,6 +656,8 @@ static int init_kernel(struct sampler *sampler, struct err *err) {
 		return 0;
 	else
 		r = err_set(err, PYSPYD_E_UNSUPPORTED, "eBPF samples at a given rate, and stops nobody");
+	if (!r && options->native_stacks)
+		r = native_stacks_new(&sampler->native);
 	return options->source == PYSPYD_SOURCE_BPF ? r : 0;
 }
 
@@ -715,6 +717,7 @@ void sampler_free(struct sampler *sampler) {
 	free(sampler->cpus);
 	close_fd(&sampler->hurry_fd);
 	bpf_source_free(sampler->kernel);
+	native_stacks_free(sampler->native);
 	map_deinit(&sampler->by_pid);
 	vec_free(&sampler->kernel_pids);
 	free(sampler);

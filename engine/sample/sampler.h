@@ -28,6 +28,7 @@ struct sampler_options {
 	double rate_hz; /* 0: as fast as one CPU can, from wherever it runs */
 	enum pyspyd_mode mode;
 	bool want_gil, want_gc, want_native; /* flags that cost reads of their own: the first before 3.13 only */
+	bool native_stacks;                  /* native and kernel frames around Python's; eBPF only */
 	bool blocking;
 	enum pyspyd_source source;
 	bool ordinary_priority; /* do not try for a higher one (tests, benchmark) */

@@ -4,6 +4,7 @@
 
 #include "engine/sample/blocking.h"
 #include "engine/sample/bpf_source.h"
+#include "engine/sample/native_stacks.h"
 #include "engine/sample/priority.h"
 #include "engine/sample/sampler.h"
 #include "engine/sample/schedule.h"
@@ -55,7 +56,8 @@ struct sampler {
 	unsigned changes_seen;           /* by the kernel's sampler, as the next two */
 	struct map by_pid;               /* place in targets */
 	VEC(pid_t) kernel_pids;          /* that the kernel was told of */
-	int hurry_fd;                    /* written to when it is to stop */
+	struct native_stacks *native;
+	int hurry_fd; /* written to when it is to stop */
 };
 
 struct look {

@@ -265,9 +265,11 @@ static struct sample_thread *thread_of(const struct sample_target *target, raddr
 	return NULL;
 }
 
-static void take_event(struct look *look, const struct pyb_event *event, const struct pyb_frame *frames) {
+static void take_event(struct look *look, const struct pyb_event *event, const struct pyb_frame *frames,
+	const struct pyb_native *native) {
 	struct sample_thread *thread = thread_of(look->target, event->tstate);
 	struct cpu_sampler *me = look->me;
+	size_t n;
 	int r;
 
 	if (event->flags & PYB_SEARCHED)
@@ -296,7 +298,10 @@ static void take_event(struct look *look, const struct pyb_event *event, const s
 	thread->captured = true;
 	thread->captured_run_ns = UINT64_MAX; /* where it runs is not where it will sleep */
 	thread->has_frames = me->stack.frames.n;
-	emit(look, thread, me->places, me->stack.frames.n, 1);
+	n = me->stack.frames.n;
+	if (native && me->owner->native)
+		n = native_stacks_merge(me->owner->native, look->target, native, &me->stack, look->now_ns, me->places);
+	emit(look, thread, me->places, n, 1);
 }
 
 struct drain {
@@ -312,7 +317,8 @@ static struct sample_target *target_of(struct sampler *sampler, pid_t pid) {
 	return atomic_load(&sampler->targets[at]);
 }
 
-static void on_event(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames) {
+static void on_event(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames,
+	const struct pyb_native *native) {
 	struct drain *drain = userdata;
 	struct look look = {
 		.me = drain->me, .target = target_of(drain->me->owner, (pid_t)event->pid), .now_ns = drain->now_ns
@@ -322,7 +328,7 @@ static void on_event(void *userdata, const struct pyb_event *event, const struct
 		event->time_ns > atomic_load(&drain->me->owner->stopped_ns) - 1)
 		return;
 	pthread_mutex_lock(&look.target->lock);
-	take_event(&look, event, frames);
+	take_event(&look, event, frames, native);
 	pthread_mutex_unlock(&look.target->lock);
 }
 

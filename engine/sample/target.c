@@ -88,6 +88,8 @@ void sample_target_free(struct sample_target *target) {
 	vec_free(&target->threads);
 	vec_free(&target->places);
 	map_deinit(&target->place_index);
+	native_modules_free(target->native);
+	map_deinit(&target->native_places);
 	py_code_cache_deinit(&target->codes);
 	intern_deinit(&target->strings);
 	mem_free(target->mem);
@@ -210,6 +212,7 @@ void sample_target_forget(struct sample_target *target) {
 	py_code_cache_init(&target->codes, &target->rt, &target->strings);
 	target->places.n = 0;
 	map_clear(&target->place_index);
+	map_clear(&target->native_places);
 	if (!intern_init(&strings)) {
 		intern_deinit(&target->strings);
 		target->strings = strings;
@@ -227,6 +230,12 @@ static bool offset_is_sane(const struct py_code *code, int64_t offset) {
 	if (code->bytecode)
 		return offset >= -2 && offset < (int64_t)code->bytecode_len;
 	return offset >= -2 && offset < 1 << (OFFSET_BITS - 1);
+}
+
+uint32_t sample_target_add_place(struct sample_target *target, const struct sample_place *place) {
+	if (target->places.n >= LIMIT_PLACES || vec_push(&target->places, *place))
+		return UINT32_MAX;
+	return (uint32_t)target->places.n - 1;
 }
 
 static int add_place(

@@ -6,7 +6,9 @@
 #include "engine/cpython/frames.h"
 #include "engine/cpython/runtime.h"
 #include "engine/cpython/threads.h"
+#include "engine/native/modules.h"
 #include "engine/proc/proc.h"
+#include "pyspyd/stack.h"
 #include <pthread.h>
 #include <time.h>
 
@@ -17,6 +19,7 @@ struct sample_place {
 	uint32_t function, file,
 		module; /* in the target's strings; function is the qualified name where there is one */
 	int line;
+	enum pyspyd_lang lang;
 	bool leaf_known; /* what its instruction is, where somebody has asked */
 	uint8_t leaf;    /* enum opcode_kind */
 };
@@ -60,7 +63,10 @@ struct sample_target {
 	struct intern strings;
 	struct py_code_cache codes;
 	VEC(struct sample_place) places;
-	struct map place_index; /* code serial and offset → place */
+	struct map place_index;        /* code serial and offset → place */
+	struct native_modules *native; /* NULL: not asked for yet */
+	uint64_t native_ns;            /* when its mappings were read */
+	struct map native_places;      /* address in native code, or in the kernel → place */
 	VEC(struct sample_thread *) threads;
 	size_t active_n;      /* how many of them are active, or a few more */
 	size_t woken;         /* index of the one that woke up last; may be past the end */
@@ -90,6 +96,10 @@ int sample_target_refresh(
 
 /* Forgets what was decoded, and the threads' last stacks and marks with it. Call with the lock held. */
 void sample_target_forget(struct sample_target *target);
+
+/* A place that is not an instruction of Python: added once for each key. Return: its number; UINT32_MAX out of memory,
+ * or of room. */
+uint32_t sample_target_add_place(struct sample_target *target, const struct sample_place *place);
 
 /* Decodes a captured stack into places, innermost first. *ret_places has room for stack->frames.n entries.
  * Return: 0; PY_E_TORN; MEM_E_*; -ENOMEM. */

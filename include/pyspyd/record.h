@@ -19,6 +19,7 @@ struct pyspyd_record_options {
 	const char *format; /* "svg", "html", "collapsed", "speedscope", "pprof", "gecko", "chrome" */
 	bool children;      /* descendants too, those that come later included */
 	bool threads;       /* the thread as the outermost element of each stack */
+	bool native;        /* native and kernel frames around Python's; eBPF only */
 	bool blocking;      /* stop the Python threads for each sample */
 	enum pyspyd_source source;
 	const volatile int *stop; /* set to non-zero by a signal handler: ends the recording early; may be NULL */

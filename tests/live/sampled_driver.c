@@ -222,7 +222,9 @@ struct events {
 	uint64_t n, frames, bad;
 };
 
-static void on_event(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames) {
+static void on_event(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames,
+	const struct pyb_native *native) {
+	(void)native;
 	struct events *events = userdata;
 
 	events->n++;
