@@ -51,8 +51,8 @@ struct handle_item {
 	enum pyspyd_handle_what what;
 	enum handle_kind kind;
 	enum handle_merge merge;
-	bool before; /* of the look before */
-	int id;      /* negative: none */
+	bool before;      /* of the look before */
+	int id;           /* negative: none */
 	uint64_t address; /* of a mapping */
 	uint64_t bytes;
 	char *target;

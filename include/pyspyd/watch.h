@@ -61,8 +61,8 @@ struct pyspyd_watch_options {
 	bool children;          /* and their descendants */
 	double rate_hz;         /* of stack samples; default 20 */
 	enum pyspyd_source source;
-	uint64_t interval_ns;         /* between reports; default 1 s */
-	uint64_t duration_ns;         /* 0: until stopped or the last process ended */
+	uint64_t interval_ns; /* between reports; default 1 s */
+	uint64_t duration_ns; /* 0: until stopped or the last process ended */
 	bool origins; /* see all the time where things are opened and started; else while something seems to leak */
 	const char *const *settings;  /* NULL-terminated "DETECTOR.KEY=VALUE"; may be NULL */
 	const char *const *park;      /* NULL-terminated "MODULE:QUALNAME", as in pyspyd_waits_options; may be NULL */

@@ -224,9 +224,9 @@ struct events {
 
 static void on_event(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames,
 	const struct pyb_native *native) {
-	(void)native;
 	struct events *events = userdata;
 
+	(void)native;
 	events->n++;
 	events->frames += event->frames_n;
 	for (uint32_t i = 0; i < event->frames_n; i++)
