@@ -376,6 +376,7 @@ int elf_image_each_symbol(struct elf_image *img, bool dynamic, elf_symbol_fn fn,
 
 	for (size_t i = 0; !r && i < symbols->n; i++) {
 		const Elf64_Sym *symbol = &symbols->items[i];
+		const Elf64_Shdr *section;
 		struct elf_symbol found = {
 			.vaddr = symbol->st_value,
 			.size = symbol->st_size,
@@ -387,6 +388,8 @@ int elf_image_each_symbol(struct elf_image *img, bool dynamic, elf_symbol_fn fn,
 		if (!is_code_symbol(img, symbols, symbol))
 			continue;
 		found.name = symbols->names + symbol->st_name;
+		section = &img->sections[symbol->st_shndx];
+		found.limit = section->sh_addr + section->sh_size;
 		r = fn(&found, userdata);
 	}
 	return r;

@@ -51,6 +51,7 @@ int elf_image_symbol(struct elf_image *img, const char *name, uint64_t *ret_vadd
 struct elf_symbol {
 	const char *name; /* the image's */
 	uint64_t vaddr, size;
+	uint64_t limit; /* the end of its section */
 	bool local, weak;
 	bool label; /* no function */
 };

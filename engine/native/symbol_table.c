@@ -23,7 +23,9 @@ static uint32_t rank_of(const struct elf_symbol *symbol) {
 
 int symbol_table_add(struct symbol_table *table, const struct elf_symbol *symbol) {
 	size_t len = strlen(symbol->name) + 1;
-	struct symbol_row row = { .vaddr = symbol->vaddr, .size = symbol->size, .name = (uint32_t)table->names.n };
+	struct symbol_row row = {
+		.vaddr = symbol->vaddr, .size = symbol->size, .limit = symbol->limit, .name = (uint32_t)table->names.n
+	};
 	int r;
 
 	if (symbol->vaddr < table->start || symbol->vaddr >= table->end || table->rows.n == SYMBOL_ROWS_MAX ||
@@ -150,7 +152,7 @@ const char *symbol_table_find(const struct symbol_table *table, uint64_t vaddr, 
 	for (size_t i = low; i > 0 && low - i < BACK_MAX; i--) {
 		const struct symbol_row *row = &rows[i - 1];
 
-		if (vaddr - row->vaddr >= row->size && (row->size || i != low))
+		if (row->size ? vaddr - row->vaddr >= row->size : i != low || vaddr >= row->limit)
 			continue;
 		*ret_start = row->vaddr;
 		return table->names.items + row->name;

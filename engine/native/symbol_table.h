@@ -10,9 +10,10 @@
 /* Names of the functions of one file, by address. Filled from several sources, then sorted once. */
 
 struct symbol_row {
-	uint64_t vaddr, size; /* size 0: up to the next one */
-	uint32_t name;        /* offset in names */
-	uint32_t rank;        /* of those at one address, the lowest is kept */
+	uint64_t vaddr, size;
+	uint64_t limit; /* size 0: up to the next one, but not beyond this */
+	uint32_t name;  /* offset in names */
+	uint32_t rank;  /* of those at one address, the lowest is kept */
 };
 
 struct symbol_table {

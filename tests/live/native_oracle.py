@@ -161,10 +161,10 @@ def check_vfork(checks):
         checks.that(known(frames) == ["known_vfork", "main"] and head[-1] == "complete", "vfork: %s %s" % (head, frames))
 
 
-def check_running(checks, name, want):
+def check_running(checks, name, want, times=20):
     with Target([TARGET, name]) as target:
         checks.that(target.ready(), "%s: not ready" % name)
-        for _ in range(20):
+        for _ in range(times):
             head, frames = driver(target.pid, "stop").get(target.pid, (["missing"], []))
             checks.that(known(frames)[-len(want):] == want and head[-1] == "complete", "%s: %s %s" % (name, head, frames))
         if name == "jit":
@@ -253,6 +253,7 @@ for case, expected in CASES.items():
     check_case(CHECKS, case, expected)
 check_vfork(CHECKS)
 check_running(CHECKS, "spin", ["known_spin", "main"])
+check_running(CHECKS, "calls", ["known_calls", "main"], 100)
 check_running(CHECKS, "jit", ["known_spin", "known_made", "known_jit", "main"])
 with tempfile.TemporaryDirectory() as work:
     check_cxx(CHECKS, work)

@@ -376,6 +376,7 @@ static void add(struct symbol_table *table, const char *name, uint64_t vaddr, ui
 	struct elf_symbol symbol = { .name = name,
 		.vaddr = vaddr,
 		.size = size,
+		.limit = 0x11f0,
 		.local = kind == 'l',
 		.weak = kind == 'w',
 		.label = kind == '.' };
@@ -409,7 +410,8 @@ Test(native, names_of_functions) {
 	expect_name(&table, 0x1000, "read", 0x1000);
 	expect_name(&table, 0x103f, "read", 0x1000);
 	expect_name(&table, 0x1040, NULL, 0);
-	expect_name(&table, 0x11ff, "asm_label", 0x1100);
+	expect_name(&table, 0x11ef, "asm_label", 0x1100);
+	expect_name(&table, 0x11f0, NULL, 0);
 	expect_name(&table, 0x1225, "nested", 0x1220);
 	expect_name(&table, 0x1230, "next", 0x1200);
 	expect_name(&table, 0x1300, NULL, 0);
