@@ -52,7 +52,7 @@ SKEL_H := $(BPF:bpf/%.bpf.c=$(BUILD)/gen/%.skel.h)
 GEN_H := $(GEN_C:.c=.h) $(SKEL_H)
 BPF_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,x86)
 BPF_FLAGS = -g -O2 -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -I. -isystem /usr/include/$(shell $(CC) -print-multiarch) -Wall -Wextra \
-	$(if $(DEV),-Werror)
+	-Wno-unused-parameter $(if $(DEV),-Werror)
 ENGINE_C := $(wildcard engine/*/*.c)
 LIB_O := $(ENGINE_C:%.c=$(O)/obj/%.o) $(GEN_C:$(BUILD)/gen/%.c=$(O)/obj/gen/%.o)
 CLI_O := $(patsubst %.c,$(O)/obj/%.o,$(wildcard cli/*.c))

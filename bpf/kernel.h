@@ -41,10 +41,32 @@ struct sched_info {
 	unsigned long long run_delay;
 } CORE;
 
+struct signal_struct {
+	struct {
+		int counter;
+	} live;
+	unsigned int flags;
+	int group_exit_code;
+} CORE;
+
+union __sifields {
+	struct {
+		void *_addr;
+	} _sigfault;
+} CORE;
+
+struct kernel_siginfo {
+	int si_code;
+	union __sifields _sifields;
+} CORE;
+
 struct task_struct {
 	int pid, tgid;
 	unsigned int flags;
-	struct task_struct *group_leader;
+	int exit_code;
+	unsigned long long start_boottime;
+	struct task_struct *real_parent, *group_leader;
+	struct signal_struct *signal;
 	struct pid *thread_pid;
 	struct sched_info sched_info;
 	struct thread_struct thread;
