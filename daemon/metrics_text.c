@@ -239,6 +239,12 @@ static void health(struct text *text) {
 	plain(text, "pyspyd_watched_threads", GAUGE, NULL, "Threads that are watched.", (double)h->threads);
 	plain(text, "pyspyd_denied_processes", GAUGE, NULL, "Processes that may not be read.",
 		(double)h->processes_denied);
+	plain(text, "pyspyd_process_events", COUNTER, NULL, "Execs, forks and exits that the kernel told of.",
+		(double)h->events_received);
+	plain(text, "pyspyd_process_events_lost", COUNTER, NULL,
+		"Such events that were lost; a scan makes good for them.", (double)h->events_lost);
+	plain(text, "pyspyd_process_events_enabled", GAUGE, NULL,
+		"Whether the kernel tells of processes; else they are searched.", h->events);
 	plain(text, "pyspyd_samples", COUNTER, NULL, "Samples that were counted.", (double)h->accuracy.samples);
 	plain(text, "pyspyd_samples_idle", COUNTER, NULL, "Samples of threads that had not run.",
 		(double)h->accuracy.idle);

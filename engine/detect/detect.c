@@ -158,7 +158,8 @@ int detect_set_decide(struct detect_set *set, const struct detect_config *config
 
 	verdicts->n = 0;
 	for (size_t i = 0; !r && i < detectors_n; i++)
-		r = detectors[i]->decide(set->states[i], config->values[i], input, verdicts);
+		if (detectors[i]->at_end == (input->end != NULL))
+			r = detectors[i]->decide(set->states[i], config->values[i], input, verdicts);
 	return r;
 }
 

@@ -113,6 +113,22 @@ struct detect_process {
 	bool expect_busy;                     /* a rule says that this program uses its cores for its purpose */
 };
 
+/* How a process ended. */
+struct detect_end {
+	int signal; /* that ended it; 0: it exited */
+	int code;   /* with 0: the status that it exited with */
+	bool core_dumped;
+	pid_t parent;    /* at its end; 0: in no PID namespace of ours; negative: not known */
+	bool sent_known; /* who sent the signal, and what follows, is known */
+	bool by_kernel;  /* it is the kernel's own: for what the sender did, or for want of memory */
+	pid_t sender;    /* process; 0: in no PID namespace of ours */
+	char sender_name[16];
+	pid_t thread; /* that the signal was for; 0: for all */
+	bool address_known;
+	uint64_t address; /* what it stumbled at */
+	bool oom;         /* the kernel has killed for want of memory lately */
+};
+
 /* One look at one process. A detector that needs more (a wait graph, a census) gets a pointer of its own here, NULL
  * where it was not acquired; the others do not notice. */
 struct detect_input {
@@ -134,6 +150,9 @@ struct detect_input {
 	size_t origins_n;
 	const char *origins_why;      /* why nothing can be seen of that; NULL: nothing is in the way */
 	struct detect_wishes *wishes; /* to be filled in; NULL: nobody listens */
+	const struct detect_end *end; /* the process has ended, how that is known, and this is the last look: the
+					 threads are as they were last, their first stack is the last one that was seen;
+					 NULL: it goes on */
 };
 
 /* What a detector says. */
@@ -210,6 +229,7 @@ struct detect_setting {
 
 struct detector {
 	const char *kind;
+	bool at_end;                           /* asked when a process has ended, and only then */
 	const struct detect_setting *settings; /* ends with a NULL name */
 	size_t state_bytes;                    /* zeroed memory is a fresh state */
 	void (*state_deinit)(void *state);

@@ -137,10 +137,15 @@ static double gc_share(const struct watched *watched) {
 
 void counters_fill(struct counters *counters, struct counters_shared *shared, const struct watched *watched,
 	uint64_t slow_every_ns, uint64_t now_ns, struct detect_process *process) {
-	const struct proc *proc = &watched->target->proc;
-
 	if (!counters->slow_ns || now_ns - counters->slow_ns >= slow_every_ns)
 		read_slow(counters, shared, watched, now_ns);
+	counters_fill_last(counters, watched, process);
+}
+
+void counters_fill_last(
+	const struct counters *counters, const struct watched *watched, struct detect_process *process) {
+	const struct proc *proc = &watched->target->proc;
+
 	process->start_ns = proc->start_ticks * (NS_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
 	process->fds = watched->counters.fds;
 	process->fd_limit = counters->fd_limit;

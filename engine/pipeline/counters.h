@@ -30,6 +30,9 @@ struct counters_shared {
 };
 void counters_shared_deinit(struct counters_shared *shared);
 
+/* What is known already; reads nothing. */
+void counters_fill_last(const struct counters *counters, const struct watched *watched, struct detect_process *process);
+
 /* `slow_every_ns`: how old what is costly may be. */
 void counters_fill(struct counters *counters, struct counters_shared *shared, const struct watched *watched,
 	uint64_t slow_every_ns, uint64_t now_ns, struct detect_process *process);

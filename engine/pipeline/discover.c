@@ -47,7 +47,8 @@ static uint64_t look_at(
 		return now ? known : 0;
 	switch (ask(userdata, pid)) {
 	case DISCOVER_DENIED: return now | DENIED_BIT;
-	case DISCOVER_LATER: return 0;
+	case DISCOVER_LATER:
+	case DISCOVER_OTHER: return 0;
 	case DISCOVER_DONE: break;
 	}
 	return clock_boot_ns() < start_ns + YOUNG_NS ? 0 : now;

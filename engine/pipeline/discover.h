@@ -13,6 +13,7 @@ enum discover_answer {
 	DISCOVER_DONE,   /* it is of no interest (or is watched now) */
 	DISCOVER_DENIED, /* it may be, but cannot be read */
 	DISCOVER_LATER,  /* ask again at the next scan: it is still starting */
+	DISCOVER_OTHER,  /* likewise: it is no Python as far as a short look shows */
 };
 
 struct discover {

@@ -417,17 +417,99 @@ int findings_feed(struct findings *findings, struct watched *watched, uint64_t n
 	return r;
 }
 
-int findings_end(struct findings *findings, struct watched *watched, uint64_t now_ns) {
+static struct detect_thread *find_thread(struct input *input, pid_t tid) {
+	vec_foreach (thread, &input->threads)
+		if (thread->tid == tid)
+			return thread;
+	return NULL;
+}
+
+/* The threads as they were in the last report, and those that were sampled since. */
+static int list_last(const struct watched *watched, struct input *input) {
+	int r = 0;
+
+	for (size_t i = 0; !r && i < watched->threads.n; i++)
+		r = vec_push(&input->threads, describe(watched, &watched->threads.items[i]));
+	for (size_t i = 0; !r && i < watched->target->threads.n; i++) {
+		const struct py_thread *py = &watched->target->threads.items[i]->py;
+
+		if (!find_thread(input, py->tid))
+			r = vec_push(&input->threads,
+				((struct detect_thread){ .tid = py->tid,
+					.name = py->tid == watched->process.pid ? watched->process.name : "?",
+					.ident = py->ident,
+					.python = true,
+					.gil = PYSPYD_GIL_UNKNOWN,
+					.state = '?' }));
+	}
+	return r;
+}
+
+/* Where each thread was seen last. */
+static int build_last(const struct watched *watched, const struct profile *profile, struct input *input) {
+	int r = list_last(watched, input);
+
+	input->stacks = calloc(input->threads.n + 1, sizeof(*input->stacks));
+	if (!input->stacks)
+		return -ENOMEM;
+	vec_foreach (sampled, &watched->target->threads) {
+		struct detect_thread *thread = find_thread(input, (*sampled)->py.tid);
+		uint32_t node = recorder_last_node(*sampled);
+		struct detect_stack *stack;
+
+		if (r || !node || !thread || thread->stacks_n)
+			continue;
+		stack = input->stacks[thread - input->threads.items].stacks;
+		stack->share = window_share(&watched->window, thread->tid, node);
+		r = fill_frames(profile, node, stack);
+		thread->stacks = stack;
+		thread->stacks_n = !r;
+	}
+	input->process = (struct detect_process){ .name = watched->process.name,
+		.threads = input->threads.items,
+		.threads_n = input->threads.n,
+		.gil_switches_per_s = -1 };
+	return r;
+}
+
+/* The look at a process that is no more. Nothing of it is read: only what was kept is shown. */
+static int decide_end(
+	struct findings *findings, struct watched *watched, const struct detect_end *end, uint64_t now_ns) {
+	struct detection *detection = watched->detection;
+	struct finding_context context = context_of(findings, watched, now_ns);
+	struct detect_input detect = { .now_ns = now_ns, .pid = watched->target->proc.pid, .end = end };
+	struct input input = { 0 };
+	int r;
+
+	pthread_mutex_lock(&watched->target->lock);
+	recorder_lock(*findings->recorder);
+	r = build_last(watched, recorder_profile(*findings->recorder), &input);
+	recorder_unlock(*findings->recorder);
+	pthread_mutex_unlock(&watched->target->lock);
+	counters_fill_last(&detection->counters, watched, &input.process);
+	detect.process = &input.process;
+	if (!r)
+		r = detect_set_decide(detection->set, &detection->config, &detect, &findings->verdicts);
+	if (!r)
+		r = lifecycle_apply(detection->lifecycle, &context, &findings->verdicts, on_event,
+			(void *)(uintptr_t)findings->options);
+	free_input(&input);
+	return r;
+}
+
+int findings_end(struct findings *findings, struct watched *watched, const struct detect_end *end, uint64_t now_ns) {
 	struct detection *detection = watched->detection;
 	struct finding_context context = context_of(findings, watched, now_ns);
 	void *options = (void *)(uintptr_t)findings->options;
-	int r, left;
+	int r = 0, ended, left;
 
 	if (!detection)
 		return 0;
-	r = lifecycle_end(detection->lifecycle, &context, "process-ended", on_event, options);
+	if (end)
+		r = decide_end(findings, watched, end, now_ns);
+	ended = lifecycle_end(detection->lifecycle, &context, "process-ended", on_event, options);
 	left = lifecycle_tend_left(detection->lifecycle, NULL, now_ns, "process-ended", on_left, options);
-	return r ? r : left;
+	return r ? r : ended ? ended : left;
 }
 
 void findings_forget(struct findings *findings, struct watched *watched) {

@@ -2,6 +2,7 @@
 #ifndef PYSPYD_PIPELINE_FINDINGS_H
 #define PYSPYD_PIPELINE_FINDINGS_H
 
+#include "engine/detect/detect.h"
 #include "engine/pipeline/watched.h"
 
 /* From a watch's samples and counters to findings: feeds the detectors, keeps the findings' lives, hands events to the
@@ -36,8 +37,10 @@ int findings_feed(struct findings *findings, struct watched *watched, uint64_t n
  * callback's value. */
 int findings_tend_left(struct findings *findings, uint64_t now_ns);
 
-/* The process has ended: what was open about it is resolved. */
-int findings_end(struct findings *findings, struct watched *watched, uint64_t now_ns);
+/* The process has ended: what was open about it is resolved. `end`: how, and whether that is a finding; NULL: not
+ * known.
+ */
+int findings_end(struct findings *findings, struct watched *watched, const struct detect_end *end, uint64_t now_ns);
 
 /* Lets go of what is kept for a process. */
 void findings_forget(struct findings *findings, struct watched *watched);

@@ -81,6 +81,10 @@ uint32_t recorder_thread_id(const struct sample_thread *thread) {
 	return (uint32_t)(thread->mark >> 32) - 1;
 }
 
+uint32_t recorder_last_node(const struct sample_thread *thread) {
+	return (uint32_t)thread->mark;
+}
+
 static uint32_t thread_id(struct recorder *recorder, struct member *member, struct sample_thread *thread) {
 	uint32_t id = recorder_thread_id(thread);
 
@@ -382,6 +386,12 @@ static bool check_member(struct recorder *recorder, struct member *member) {
 		*candidate =
 			(struct candidate){ .pid = target->proc.pid, .since_ns = clock_mono_ns(), .was_member = true };
 	return !target->ended;
+}
+
+void recorder_executed(struct recorder *recorder, pid_t pid) {
+	for (size_t i = 0; i < recorder->members.n; i++)
+		if (recorder->members.items[i]->target->proc.pid == pid)
+			check_member(recorder, recorder->members.items[i]);
 }
 
 size_t recorder_tend(struct recorder *recorder, bool children) {

@@ -54,6 +54,12 @@ int recorder_forget(struct recorder *recorder);
 
 struct sampler *recorder_sampler(struct recorder *recorder);
 
+/* The node of a thread's last stack; 0: none. */
+uint32_t recorder_last_node(const struct sample_thread *thread);
+
+/* Looks at once whether a process of the recorder has executed another program; recorder_tend attaches to it then. */
+void recorder_executed(struct recorder *recorder, pid_t pid);
+
 /* The profile's id of a thread that was sampled, or UINT32_MAX. */
 uint32_t recorder_thread_id(const struct sample_thread *thread);
 

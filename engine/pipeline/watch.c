@@ -5,6 +5,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/strbuf.h"
+#include "engine/pipeline/arrivals.h"
 #include "engine/pipeline/describe.h"
 #include "engine/pipeline/discover.h"
 #include "engine/pipeline/findings.h"
@@ -12,6 +13,7 @@
 #include "engine/pipeline/values.h"
 #include "engine/pipeline/waiting.h"
 #include "engine/pipeline/watched.h"
+#include "engine/proc/fds.h"
 #include <errno.h>
 #include <malloc.h>
 #include <regex.h>
@@ -22,7 +24,11 @@
 #define DEFAULT_INTERVAL_NS NS_PER_SEC
 #define STARTING_WAIT_NS (5 * NS_PER_SEC)
 #define TEND_NS (100 * NS_PER_MS)
-#define SEARCH_NS (2 * NS_PER_SEC)    /* between two looks for new processes */
+#define SEARCH_NS (2 * NS_PER_SEC)       /* between two looks for new processes, … */
+#define SEARCH_TOLD_NS (60 * NS_PER_SEC) /* … and where the kernel tells of them */
+#define SEARCHES_FIRST 3                 /* meanwhile some may be starting of which it told before */
+#define ENDING_NS (5 * NS_PER_SEC)       /* for so long the end of a process without memory is waited for */
+#define ANCESTORS_MAX 64
 #define FOREIGN_MAX 16384             /* programs that are no Python, remembered */
 #define UNFLUSHED_MAX 4               /* intervals in which sleepers need not be counted where nobody is shown them */
 #define PROFILE_BYTES_MAX (32U << 20) /* what is interned is forgotten beyond this */
@@ -37,6 +43,8 @@ struct watch {
 	pid_vec pids; /* of this interval */
 	regex_t regex;
 	struct discover discover;
+	struct arrivals *arrivals;
+	unsigned searches;
 	struct map foreign; /* files of programs that are no Python, by what tells them apart */
 	uint64_t searched_ns;
 	struct upkeep upkeep;
@@ -75,6 +83,19 @@ static struct pyspyd_watch_rule rule_of(const struct watch *watch, const struct 
 	return rule;
 }
 
+/* Its end and its children are told from now on; what it forked before is looked at. */
+static void expect_children(struct watch *watch, pid_t pid) {
+	pid_vec children = { 0 };
+
+	arrivals_watch(watch->arrivals, pid);
+	if (!arrivals_told(watch->arrivals) || (watch->options->pid && !watch->options->children) ||
+		proc_children("/proc", pid, &children))
+		return;
+	vec_foreach (child, &children)
+		arrivals_add(watch->arrivals, *child, clock_mono_ns());
+	vec_free(&children);
+}
+
 /* Return: 0; PYSPYD_E_GONE: it has ended, or a rule excludes it; negative errno. */
 static int adopt(struct watch *watch, struct sample_target *target) {
 	struct pyspyd_watch_rule rule;
@@ -95,6 +116,7 @@ static int adopt(struct watch *watch, struct sample_target *target) {
 	recorder_lock(watch->recorder);
 	target->owner = watched;
 	recorder_unlock(watch->recorder);
+	expect_children(watch, target->proc.pid);
 	return 0;
 }
 
@@ -116,9 +138,13 @@ static int adopt_new(struct watch *watch) {
 	return 0;
 }
 
+/* Those too that wait for the next interval to be adopted. */
 static bool is_watched(const struct watch *watch, pid_t pid) {
-	vec_foreach (watched, &watch->watched)
-		if ((*watched)->target->proc.pid == pid && !(*watched)->ended)
+	size_t n;
+	struct sample_target *const *targets = recorder_targets(watch->recorder, &n);
+
+	for (size_t i = 0; i < n; i++)
+		if (targets[i]->proc.pid == pid && !targets[i]->ended && proc_alive(&targets[i]->proc))
 			return true;
 	return false;
 }
@@ -130,6 +156,8 @@ static bool matches(const struct watch *watch, const struct proc *proc) {
 
 	if (watch->options->all)
 		return true;
+	if (watch->options->pid)
+		return proc->pid == watch->options->pid;
 	if (proc_identity_read(proc, &id))
 		return false;
 	for (char **arg = id.cmdline; *arg; arg++)
@@ -137,6 +165,31 @@ static bool matches(const struct watch *watch, const struct proc *proc) {
 	proc_identity_free(&id);
 	match = !regexec(&watch->regex, strbuf_str(&line), 0, NULL, 0);
 	return match;
+}
+
+static bool descends_from_watched(const struct watch *watch, const struct proc *proc) {
+	struct proc_stat stat;
+	pid_t pid;
+	int r = proc_stat_read(proc, &stat);
+
+	for (unsigned i = 0; !r && i < ANCESTORS_MAX && stat.ppid > 0; i++) {
+		struct proc parent;
+
+		pid = stat.ppid;
+		if (is_watched(watch, pid))
+			return true;
+		r = proc_open("/proc", pid, &parent);
+		if (!r) {
+			r = proc_stat_read(&parent, &stat);
+			proc_close(&parent);
+		}
+	}
+	return false;
+}
+
+/* What the options name. */
+static bool is_wanted(const struct watch *watch, const struct proc *proc) {
+	return matches(watch, proc) || (watch->options->children && descends_from_watched(watch, proc));
 }
 
 static bool is_excluded(const struct watch *watch, const struct proc *proc) {
@@ -172,12 +225,14 @@ static bool maps_python(const struct proc *proc) {
 }
 
 /* To look for an interpreter without symbols is costly: a program that was found to have none is not looked at again,
- * in none of its processes, unless something of Python is mapped. */
-static enum discover_answer attach(struct watch *watch, pid_t pid, const struct proc *proc) {
+ * in none of its processes, unless something of Python is mapped. `brief`: it may have been started only now. */
+static enum discover_answer attach(struct watch *watch, pid_t pid, const struct proc *proc, bool brief) {
 	uint64_t program = program_of(proc), unused;
 	bool python = maps_python(proc);
 	struct err err;
 
+	if (!python && brief)
+		return DISCOVER_OTHER;
 	if (!python && program && map_get(&watch->foreign, program, &unused))
 		return DISCOVER_DONE;
 	switch (recorder_add(watch->recorder, pid, 0, NULL, &err)) {
@@ -188,29 +243,72 @@ static enum discover_answer attach(struct watch *watch, pid_t pid, const struct 
 			map_clear(&watch->foreign);
 		if (!python && program)
 			(void)!map_put(&watch->foreign, program, 1);
+		return brief ? DISCOVER_OTHER : DISCOVER_DONE;
 	}
 	return DISCOVER_DONE;
 }
 
 /* One process that may be a Python. */
-static enum discover_answer try_process(void *userdata, pid_t pid) {
+static enum discover_answer try_process(struct watch *watch, pid_t pid, bool brief) {
 	enum discover_answer answer = DISCOVER_DONE;
-	struct watch *watch = userdata;
 	struct proc proc;
 
 	if (is_watched(watch, pid) || proc_open("/proc", pid, &proc))
 		return DISCOVER_DONE;
-	if (matches(watch, &proc) && !is_excluded(watch, &proc))
-		answer = attach(watch, pid, &proc);
+	if (is_wanted(watch, &proc) && !is_excluded(watch, &proc))
+		answer = attach(watch, pid, &proc, brief);
 	proc_close(&proc);
 	return answer;
 }
 
+static enum discover_answer try_found(void *userdata, pid_t pid) {
+	struct watch *watch = userdata;
+	enum discover_answer answer = try_process(watch, pid, false);
+
+	if (answer == DISCOVER_LATER && arrivals_told(watch->arrivals))
+		arrivals_add(watch->arrivals, pid, clock_mono_ns());
+	return answer;
+}
+
+static enum discover_answer try_arrived(void *userdata, pid_t pid, bool last) {
+	return try_process(userdata, pid, !last);
+}
+
+static bool is_search_due(struct watch *watch, uint64_t now_ns) {
+	uint64_t every =
+		arrivals_told(watch->arrivals) && watch->searches >= SEARCHES_FIRST ? SEARCH_TOLD_NS : SEARCH_NS;
+
+	if (!watch->searched_ns)
+		return true;
+	if (now_ns < watch->searched_ns + SEARCH_NS)
+		return false;
+	if (!arrivals_lost(watch->arrivals))
+		return now_ns >= watch->searched_ns + every;
+	discover_forget(&watch->discover); /* numbers may have been given to others meanwhile */
+	return true;
+}
+
+/* Looks at all processes there are. */
 static int search(struct watch *watch, uint64_t now_ns) {
-	if (watch->options->pid || (watch->searched_ns && now_ns < watch->searched_ns + SEARCH_NS))
+	if (watch->options->pid || !is_search_due(watch, now_ns))
 		return 0;
 	watch->searched_ns = now_ns;
-	return discover_scan(&watch->discover, try_process, watch);
+	watch->searches++;
+	return discover_scan(&watch->discover, try_found, watch);
+}
+
+/* Return: as arrivals_end, for a process of which nothing can be read any more. */
+static int end_of(struct watch *watch, struct watched *watched, uint64_t now_ns, struct detect_end *ret_end) {
+	int r;
+
+	if (watched->executed || (watched->target->ended && is_watched(watch, watched->target->proc.pid)))
+		return ARRIVALS_E_UNKNOWN;
+	r = arrivals_end(watch->arrivals, &watched->target->proc, ret_end);
+	if (r != ARRIVALS_E_LATER)
+		return r;
+	if (!watched->ending_ns)
+		watched->ending_ns = now_ns;
+	return now_ns < watched->ending_ns + ENDING_NS ? r : ARRIVALS_E_UNKNOWN;
 }
 
 /* Counts those that sleep up to now. */
@@ -225,8 +323,13 @@ static int update(struct watch *watch, struct watched *watched, uint64_t now_ns)
 	int r = watched->ended ? PYSPYD_E_GONE : watched_update(watched, now_ns, watch->watched.n);
 
 	if (r == PYSPYD_E_GONE && !watched->ended) {
+		struct detect_end end;
+		int told = end_of(watch, watched, now_ns, &end);
+
+		if (told == ARRIVALS_E_LATER)
+			return 0;
 		watched->ended = true;
-		return findings_end(watch->findings, watched, now_ns);
+		return findings_end(watch->findings, watched, told ? NULL : &end, now_ns);
 	}
 	if (r)
 		return r == PYSPYD_E_GONE ? 0 : r;
@@ -240,7 +343,7 @@ static int detect(struct watch *watch, uint64_t now_ns) {
 
 	findings_watch(watch->findings, watch->pids.items, watch->pids.n, watch->waiting);
 	for (size_t i = 0; !r && i < watch->watched.n; i++)
-		if (!watch->watched.items[i]->ended)
+		if (!watch->watched.items[i]->ended && !watch->watched.items[i]->ending_ns)
 			r = findings_feed(watch->findings, watch->watched.items[i], now_ns);
 	return r ? r : findings_tend_left(watch->findings, now_ns);
 }
@@ -283,6 +386,15 @@ static int hand_out(struct watch *watch, struct watched *watched) {
 	return r;
 }
 
+/* The process may be watched anew: when it has executed another Python. */
+static void forget_target(struct watch *watch, struct sample_target *target) {
+	pid_t pid = target->proc.pid;
+
+	recorder_drop(watch->recorder, target);
+	if (!is_watched(watch, pid))
+		arrivals_forget(watch->arrivals, pid);
+}
+
 /* An ended process was reported once as such. */
 static int drop_ended(struct watch *watch) {
 	size_t kept = 0;
@@ -298,7 +410,7 @@ static int drop_ended(struct watch *watch) {
 		if (!r && watch->options->on_profile)
 			r = hand_out(watch, watched);
 		waiting_forget(watch->waiting, watched);
-		recorder_drop(watch->recorder, watched->target);
+		forget_target(watch, watched->target);
 		findings_forget(watch->findings, watched);
 		watched_free(watched);
 	}
@@ -358,9 +470,12 @@ static int keep_up(struct watch *watch, uint64_t now_ns) {
 	const struct pyspyd_watch_options *options = watch->options;
 	struct pyspyd_watch_health health = { .processes = watch->watched.n,
 		.processes_denied = watch->discover.denied };
-	unsigned todo = upkeep_interval(&watch->upkeep, now_ns, &health);
+	unsigned todo;
 	int r = 0;
 
+	health.events = arrivals_told(watch->arrivals);
+	arrivals_counts(watch->arrivals, &health.events_received, &health.events_lost);
+	todo = upkeep_interval(&watch->upkeep, now_ns, &health);
 	if (todo & UPKEEP_RATE)
 		r = recorder_set_rate(watch->recorder, watch->upkeep.budget.rate_hz);
 	if (!r && todo & UPKEEP_FORGET) {
@@ -423,7 +538,7 @@ static int reload(struct watch *watch, uint64_t now_ns) {
 			r = findings_rule(watch->findings, watched, &rule);
 		} else if (!watched->ended) {
 			watched->ended = true;
-			r = findings_end(watch->findings, watched, now_ns);
+			r = findings_end(watch->findings, watched, NULL, now_ns);
 		}
 	}
 	return r;
@@ -454,15 +569,49 @@ static int interval(struct watch *watch, uint64_t now_ns) {
 	return r;
 }
 
+/* Whether the recorder has to look for children by itself: where nobody tells of them, or something was lost. */
+static bool has_to_find_children(struct watch *watch, uint64_t now_ns) {
+	if (!watch->options->children || !arrivals_told(watch->arrivals))
+		return watch->options->children;
+	if (!watch->options->pid)
+		return !watch->searched_ns; /* the search finds them */
+	if (!is_search_due(watch, now_ns))
+		return false;
+	watch->searched_ns = now_ns;
+	watch->searches++;
+	return true;
+}
+
+/* Sees to what the kernel has told of. Return: whether the recorder should be tended at once. */
+static bool look_at_arrivals(struct watch *watch) {
+	bool executed = false;
+	pid_t pid;
+
+	while (arrivals_next_exec(watch->arrivals, &pid)) {
+		recorder_executed(watch->recorder, pid);
+		vec_foreach (watched, &watch->watched)
+			if ((*watched)->target->proc.pid == pid)
+				(*watched)->executed |= (*watched)->target->ended;
+		executed = true;
+	}
+	/* What fails is tried again in the interval. */
+	if (arrivals_look(watch->arrivals, clock_mono_ns(), try_arrived, watch))
+		(void)!adopt_new(watch);
+	return executed;
+}
+
 /* Waits until then, tending the recorder meanwhile. Return: whether anything is left to watch. */
 static bool wait_until(struct watch *watch, uint64_t until_ns) {
 	const struct pyspyd_watch_options *options = watch->options;
-	uint64_t now;
+	uint64_t now, tend_ns = clock_mono_ns() + TEND_NS;
 	size_t alive = 1;
 
 	while (alive && (now = clock_mono_ns()) < until_ns && !(options->stop && *options->stop)) {
-		nanosleep(&(struct timespec){ .tv_nsec = (long)min_of(until_ns - now, TEND_NS) }, NULL);
-		alive = recorder_tend(watch->recorder, options->children);
+		arrivals_wait(watch->arrivals, min_of(until_ns, tend_ns));
+		if (!look_at_arrivals(watch) && clock_mono_ns() < min_of(until_ns, tend_ns))
+			continue;
+		tend_ns = clock_mono_ns() + TEND_NS;
+		alive = recorder_tend(watch->recorder, has_to_find_children(watch, now));
 		waiting_tend(watch->waiting, watch->watched.items, watch->watched.n, clock_boot_ns());
 		if (!options->pid)
 			alive = 1; /* others may come */
@@ -494,6 +643,16 @@ static int run(struct watch *watch) {
 	return 0;
 }
 
+/* Without the kernel's events everything works as well, but later, and how a process ended is not known. */
+static int start_arrivals(struct watch *watch) {
+	const struct pyspyd_watch_options *options = watch->options;
+	struct bpf_events *events = NULL;
+	int r = options->source == PYSPYD_SOURCE_VM ? 0
+						    : bpf_events_new(!options->pid || options->children, &events, NULL);
+
+	return r == -ENOMEM ? r : arrivals_new(events, &watch->arrivals);
+}
+
 static int start(struct watch *watch, struct err *err) {
 	const struct pyspyd_watch_options *options = watch->options;
 	struct recorder_options recorder = {
@@ -519,6 +678,8 @@ static int start(struct watch *watch, struct err *err) {
 	if (!r)
 		r = values_new(options, &watch->values, err);
 	if (!r)
+		r = start_arrivals(watch);
+	if (!r)
 		r = recorder_new(&recorder, &watch->recorder, err);
 	if (!r && options->pid)
 		r = recorder_add(watch->recorder, options->pid, STARTING_WAIT_NS, NULL, err);
@@ -542,6 +703,7 @@ int pyspyd_watch(const struct pyspyd_watch_options *options, struct err *err) {
 	waiting_free(watch.waiting);
 	values_free(watch.values);
 	recorder_free(watch.recorder);
+	arrivals_free(watch.arrivals);
 	vec_foreach (watched, &watch.watched) {
 		findings_forget(watch.findings, *watched);
 		watched_free(*watched);

@@ -56,6 +56,8 @@ struct watched {
 	bool counters_fresh;      /* they were read for this report */
 	uint64_t all_due_ns;      /* when all threads are to be read again */
 	uint64_t smaps_due_ns;    /* when the costly counters are to be read again */
+	bool executed;            /* another program: it is as good as ended, and not by any fault */
+	uint64_t ending_ns;       /* since when its memory is gone, and its end is not yet told; 0: it is not */
 	bool ended;
 	void *detection; /* findings.h */
 	void *gil;       /* waiting.h */

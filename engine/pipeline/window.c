@@ -117,6 +117,16 @@ struct window_thread window_thread_sum(const struct window *window, pid_t tid, s
 	return sum;
 }
 
+double window_share(const struct window *window, pid_t tid, uint32_t node) {
+	uint64_t samples = 0, all = window_thread_sum(window, tid, WINDOW_SLICES).samples;
+
+	for (size_t back = 0; back < WINDOW_SLICES; back++)
+		vec_foreach (stack, &slice_back(window, back)->stacks)
+			if (stack->tid == tid && stack->node == node)
+				samples += stack->samples;
+	return all ? (double)samples / (double)all : 0;
+}
+
 static int by_samples(const void *a, const void *b) {
 	uint64_t x = ((const struct window_stack *)a)->samples, y = ((const struct window_stack *)b)->samples;
 

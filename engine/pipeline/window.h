@@ -50,6 +50,9 @@ void window_turn(struct window *window);
 /* Sums over the last `slices` complete ones, the one being filled included. */
 struct window_thread window_thread_sum(const struct window *window, pid_t tid, size_t slices);
 
+/* How much of a thread's samples one stack is, 0 to 1. */
+double window_share(const struct window *window, pid_t tid, uint32_t node);
+
 /* The most sampled stacks of a thread in the last `slices`, most first; at most max. Return: how many there are. */
 size_t window_hottest(
 	const struct window *window, pid_t tid, size_t slices, struct window_stack *ret_stacks, size_t max);

@@ -30,6 +30,7 @@
 
 #define BUFFER_BYTES (256U << 10) /* a path has 4096 bytes at most, escaped ones fourfold */
 #define MEMINFO_SIZE 16384
+#define VMSTAT_SIZE 16384 /* half of it is in use */
 #define ARENA_BYTES (64ULL << 20)
 
 /* Anonymous mappings that can be written, without a gap. */
@@ -339,4 +340,24 @@ int memory_available_read(uint64_t *ret_bytes) {
 	int r = files_read_small(AT_FDCWD, "/proc/meminfo", buf, sizeof(buf), &len);
 
 	return r ? r : memory_available_parse(buf, len, ret_bytes);
+}
+
+/* "\noom_kill 3\n" */
+int memory_oom_kills_parse(const char *text, size_t len, uint64_t *ret_kills) {
+	static const char key[] = "\noom_kill ";
+	const char *at = memmem(text, len, key, sizeof(key) - 1);
+	struct text number;
+
+	if (!at)
+		return -EINVAL;
+	number = text_of(at + sizeof(key) - 1, len - (size_t)(at - text) - (sizeof(key) - 1));
+	return text_u64(&number, ret_kills) ? 0 : -EINVAL;
+}
+
+int memory_oom_kills_read(uint64_t *ret_kills) {
+	char buf[VMSTAT_SIZE];
+	size_t len;
+	int r = files_read_small(AT_FDCWD, "/proc/vmstat", buf, sizeof(buf), &len);
+
+	return r ? r : memory_oom_kills_parse(buf, len, ret_kills);
 }

@@ -29,4 +29,9 @@ int memory_private_parse(const char *text, size_t len, uint64_t *ret_bytes); /* 
 int memory_available_read(uint64_t *ret_bytes);
 int memory_available_parse(const char *text, size_t len, uint64_t *ret_bytes); /* pure */
 
+/* How many processes the kernel has killed for lack of memory, of the machine or of a control group: oom_kill in
+ * /proc/vmstat (Linux 4.13). Return: 0; -EINVAL; negative errno. */
+int memory_oom_kills_read(uint64_t *ret_kills);
+int memory_oom_kills_parse(const char *text, size_t len, uint64_t *ret_kills); /* pure */
+
 #endif

@@ -50,8 +50,10 @@ struct pyspyd_watch_health {
 	unsigned stretch;      /* the interval is so many times as long as the options ask, for the same reason */
 	unsigned over_budget;  /* intervals in a row in which CPU or memory was beyond the budget */
 	uint64_t processes, threads;
-	uint64_t processes_denied;       /* found, but may not be read */
-	struct pyspyd_accuracy accuracy; /* since the watch began */
+	uint64_t processes_denied;             /* found, but may not be read */
+	bool events;                           /* the kernel tells of new processes, and of how they end (eBPF) */
+	uint64_t events_received, events_lost; /* since the watch began; what is lost is made good by a scan */
+	struct pyspyd_accuracy accuracy;       /* since the watch began */
 };
 
 struct pyspyd_watch_options {
