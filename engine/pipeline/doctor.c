@@ -10,6 +10,7 @@
 #include "engine/cpython/runtime.h"
 #include "engine/pipeline/privileges.h"
 #include "engine/proc/access.h"
+#include "engine/sample/bpf_events.h"
 #include "engine/sample/bpf_source.h"
 #include "engine/sample/priority.h"
 #include "pyspyd/version.h"
@@ -181,6 +182,28 @@ static void check_ebpf(const struct patient *patient, struct report *report) {
 				     : "a kernel from 5.11 on, with CONFIG_DEBUG_INFO_BTF");
 }
 
+static void check_events(const struct patient *patient, struct report *report) {
+	struct bpf_events *events;
+	struct err err = { 0 };
+	int r = bpf_events_new(false, &events, &err);
+
+	(void)patient;
+	if (!r) {
+		bpf_events_free(events);
+		strbuf_adds(&report->found, "the kernel tells of new processes, and how those that are watched end");
+		return;
+	}
+	report->result = PYSPYD_CHECK_LIMITED;
+	strbuf_adds(&report->found, err.text);
+	strbuf_adds(&report->effect,
+		"new processes are searched, those that live for less than two seconds may be missed; how a process "
+		"ended "
+		"is known of own children alone (no crash)");
+	strbuf_adds(&report->remedy,
+		r == PYSPYD_E_DENIED ? "what gives cap_bpf and cap_perfmon (above)"
+				     : "a kernel from 5.11 on, with CONFIG_DEBUG_INFO_BTF");
+}
+
 static void check_process(const struct patient *patient, struct report *report) {
 	enum access_layer layer;
 	struct err err = { 0 };
@@ -246,6 +269,7 @@ static const struct {
 	{ "files", false, check_files },
 	{ "pid-namespace", false, check_namespace },
 	{ "ebpf", false, check_ebpf },
+	{ "process-events", false, check_events },
 	{ "process", true, check_process },
 	{ "cpus", true, check_cpus },
 };

@@ -347,11 +347,15 @@ int memory_oom_kills_parse(const char *text, size_t len, uint64_t *ret_kills) {
 	static const char key[] = "\noom_kill ";
 	const char *at = memmem(text, len, key, sizeof(key) - 1);
 	struct text number;
+	uint64_t kills;
 
 	if (!at)
 		return -EINVAL;
 	number = text_of(at + sizeof(key) - 1, len - (size_t)(at - text) - (sizeof(key) - 1));
-	return text_u64(&number, ret_kills) ? 0 : -EINVAL;
+	if (!text_u64(&number, &kills) || !text_char(&number, '\n'))
+		return -EINVAL;
+	*ret_kills = kills;
+	return 0;
 }
 
 int memory_oom_kills_read(uint64_t *ret_kills) {
