@@ -2,6 +2,7 @@
 """One watch over programs that end in many ways: each crash is told, with its signal, its thread, its stack and its
 sender, and nothing of the others is. Then without the kernel's events: only of a child is it known how it ended."""
 
+import collections
 import json
 import os
 import subprocess
@@ -53,13 +54,16 @@ PROGRAMS = {
 SIGNALS = {"killed by its parent": 9, "aborted by its parent": 6, "terminated": 15, "hung up": 1}
 
 
+INTERVALS = 3  # in which every thread is looked at
+
+
 class Watch:
     """A watch in the background; its lines as they come."""
 
     def __init__(self, *args):
         self.process = subprocess.Popen([PYSPYD, "watch", "--json"] + list(args), stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE)
-        self.seen = set()  # pids whose objects were read: they are watched
+        self.seen = collections.Counter()  # by pid, how often its object was read: intervals in which it was watched
         self.findings = []
         self.changed = threading.Condition()
         self.reader = threading.Thread(target=self.read, daemon=True)
@@ -72,12 +76,16 @@ class Watch:
                 if one["schema"].startswith("pyspyd.finding"):
                     self.findings.append(one)
                 else:
-                    self.seen.add(one["process"]["pid"])
+                    self.seen[one["process"]["pid"]] += 1
                 self.changed.notify_all()
 
     def wait(self, condition):
         with self.changed:
             return self.changed.wait_for(condition, READY_S)
+
+    def sees(self, pids):
+        """Waits until all of them were watched for some intervals. Return: whether they were."""
+        return self.wait(lambda: all(self.seen[pid] >= INTERVALS for pid in pids))
 
     def of(self, pid):
         return [f for f in self.findings if f["process"]["pid"] == pid and f["kind"] == "crash"]
@@ -137,16 +145,19 @@ def check_events(checks, name, command):
         try:
             for case, (last, _) in PROGRAMS.items():
                 targets[case] = start(command, last)
-            sentinel = start(command, "os.abort()")
-            for target in list(targets.values()) + [sentinel]:
+            last_ones = [start(command, "os.abort()") for _ in range(2)]
+            for target in list(targets.values()) + last_ones:
                 target.ready()
-            pids = {t.pid for t in targets.values()} | {sentinel.pid}
-            if not checks.that(watch.wait(lambda: pids <= watch.seen), "%s: not all are watched" % name):
+            if not checks.that(watch.sees([t.pid for t in list(targets.values()) + last_ones]),
+                               "%s: not all are watched" % name):
                 return
             for case, target in targets.items():
                 end(target, case)
-            end(sentinel, "sentinel")  # what is told of it comes after all the others
-            checks.that(watch.wait(lambda: len(watch.of(sentinel.pid)) == 2), "%s: the last crash is not told" % name)
+            # One after the other: what is told of the second comes in an interval after that of all the others.
+            for target in last_ones:
+                end(target, "last")
+                checks.that(watch.wait(lambda one=target: len(watch.of(one.pid)) == 2),
+                            "%s: the last crash is not told" % name)
             for case, (_, expected) in PROGRAMS.items():
                 found = watch.of(targets[case].pid)
                 if expected:
@@ -178,16 +189,11 @@ def check_stranger(checks, name, command):
         with start(command, "os.abort()") as target, start(command, None) as other:
             target.ready()
             other.ready()
-            pids = {target.pid, other.pid}
-            checks.that(watch.wait(lambda: pids <= watch.seen), "%s: not both are watched" % name)
+            checks.that(watch.sees([target.pid, other.pid]), "%s: not both are watched" % name)
             end(target, "abort")
             with watch.changed:
                 watch.seen.clear()
-            # Several intervals later.
-            for _ in range(3):
-                checks.that(watch.wait(lambda: other.pid in watch.seen), "%s: the other one is not watched" % name)
-                with watch.changed:
-                    watch.seen.clear()
+            checks.that(watch.sees([other.pid]), "%s: the other one is not watched" % name)
             checks.that(not watch.of(target.pid), "%s: %r" % (name, watch.findings))
 
 
