@@ -121,7 +121,7 @@ double window_share(const struct window *window, pid_t tid, uint32_t node) {
 	uint64_t samples = 0, all = window_thread_sum(window, tid, WINDOW_SLICES).samples;
 
 	for (size_t back = 0; back < WINDOW_SLICES; back++)
-		vec_foreach (stack, &slice_back(window, back)->stacks)
+		vec_foreach (stack, &window->slices[back].stacks)
 			if (stack->tid == tid && stack->node == node)
 				samples += stack->samples;
 	return all ? (double)samples / (double)all : 0;
