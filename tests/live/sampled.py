@@ -252,7 +252,7 @@ def check_stacks(checks, where, said, oracle, source):
     return samples, torn, marked
 
 
-def check_flags(checks, where, said, free_threaded, knows_gc):
+def check_flags(checks, where, said, source, free_threaded, knows_gc):
     by = {}
     for stack in said["stacks"]:
         count = by.setdefault(stack["name"], {"n": 0, "gil": 0, "gc": 0})
@@ -264,7 +264,9 @@ def check_flags(checks, where, said, free_threaded, knows_gc):
     for name in ("plain", "deep", "generators"):
         count = by.get(name)
         if count and count["n"] >= 30 and not free_threaded:
-            checks.that(count["gil"] >= 0.5 * count["n"], "%s: %s has the GIL in %s" % (where, name, count))
+            # Without eBPF a thread counts that is about to run, and may still want the GIL.
+            least = 0.5 if source == "bpf" else 0.1
+            checks.that(count["gil"] >= least * count["n"], "%s: %s has the GIL in %s" % (where, name, count))
             checks.that(count["gc"] <= 0.1 * count["n"], "%s: %s collects in %s" % (where, name, count))
     count = by.get("without_gil")
     if count and count["n"] >= 20:
@@ -331,7 +333,7 @@ def one(checks, name, version, command, source):
                 break
     samples, torn, marked = check_stacks(checks, where, said, oracle, source)
     check_seen(checks, where, said, names, source, free_threaded)
-    check_flags(checks, where, said, free_threaded, (3, 7) <= version and not free_threaded)
+    check_flags(checks, where, said, source, free_threaded, (3, 7) <= version and not free_threaded)
     check_shares(checks, where, said, source)
     accuracy = said["accuracy"]
     checks.that(source == "vm" or accuracy["torn"] == 0, "%s: %s" % (where, accuracy))
