@@ -224,7 +224,7 @@ static int parse_text(char *text, size_t len, size_t queries, native_line_vec *r
 	return 0;
 }
 
-static int ask_child(int dwarf_fd, const uint64_t *vaddrs, size_t n, native_line_vec *ret_lines) {
+static int ask_child(int dwarf_fd, const uint64_t *vaddrs, size_t n, uint64_t timeout_ns, native_line_vec *ret_lines) {
 	_close_ int in = -1, out = -1;
 	_free_ char *text = NULL;
 	int ends[2], r;
@@ -241,7 +241,7 @@ static int ask_child(int dwarf_fd, const uint64_t *vaddrs, size_t n, native_line
 	if (!pid)
 		run_child(dwarf_fd, out, vaddrs, n);
 	close_fd(&out);
-	r = read_text(in, clock_mono_ns() + TIME_NS, &text, &len);
+	r = read_text(in, clock_mono_ns() + min_of(timeout_ns, TIME_NS), &text, &len);
 	kill(pid, SIGKILL);
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;
@@ -271,7 +271,7 @@ static int open_dwarf(const struct native_modules *modules, const struct native_
 }
 
 int native_lines_read(const struct native_modules *modules, const struct native_module *module, const raddr *at,
-	size_t n, native_line_vec *ret_lines) {
+	size_t n, uint64_t timeout_ns, native_line_vec *ret_lines) {
 	_free_ uint64_t *vaddrs = NULL;
 	_close_ int fd = -1;
 	int r;
@@ -286,7 +286,7 @@ int native_lines_read(const struct native_modules *modules, const struct native_
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++)
 		vaddrs[i] = at[i] - module->bias;
-	return ask_child(fd, vaddrs, n, ret_lines);
+	return ask_child(fd, vaddrs, n, timeout_ns, ret_lines);
 }
 
 void native_lines_free(native_line_vec *lines) {

@@ -18,11 +18,12 @@ struct native_line {
 typedef VEC(struct native_line) native_line_vec;
 
 /* What stands at addresses of one module (native_frame_at), innermost first for each; of what is not known there is
- * nothing. Reads in a child process that is bounded in time and memory: DWARF of a hostile file may do anything to its
- * reader. Return: 0; -ENOENT there is no DWARF; -ETIMEDOUT; -ENOMEM; negative errno. */
+ * nothing. Reads in a child process that is bounded in time (10 s where timeout_ns is more) and memory: DWARF of a
+ * hostile file may do anything to its reader. Return: 0; -ENOENT there is no DWARF; -ETIMEDOUT; -ENOMEM; negative
+ * errno. */
 #define NATIVE_LINE_QUERIES_MAX 65536
 int native_lines_read(const struct native_modules *modules, const struct native_module *module, const raddr *at,
-	size_t n, native_line_vec *ret_lines);
+	size_t n, uint64_t timeout_ns, native_line_vec *ret_lines);
 void native_lines_free(native_line_vec *lines);
 
 #endif

@@ -144,8 +144,7 @@ struct job {
 	pid_t tid;
 	struct mem *mem;
 	const proc_map_vec *maps;
-	size_t max;
-	uint64_t timeout_ns;
+	const struct native_catch_how *how;
 	struct native_stack *stack;
 	struct native_catch caught;
 	int result;
@@ -159,7 +158,9 @@ static int look(struct job *job) {
 	if (r)
 		return r;
 	sp = regs->value[NATIVE_SP];
-	r = native_stack_copy(job->stack, job->mem, sp, mapping_end(job->maps, sp), job->max);
+	r = native_stack_copy(job->stack, job->mem, sp, mapping_end(job->maps, sp), job->how->stack_max);
+	if (!r && job->how->also)
+		job->how->also(job->how->arg);
 	return r == MEM_E_GONE ? NATIVE_E_GONE : r;
 }
 
@@ -173,7 +174,7 @@ static int stop_and_look(struct job *job) {
 	if (ptrace(PTRACE_INTERRUPT, job->tid, NULL, NULL))
 		return errno == ESRCH ? NATIVE_E_GONE : -errno;
 	since = start;
-	r = wait_stopped(job->tid, start + job->timeout_ns, &signal, &since);
+	r = wait_stopped(job->tid, start + job->how->timeout_ns, &signal, &since);
 	if (r)
 		return r;
 	r = look(job);
@@ -191,9 +192,9 @@ static void *run_job(void *userdata) {
 	return NULL;
 }
 
-int native_catch(pid_t tid, struct mem *mem, const proc_map_vec *maps, size_t max, uint64_t timeout_ns,
+int native_catch(pid_t tid, struct mem *mem, const proc_map_vec *maps, const struct native_catch_how *how,
 	struct native_stack *stack, struct native_catch *ret_catch) {
-	struct job job = { .tid = tid, .mem = mem, .maps = maps, .max = max, .timeout_ns = timeout_ns, .stack = stack };
+	struct job job = { .tid = tid, .mem = mem, .maps = maps, .how = how, .stack = stack };
 	pthread_t thread;
 	int r = pthread_create(&thread, NULL, run_job, &job);
 

@@ -64,7 +64,7 @@ struct native_stack {
 	uint8_t *bytes; /* room for NATIVE_STACK_MAX */
 };
 
-#define NATIVE_STACK_MAX (256U << 10)
+#define NATIVE_STACK_MAX (1U << 20)
 
 int native_stack_init(struct native_stack *stack);
 void native_stack_deinit(struct native_stack *stack);
@@ -84,12 +84,19 @@ enum {
 	NATIVE_E_BUSY = 2, /* it did not stop in time (uninterruptible), and was let go */
 };
 
-/* Stops one thread, takes its registers and the top of its stack (up to `max` bytes, and up to the end of the mapping
- * that it is in), and lets it go. No signal is sent; the kernel lets it go when we end. Signals that came meanwhile are
- * delivered. A system call that it sleeps in is begun again by the kernel; a few of them end with EINTR instead (Linux
- * man 7 signal: epoll_wait, semop, sigtimedwait …): a sleeping thread is better looked at without. Return: 0;
- * NATIVE_E_GONE; NATIVE_E_BUSY; -EPERM; negative errno. */
-int native_catch(pid_t tid, struct mem *mem, const proc_map_vec *maps, size_t max, uint64_t timeout_ns,
+/* How a thread is stopped. */
+struct native_catch_how {
+	size_t stack_max;    /* bytes of its stack, and never more than up to the end of the mapping that it is in */
+	uint64_t timeout_ns; /* until it stops */
+	void (*also)(void *arg); /* called while it is stopped, from a thread of ours; NULL: nothing. To be short */
+	void *arg;
+};
+
+/* Stops one thread, takes its registers and the top of its stack, and lets it go. No signal is sent; the kernel lets it
+ * go when we end. Signals that came meanwhile are delivered. A system call that it sleeps in is begun again by the
+ * kernel; a few of them end with EINTR instead (Linux man 7 signal: epoll_wait, semop, sigtimedwait …): a sleeping
+ * thread is better looked at without. Return: 0; NATIVE_E_GONE; NATIVE_E_BUSY; -EPERM; negative errno. */
+int native_catch(pid_t tid, struct mem *mem, const proc_map_vec *maps, const struct native_catch_how *how,
 	struct native_stack *stack, struct native_catch *ret_catch);
 
 #endif

@@ -82,7 +82,8 @@ static int look_asleep(struct look *look, pid_t tid) {
 static int look_stopped(struct look *look, pid_t tid) {
 	struct native_unwinder unwinder = { .modules = look->modules, .stack = &look->stack };
 	struct native_catch caught;
-	int r = native_catch(tid, look->mem, &look->modules->maps, COPY_BYTES, TIMEOUT_NS, &look->stack, &caught);
+	const struct native_catch_how how = { .stack_max = COPY_BYTES, .timeout_ns = TIMEOUT_NS };
+	int r = native_catch(tid, look->mem, &look->modules->maps, &how, &look->stack, &caught);
 
 	if (r)
 		return r;

@@ -538,7 +538,7 @@ Test(native, lines_and_inlined_functions) {
 	module = native_modules_find(modules, at[0]);
 	cr_assert(module);
 	at[2] = module->bias;
-	cr_assert_eq(native_lines_read(modules, module, at, 3, &lines), 0);
+	cr_assert_eq(native_lines_read(modules, module, at, 3, UINT64_MAX, &lines), 0);
 	cr_assert_geq(lines.n, 3);
 	cr_expect(lines.items[0].query == 0 && lines.items[0].inlined);
 	cr_expect_str_eq(lines.items[0].function, "inlined_place");
