@@ -19,12 +19,14 @@ static const struct option_spec options[] = {
 		"variables of every frame; secrets are masked by name", NULL },
 	{ 0, "unmask", OPTION_FLAG, offsetof(struct dump_args, dump.unmask), NULL, "with --locals: mask nothing",
 		NULL },
+	{ 'n', "native", OPTION_FLAG, offsetof(struct dump_args, dump.native), NULL,
+		"also native and kernel frames, and threads that Python does not know", NULL },
 	{ 'a', "async", OPTION_FLAG, offsetof(struct dump_args, dump.async), NULL,
 		"also the tasks of asyncio: what each waits for, as a tree", NULL },
 	{ 0, "json", OPTION_FLAG, offsetof(struct dump_args, json), NULL, "one JSON object, schema pyspyd.dump/1",
 		NULL },
 	{ 0, "blocking", OPTION_FLAG, offsetof(struct dump_args, dump.blocking), NULL,
-		"stop the Python threads while they are read (at most 100 ms)", NULL },
+		"stop the threads while they are read (at most 100 ms)", NULL },
 	{ 0 },
 };
 
@@ -51,7 +53,7 @@ static int run(const struct command *command, int argc, char **argv) {
 const struct command dump_command = {
 	.name = "dump",
 	.summary = "Shows all threads of a process with their stacks, most recent call first",
-	.synopsis = "[--locals] [--async] [--json] [--blocking] (--pid PID | PID)",
+	.synopsis = "[--native] [--locals] [--async] [--json] [--blocking] (--pid PID | PID)",
 	.details = "",
 	.example = "sudo pyspyd dump --locals 4711",
 	.options = options,

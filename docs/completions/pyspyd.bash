@@ -45,7 +45,7 @@ _pyspyd() {
 
 	case ${COMP_WORDS[1]} in
 	watch) options="--pid --name --all --children --duration --interval --rate --source --json --exit-on --spike --hang-after --leak-window --park --var --unmask --set --help" ;;
-	dump) options="--pid --locals --unmask --async --json --blocking --help" ;;
+	dump) options="--pid --native --locals --unmask --async --json --blocking --help" ;;
 	record) options="--pid --output --duration --rate --format --mode --children --threads --native --source --blocking --help" ;;
 	flamegraph) options="--pid --output --last --since --until --diff --format --threads --start --help" ;;
 	ps) options="--json --help" ;;

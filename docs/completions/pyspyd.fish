@@ -61,6 +61,7 @@ complete -c pyspyd -n '__fish_seen_subcommand_from flamegraph' -s D -l diff -x -
 complete -c pyspyd -n '__fish_seen_subcommand_from flamegraph' -l start -x -d 'The process that had the pid then'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s l -l locals -d 'Variables of every frame'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s n -l native -d 'Also native and kernel frames'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump watch' -l unmask -d 'Mask nothing'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s a -l async -d 'Also the tasks of asyncio, as a tree'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -l native -d 'Native and kernel frames of running threads'

@@ -11,6 +11,7 @@
  * The tasks of asyncio, where they were asked for, are dump_tasks.c's. */
 #include "pyspyd/dump.h"
 
+#include "engine/base/util.h"
 #include "engine/finding/dump_tasks.h"
 #include "engine/finding/stack_json.h"
 #include "engine/finding/stack_text.h"
@@ -26,7 +27,8 @@ static json_t *threads_json(const struct pyspyd_dump *dump) {
 }
 
 static json_t *counters_json(const struct pyspyd_dump *dump) {
-	uint64_t frames = 0, truncated = 0, incomplete = 0;
+	uint64_t frames = 0, truncated = 0, incomplete = 0, disagree = 0, stopped_ns = 0;
+	bool native = false;
 	json_t *object = json_object();
 	bool ok;
 
@@ -34,11 +36,18 @@ static json_t *counters_json(const struct pyspyd_dump *dump) {
 		frames += dump->threads[i].frames_n;
 		truncated += dump->threads[i].truncated;
 		incomplete += dump->threads[i].incomplete;
+		native = native || dump->threads[i].native;
+		disagree += dump->threads[i].disagree;
+		stopped_ns = max_of(stopped_ns, dump->threads[i].stopped_ns);
 	}
 	ok = json_put(true, object, "threads", json_count(dump->threads_n));
 	ok = json_put(ok, object, "frames", json_count(frames));
 	ok = json_put(ok, object, "truncated", json_count(truncated));
 	ok = json_put(ok, object, "incomplete", json_count(incomplete));
+	if (native) {
+		ok = json_put(ok, object, "disagree", json_count(disagree));
+		ok = json_put(ok, object, "stopped_max_us", json_real_or_null((double)stopped_ns / 1e3));
+	}
 	if (dump->async) {
 		ok = json_put(ok, object, "tasks", json_count(dump->tasks_n));
 		ok = json_put(ok, object, "tasks_truncated", json_boolean(dump->tasks_truncated));
@@ -87,6 +96,8 @@ static void add_thread_line(struct strbuf *sb, const struct pyspyd_thread *threa
 		strbuf_adds(sb, ", waits for the GIL");
 	if (thread->in_gc)
 		strbuf_adds(sb, ", collects garbage");
+	if (thread->interpreter < 0)
+		strbuf_adds(sb, ", not Python's");
 	if (thread->interpreter > 0)
 		strbuf_addf(sb, ", interpreter %" PRId64, thread->interpreter);
 	strbuf_adds(sb, "]");
@@ -106,6 +117,21 @@ static void add_local(struct strbuf *sb, const struct pyspyd_local *local, bool 
 	strbuf_adds(sb, "\n");
 }
 
+static bool has_native(const struct pyspyd_thread *thread) {
+	for (size_t i = 0; i < thread->frames_n; i++)
+		if (thread->frames[i].lang == PYSPYD_NATIVE)
+			return true;
+	return false;
+}
+
+static void add_native_remarks(struct strbuf *sb, const struct pyspyd_thread *thread) {
+	if (thread->native_end)
+		strbuf_addf(sb, "  … (%s: %s)\n", has_native(thread) ? "native frames end here" : "no native frames",
+			thread->native_end);
+	if (thread->disagree)
+		strbuf_adds(sb, "  … (native and Python frames do not agree)\n");
+}
+
 static void add_thread(struct strbuf *sb, const struct pyspyd_thread *thread, bool colour) {
 	add_thread_line(sb, thread, colour);
 	for (size_t i = 0; i < thread->frames_n; i++) {
@@ -117,12 +143,14 @@ static void add_thread(struct strbuf *sb, const struct pyspyd_thread *thread, bo
 		for (size_t j = 0; frame->locals && j < frame->locals_n; j++)
 			add_local(sb, &frame->locals[j], colour);
 	}
-	if (!thread->frames_n && !thread->incomplete)
+	if (!thread->frames_n && !thread->incomplete && !thread->native)
 		strbuf_adds(sb, "  (no Python frames)\n");
 	if (thread->truncated)
 		strbuf_adds(sb, "  … (deeper than is read: the outermost calls are missing)\n");
 	if (thread->incomplete)
 		strbuf_adds(sb, "  … (incomplete: it moved while it was read, or memory was not there)\n");
+	if (thread->native)
+		add_native_remarks(sb, thread);
 }
 
 char *pyspyd_dump_text(const struct pyspyd_dump *dump, bool colour) {

@@ -16,16 +16,18 @@ static void locals_free(struct pyspyd_local *locals, size_t n) {
 	free(locals);
 }
 
+void pyspyd_frame_deinit(struct pyspyd_frame *frame) {
+	free(frame->function);
+	free(frame->qualname);
+	free(frame->file);
+	free(frame->module);
+	locals_free(frame->locals, frame->locals_n);
+	*frame = (struct pyspyd_frame){ 0 };
+}
+
 void pyspyd_frames_free(struct pyspyd_frame *frames, size_t n) {
-	if (!frames)
-		return;
-	for (size_t i = 0; i < n; i++) {
-		free(frames[i].function);
-		free(frames[i].qualname);
-		free(frames[i].file);
-		free(frames[i].module);
-		locals_free(frames[i].locals, frames[i].locals_n);
-	}
+	for (size_t i = 0; frames && i < n; i++)
+		pyspyd_frame_deinit(&frames[i]);
 	free(frames);
 }
 

@@ -100,6 +100,10 @@ json_t *stack_json_frame(const struct pyspyd_frame *frame) {
 	ok = json_put(ok, object, "file", json_text(frame->file));
 	ok = json_put(ok, object, "line", frame->line > 0 ? json_integer(frame->line) : json_null());
 	ok = json_put(ok, object, "module", json_text(frame->module));
+	if (frame->inlined)
+		ok = json_put(ok, object, "inlined", json_true());
+	if (frame->doubt)
+		ok = json_put(ok, object, "doubt", json_text(frame->doubt));
 	if (frame->locals)
 		ok = json_put(ok, object, "locals", locals_json(frame->locals, frame->locals_n));
 	return json_done(ok, object);
@@ -183,6 +187,16 @@ static json_t *state_json(char state) {
 	return state > ' ' && state < 0x7f ? json_stringn(&state, 1) : json_null();
 }
 
+static json_t *native_json(const struct pyspyd_thread *thread) {
+	json_t *object = json_object();
+	bool ok = json_put(true, object, "complete", json_boolean(!thread->native_end));
+
+	ok = json_put(ok, object, "why", json_text(thread->native_end));
+	ok = json_put(ok, object, "agrees", json_boolean(!thread->disagree));
+	ok = json_put(ok, object, "stopped_us", json_real_or_null((double)thread->stopped_ns / 1e3));
+	return json_done(ok, object);
+}
+
 json_t *stack_json_thread(const struct pyspyd_thread *thread, const char *role, double cpu_percent) {
 	json_t *object = json_object();
 	bool ok = json_put(true, object, "tid", thread->tid ? json_integer(thread->tid) : json_null());
@@ -197,9 +211,12 @@ json_t *stack_json_thread(const struct pyspyd_thread *thread, const char *role, 
 	ok = json_put(ok, object, "ident", json_integer((json_int_t)thread->ident));
 	ok = json_put(ok, object, "gil", json_string(gil_name(thread->gil)));
 	ok = json_put(ok, object, "in_gc", json_boolean(thread->in_gc));
-	ok = json_put(ok, object, "interpreter", json_integer(thread->interpreter));
+	ok = json_put(
+		ok, object, "interpreter", thread->interpreter < 0 ? json_null() : json_integer(thread->interpreter));
 	ok = json_put(ok, object, "truncated", json_boolean(thread->truncated));
 	ok = json_put(ok, object, "incomplete", json_boolean(thread->incomplete));
+	if (thread->native)
+		ok = json_put(ok, object, "native", native_json(thread));
 	return json_done(ok, object);
 }
 

@@ -60,17 +60,45 @@ static const char *base_name(const char *path) {
 	return slash && slash[1] ? slash + 1 : path;
 }
 
+/* "[libc.so.6]", "[kernel]", "[kernel ext4]" */
+static void add_module(struct strbuf *sb, const struct pyspyd_frame *frame) {
+	bool known = frame->module && *frame->module;
+
+	if (frame->lang == PYSPYD_NATIVE && !known)
+		return;
+	strbuf_adds(sb, frame->lang == PYSPYD_KERNEL ? known ? " [kernel " : " [kernel" : " [");
+	if (known)
+		text_add(sb, base_name(frame->module), TEXT_NAME_MAX);
+	strbuf_adds(sb, "]");
+}
+
+static const char *doubt_text(const char *doubt) {
+	if (!strcmp(doubt, PYSPYD_DOUBT_UNMATCHED))
+		return " (its place is a guess)";
+	if (!strcmp(doubt, PYSPYD_DOUBT_FRAME_POINTER))
+		return " (its caller by frame pointer alone)";
+	return " (its caller is inferred)";
+}
+
 void text_frame(struct strbuf *sb, const struct pyspyd_frame *frame, bool brief, bool colour) {
 	const char *name = frame->qualname && *frame->qualname ? frame->qualname : frame->function;
 
 	text_add(sb, name, TEXT_NAME_MAX);
-	if (!frame->file || !*frame->file)
+	if (frame->lang == PYSPYD_PYTHON && !frame->doubt && (!frame->file || !*frame->file))
 		return;
 	text_style(sb, colour, TEXT_DIM);
-	strbuf_adds(sb, " (");
-	text_add(sb, brief ? base_name(frame->file) : frame->file, TEXT_PATH_MAX);
-	if (frame->line > 0)
-		strbuf_addf(sb, ":%d", frame->line);
-	strbuf_adds(sb, ")");
+	if (frame->file && *frame->file) {
+		strbuf_adds(sb, " (");
+		text_add(sb, brief ? base_name(frame->file) : frame->file, TEXT_PATH_MAX);
+		if (frame->line > 0)
+			strbuf_addf(sb, ":%d", frame->line);
+		strbuf_adds(sb, ")");
+	}
+	if (frame->lang != PYSPYD_PYTHON)
+		add_module(sb, frame);
+	if (frame->inlined)
+		strbuf_adds(sb, " inlined");
+	if (frame->doubt)
+		strbuf_adds(sb, doubt_text(frame->doubt));
 	text_style(sb, colour, TEXT_PLAIN);
 }

@@ -2,6 +2,7 @@
 #ifndef PYSPYD_PIPELINE_DESCRIBE_H
 #define PYSPYD_PIPELINE_DESCRIBE_H
 
+#include "engine/pipeline/native_look.h"
 #include "engine/sample/target.h"
 #include "pyspyd/stack.h"
 
@@ -13,8 +14,13 @@ int describe_process(const struct proc *proc, const char *python, struct pyspyd_
  * could not be read is marked in *ret. */
 struct describe_options {
 	bool locals, unmask;
+	struct native_look *native; /* native frames too; NULL: Python's alone */
 };
 int describe_thread(struct sample_target *target, struct sample_thread *thread, const struct py_thread_names *names,
 	const struct describe_options *options, struct py_stack_scratch *scratch, struct pyspyd_thread *ret);
+
+/* The same for a thread that Python does not know; options->native is there. */
+int describe_foreign_thread(
+	struct sample_target *target, pid_t tid, const struct describe_options *options, struct pyspyd_thread *ret);
 
 #endif

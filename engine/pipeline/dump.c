@@ -10,6 +10,7 @@
 #include <pthread.h>
 
 #define STARTING_WAIT_NS (2 * NS_PER_SEC)
+#define LINES_NS NS_PER_SEC
 #define STOP_MAX_NS (100 * NS_PER_MS)
 
 struct job {
@@ -18,42 +19,82 @@ struct job {
 	struct sample_target *target;
 	struct py_stack_scratch scratch;
 	struct py_thread_names names;
+	struct native_look *native; /* NULL: not asked for */
+	pid_vec tids;               /* all of the kernel's, where native frames are asked for */
 	struct stopped_threads stopped;
-	VEC(char) states; /* by thread, from before we stopped them */
+	struct map states; /* tid → state, from before we stopped them */
 	struct pyspyd_dump *dump;
 	struct err *err;
 	int result;
 };
 
-static int add_thread(struct job *job, size_t i) {
-	struct sample_thread *thread = job->target->threads.items[i];
+/* Takes in what was described as the next thread. */
+static int add_described(struct job *job, int r) {
 	struct pyspyd_thread *described = &job->dump->threads[job->dump->threads_n];
-	const struct describe_options options = { .locals = job->options->locals, .unmask = job->options->unmask };
-	int r = describe_thread(job->target, thread, &job->names, &options, &job->scratch, described);
+	uint64_t state;
 
-	if (!r) {
-		job->dump->threads_n++;
-		if (described->state == 't' && i < job->states.n)
-			described->state = job->states.items[i];
-	}
-	return r == PYSPYD_E_GONE && proc_alive(&job->target->proc) ? 0
-								    : r; /* one thread ended; the others are there */
+	if (r) /* one thread ended; the others are there */
+		return r == PYSPYD_E_GONE && proc_alive(&job->target->proc) ? 0 : r;
+	job->dump->threads_n++;
+	if (described->state == 't' && map_get(&job->states, (uint64_t)described->tid, &state))
+		described->state = (char)state;
+	return 0;
+}
+
+static struct describe_options describe_options(const struct job *job) {
+	return (struct describe_options){
+		.locals = job->options->locals, .unmask = job->options->unmask, .native = job->native
+	};
+}
+
+static int add_thread(struct job *job, struct sample_thread *thread) {
+	const struct describe_options options = describe_options(job);
+
+	return add_described(job,
+		describe_thread(job->target, thread, &job->names, &options, &job->scratch,
+			&job->dump->threads[job->dump->threads_n]));
+}
+
+static bool is_python(const struct job *job, pid_t tid) {
+	vec_foreach (thread, &job->target->threads)
+		if ((*thread)->py.tid == tid)
+			return true;
+	return false;
+}
+
+static int add_foreign_threads(struct job *job) {
+	const struct describe_options options = describe_options(job);
+	int r = 0;
+
+	vec_foreach (tid, &job->tids)
+		if (!r && !is_python(job, *tid))
+			r = add_described(job,
+				describe_foreign_thread(
+					job->target, *tid, &options, &job->dump->threads[job->dump->threads_n]));
+	return r;
+}
+
+static int keep_state(struct job *job, pid_t tid) {
+	struct proc_stat stat;
+
+	return proc_thread_stat(&job->target->proc, tid, &stat)
+		? 0
+		: map_put(&job->states, (uint64_t)tid, (uint64_t)stat.state);
 }
 
 static int stop_threads(struct job *job) {
-	VEC(pid_t) tids = { 0 };
+	pid_vec tids = { 0 };
 	int r = 0;
 
-	vec_foreach (thread, &job->target->threads) {
-		char state = '?';
-		int cpu;
-
-		proc_task_state(&(*thread)->task, &state, &cpu);
-		if (!r)
-			r = vec_push(&job->states, state);
-		if (!r)
+	vec_foreach (thread, &job->target->threads)
+		if (!r && !job->native)
 			r = vec_push(&tids, (*thread)->py.tid);
-	}
+	vec_foreach (tid, &job->tids)
+		if (!r)
+			r = vec_push(&tids, *tid);
+	vec_foreach (tid, &tids)
+		if (!r)
+			r = keep_state(job, *tid);
 	if (!r)
 		r = blocking_stop(tids.items, tids.n, STOP_MAX_NS, &job->stopped);
 	vec_free(&tids);
@@ -64,19 +105,43 @@ static int stop_threads(struct job *job) {
 	return r;
 }
 
+static int stop(struct job *job) {
+	uint64_t start;
+
+	if (job->native)
+		native_look_warm(job->native);
+	start = clock_mono_ns();
+	if (job->native)
+		job->native->deadline_ns = start + STOP_MAX_NS;
+	return stop_threads(job);
+}
+
 static int read_threads(struct job *job) {
 	struct sample_target *target = job->target;
 	int r = 0;
 
 	if (job->options->blocking)
-		r = stop_threads(job);
+		r = stop(job);
 	/* The list has the newest thread first; people expect the main thread first. */
 	for (size_t i = target->threads.n; !r && i > 0; i--)
-		r = add_thread(job, i - 1);
+		r = add_thread(job, target->threads.items[i - 1]);
+	if (!r && job->native)
+		r = add_foreign_threads(job);
 	if (!r && job->options->async)
 		r = dump_async(target, &job->scratch, job->dump);
 	blocking_resume(&job->stopped);
+	if (!r && job->native)
+		r = native_look_lines(job->native, job->dump->threads, job->dump->threads_n, LINES_NS);
 	return r;
+}
+
+static int prepare_native(struct job *job) {
+	enum native_how how = job->options->blocking ? NATIVE_HOW_HELD : NATIVE_HOW_STOP;
+	int r = proc_threads(&job->target->proc, &job->tids);
+
+	if (r)
+		return r == PROC_E_GONE ? PYSPYD_E_GONE : r;
+	return native_look_new(&job->target->proc, job->target->mem, NULL, how, &job->native);
 }
 
 static int run(struct job *job) {
@@ -91,8 +156,10 @@ static int run(struct job *job) {
 		r = py_thread_names_read(&job->target->rt, &job->names);
 	if (!r)
 		r = describe_process(&job->target->proc, job->target->rt.version, &job->dump->process);
+	if (!r && job->options->native)
+		r = prepare_native(job);
 	if (!r) {
-		job->dump->threads = calloc(job->target->threads.n + 1, sizeof(*job->dump->threads));
+		job->dump->threads = calloc(job->target->threads.n + job->tids.n + 1, sizeof(*job->dump->threads));
 		r = job->dump->threads ? read_threads(job) : -ENOMEM;
 	}
 	if (r == MEM_E_GONE || r == PYSPYD_E_GONE || (r && !proc_alive(&job->target->proc)))
@@ -127,7 +194,9 @@ int pyspyd_dump(pid_t pid, const struct pyspyd_dump_options *options, struct pys
 	py_thread_names_deinit(&job.names);
 	py_stack_scratch_deinit(&job.scratch);
 	vec_free(&job.stopped.threads);
-	vec_free(&job.states);
+	map_deinit(&job.states);
+	vec_free(&job.tids);
+	native_look_free(job.native);
 	sample_target_free(job.target);
 	if (job.result) {
 		pyspyd_dump_free(job.dump);

@@ -11,7 +11,9 @@ struct pyspyd_dump_options {
 	bool locals;   /* variables of every frame */
 	bool unmask;   /* show values that are masked by name */
 	bool async;    /* the event loops of asyncio, and their tasks */
-	bool blocking; /* stop the Python threads (ptrace) while they are read; never longer than 100 ms */
+	bool native;   /* native and kernel frames, and threads that Python does not know. A thread that runs is stopped
+			  (ptrace) while its stack is copied, for less than a millisecond */
+	bool blocking; /* stop the threads (ptrace) while they are read; never longer than 100 ms */
 };
 
 /* How well the reading went; shown with every result. */

@@ -21,14 +21,24 @@ struct pyspyd_local {
 
 struct pyspyd_frame {
 	enum pyspyd_lang lang;
-	char *function; /* co_name */
-	char *qualname; /* co_qualname (3.11+), else the same as function */
-	char *file;
-	char *module;                /* __name__ of the frame's globals; "" where unknown */
-	int line;                    /* 0: the instruction has none */
+	char *function;    /* co_name; native: demangled, or "libfoo.so+0x1a2b" where no symbol is known */
+	char *qualname;    /* co_qualname (3.11+), else the same as function */
+	char *file;        /* native: only where debug information has it, else "" */
+	char *module;      /* __name__ of the frame's globals; native: path of the file with the code; kernel: of its
+			      module; "" where unknown */
+	int line;          /* 0: the instruction has none */
+	uint64_t address;  /* native: of the instruction in the process */
+	bool inlined;      /* native: into the next frame */
+	const char *doubt; /* a word (PYSPYD_DOUBT_…), static; NULL: none */
 	struct pyspyd_local *locals; /* only where they were asked for */
 	size_t locals_n;
 };
+
+/* What may be wrong with a frame. */
+#define PYSPYD_DOUBT_UNMATCHED "unmatched" /* its place among those of the other language is a guess */
+#define PYSPYD_DOUBT_FRAME_POINTER \
+	"frame-pointer" /* the next one was found by the frame pointer alone: one between them may be missing */
+#define PYSPYD_DOUBT_RECOVERED "recovered" /* the next one was found by searching the stack: inferred, not read */
 
 enum pyspyd_gil { PYSPYD_GIL_NONE, PYSPYD_GIL_HELD, PYSPYD_GIL_WAITING, PYSPYD_GIL_UNKNOWN };
 
@@ -39,12 +49,17 @@ struct pyspyd_thread {
 	char state;     /* of the kernel: R S D T t Z …; '?' where it could not be read */
 	enum pyspyd_gil gil;
 	bool in_gc;                  /* collecting garbage now */
-	int64_t interpreter;         /* 0 is the main one */
+	int64_t interpreter;         /* 0 is the main one; negative: Python does not know the thread */
 	struct pyspyd_frame *frames; /* most recent call first */
 	size_t frames_n;
 	bool truncated;  /* deeper than the limit: the outermost calls are missing */
 	bool incomplete; /* the thread moved while it was read, or memory was not to be had: what is shown may lack
 			    frames */
+	bool native;     /* native frames were asked for; what follows tells how well that went */
+	const char *native_end; /* why they end before the thread's first function, or why there are none; static; NULL:
+				   they are whole */
+	bool disagree;          /* both kinds of frames are whole, and some are "unmatched" */
+	uint64_t stopped_ns;    /* for so long it was stopped for them; 0: it was not */
 };
 
 struct pyspyd_process {
@@ -58,6 +73,7 @@ struct pyspyd_process {
 	char *cgroup, *container, *unit;
 };
 
+void pyspyd_frame_deinit(struct pyspyd_frame *frame);
 void pyspyd_frames_free(struct pyspyd_frame *frames, size_t n);
 void pyspyd_threads_free(struct pyspyd_thread *threads, size_t n);
 void pyspyd_process_deinit(struct pyspyd_process *process);

@@ -128,6 +128,95 @@ Test(dump_text, json_has_the_schema_s_keys) {
 	json_decref(root);
 }
 
+/* A dump with native frames. */
+static struct pyspyd_frame merged[] = {
+	{ .lang = PYSPYD_KERNEL, .function = S("futex_wait"), .file = S(""), .module = S("") },
+	{ .lang = PYSPYD_KERNEL, .function = S("ext4_sync"), .file = S(""), .module = S("ext4") },
+	{ .lang = PYSPYD_NATIVE,
+		.function = S("copy"),
+		.file = S("/src/copy.c"),
+		.module = S("/usr/lib/libx.so.1"),
+		.line = 7,
+		.inlined = true },
+	{ .lang = PYSPYD_NATIVE,
+		.function = S("libx.so.1+0x12"),
+		.file = S(""),
+		.module = S("/usr/lib/libx.so.1"),
+		.doubt = PYSPYD_DOUBT_FRAME_POINTER },
+	{ .lang = PYSPYD_PYTHON, .function = S("f"), .file = S("a.py"), .line = 1, .doubt = PYSPYD_DOUBT_UNMATCHED },
+	{ .lang = PYSPYD_NATIVE,
+		.function = S("anonymous+0x7f12"),
+		.file = S(""),
+		.module = S(""),
+		.doubt = PYSPYD_DOUBT_RECOVERED },
+};
+static struct pyspyd_thread merged_threads[] = {
+	{ .tid = 1,
+		.name = S("a"),
+		.state = 'D',
+		.frames = merged,
+		.frames_n = ARRAY_SIZE(merged),
+		.native = true,
+		.native_end = "the next address is not in code",
+		.disagree = true,
+		.stopped_ns = 41500 },
+	{ .tid = 2, .name = S("b"), .state = 'R', .interpreter = -1, .native = true, .native_end = "it runs" },
+	{ .tid = 3, .name = S("c"), .state = 'S', .frames = merged, .frames_n = 1, .native = true },
+};
+static struct pyspyd_dump merged_dump = {
+	.process = { .pid = 1, .name = S("x"), .python = S("3.13.1") },
+	.threads = merged_threads,
+	.threads_n = ARRAY_SIZE(merged_threads),
+};
+
+Test(dump_text, native_frames_say_whose_they_are_and_what_is_in_doubt) {
+	_free_ char *text = pyspyd_dump_text(&merged_dump, false);
+
+	cr_assert_str_eq(text,
+		"Process 1: x (Python 3.13.1)\n"
+		"\n"
+		"Thread 1 (a) [D]\n"
+		"  futex_wait [kernel]\n"
+		"  ext4_sync [kernel ext4]\n"
+		"  copy (/src/copy.c:7) [libx.so.1] inlined\n"
+		"  libx.so.1+0x12 [libx.so.1] (its caller by frame pointer alone)\n"
+		"  f (a.py:1) (its place is a guess)\n"
+		"  anonymous+0x7f12 (its caller is inferred)\n"
+		"  … (native frames end here: the next address is not in code)\n"
+		"  … (native and Python frames do not agree)\n"
+		"\n"
+		"Thread 2 (b) [R, not Python's]\n"
+		"  … (no native frames: it runs)\n"
+		"\n"
+		"Thread 3 (c) [S]\n"
+		"  futex_wait [kernel]\n");
+}
+
+Test(dump_text, json_of_native_frames) {
+	_free_ char *line = pyspyd_dump_json(&merged_dump);
+	json_t *root = json_loads(line, 0, NULL), *thread, *frames, *native;
+
+	cr_assert_not_null(root);
+	thread = json_array_get(json_object_get(root, "threads"), 0);
+	frames = json_object_get(thread, "stack");
+	cr_assert_str_eq(json_string_value(json_object_get(json_array_get(frames, 0), "lang")), "kernel");
+	expect_keys(json_array_get(frames, 2), "lang function qualname file line module inlined");
+	expect_keys(json_array_get(frames, 3), "lang function qualname file line module doubt");
+	cr_assert_str_eq(json_string_value(json_object_get(json_array_get(frames, 4), "doubt")), "unmatched");
+	native = json_object_get(thread, "native");
+	expect_keys(native, "complete why agrees stopped_us");
+	cr_assert(json_is_false(json_object_get(native, "complete")));
+	cr_assert(json_is_false(json_object_get(native, "agrees")));
+	cr_assert_float_eq(json_number_value(json_object_get(native, "stopped_us")), 41.5, 1e-9);
+	thread = json_array_get(json_object_get(root, "threads"), 1);
+	cr_assert(json_is_null(json_object_get(thread, "interpreter")));
+	native = json_object_get(json_array_get(json_object_get(root, "threads"), 2), "native");
+	cr_assert(json_is_true(json_object_get(native, "complete")));
+	cr_assert(json_is_null(json_object_get(native, "why")));
+	expect_keys(json_object_get(root, "counters"), "threads frames truncated incomplete disagree stopped_max_us");
+	json_decref(root);
+}
+
 Test(dump_text, hostile_names_steer_nothing) {
 	char long_name[10001];
 	struct pyspyd_frame frame = { .function = S("\x1b]0;owned\x07"), .file = S("a\nb\xff.py"), .line = 1 };
