@@ -267,8 +267,19 @@ static void order(const struct native_look *look, const struct py_raw_stack *sta
 	m->order_n = merge_stacks(&in, m->order, &m->unmatched);
 }
 
+/* Where the native frames end early, Python frames without a loop are older than all of them: no guess. */
+static size_t certain_from(const struct native_look *look, const struct merging *m) {
+	size_t i = m->order_n;
+
+	if (look->trace.stop == NATIVE_COMPLETE)
+		return i;
+	while (i && m->order[i - 1].kind == MERGE_PYTHON)
+		i--;
+	return i;
+}
+
 /* Moves the frames to where they belong. */
-static void move(struct merging *m, struct pyspyd_frame *python) {
+static void move(struct merging *m, size_t certain, struct pyspyd_frame *python) {
 	for (size_t i = 0; i < m->order_n; i++) {
 		const struct merge_frame *from = &m->order[i];
 		struct pyspyd_frame *frame =
@@ -276,7 +287,7 @@ static void move(struct merging *m, struct pyspyd_frame *python) {
 
 		m->frames[m->n] = *frame;
 		*frame = (struct pyspyd_frame){ 0 };
-		if (from->unmatched)
+		if (from->unmatched && i < certain)
 			m->frames[m->n].doubt = PYSPYD_DOUBT_UNMATCHED;
 		m->n++;
 	}
@@ -304,7 +315,7 @@ int native_look_merge(struct native_look *look, const struct py_raw_stack *stack
 		r = fill(look, &m);
 	if (!r) {
 		order(look, stack, python_n, whole && alone, &m);
-		move(&m, thread->frames);
+		move(&m, certain_from(look, &m), thread->frames);
 		pyspyd_frames_free(thread->frames, python_n);
 		thread->frames = take_ptr(m.frames);
 		thread->frames_n = m.n;

@@ -194,15 +194,15 @@ Test(dump_text, native_frames_say_whose_they_are_and_what_is_in_doubt) {
 
 Test(dump_text, json_of_native_frames) {
 	_free_ char *line = pyspyd_dump_json(&merged_dump);
-	json_t *root = json_loads(line, 0, NULL), *thread, *frames, *native;
+	json_t *root = json_loads(line, 0, NULL), *thread, *stack, *native;
 
 	cr_assert_not_null(root);
 	thread = json_array_get(json_object_get(root, "threads"), 0);
-	frames = json_object_get(thread, "stack");
-	cr_assert_str_eq(json_string_value(json_object_get(json_array_get(frames, 0), "lang")), "kernel");
-	expect_keys(json_array_get(frames, 2), "lang function qualname file line module inlined");
-	expect_keys(json_array_get(frames, 3), "lang function qualname file line module doubt");
-	cr_assert_str_eq(json_string_value(json_object_get(json_array_get(frames, 4), "doubt")), "unmatched");
+	stack = json_object_get(thread, "stack");
+	cr_assert_str_eq(json_string_value(json_object_get(json_array_get(stack, 0), "lang")), "kernel");
+	expect_keys(json_array_get(stack, 2), "lang function qualname file line module inlined");
+	expect_keys(json_array_get(stack, 3), "lang function qualname file line module doubt");
+	cr_assert_str_eq(json_string_value(json_object_get(json_array_get(stack, 4), "doubt")), "unmatched");
 	native = json_object_get(thread, "native");
 	expect_keys(native, "complete why agrees stopped_us");
 	cr_assert(json_is_false(json_object_get(native, "complete")));
