@@ -27,6 +27,10 @@ struct pid {
 	struct upid numbers[1];
 } CORE;
 
+struct task_struct___5_13 {
+	long state;
+} CORE;
+
 struct thread_struct {
 #if defined(__TARGET_ARCH_x86)
 	unsigned long fsbase;
@@ -63,6 +67,7 @@ struct kernel_siginfo {
 struct task_struct {
 	int pid, tgid;
 	unsigned int flags;
+	unsigned int __state; /* before 5.14 a long called state */
 	int exit_code;
 	unsigned long long start_boottime;
 	struct task_struct *real_parent, *group_leader;
@@ -71,5 +76,33 @@ struct task_struct {
 	struct sched_info sched_info;
 	struct thread_struct thread;
 } CORE;
+
+/* The registers as the kernel's headers name them. */
+struct pt_regs___kernel {
+#if defined(__TARGET_ARCH_x86)
+	unsigned long di, si, dx, r10, r8, orig_ax;
+#elif defined(__TARGET_ARCH_arm64)
+	unsigned long long regs[31], orig_x0;
+	int syscallno;
+#endif
+} CORE;
+
+#if defined(__TARGET_ARCH_x86)
+#define CALL_FIELD orig_ax
+#define ARG0_FIELD di
+#define CALL_NUMBER(regs) ((regs)->orig_ax)
+#define ARG0(regs) ((regs)->di)
+#define ARG1(regs) ((regs)->si)
+#define ARG2(regs) ((regs)->dx)
+#define ARG3(regs) ((regs)->r10)
+#elif defined(__TARGET_ARCH_arm64)
+#define CALL_FIELD syscallno
+#define ARG0_FIELD orig_x0
+#define CALL_NUMBER(regs) ((unsigned long)(regs)->syscallno)
+#define ARG0(regs) ((regs)->orig_x0)
+#define ARG1(regs) ((regs)->regs[1])
+#define ARG2(regs) ((regs)->regs[2])
+#define ARG3(regs) ((regs)->regs[3])
+#endif
 
 #endif

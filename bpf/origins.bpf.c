@@ -74,30 +74,6 @@ struct {
 	__uint(max_entries, RING_BYTES);
 } ring SEC(".maps");
 
-/* The registers as the kernel's headers name them. */
-struct pt_regs___kernel {
-#if defined(__TARGET_ARCH_x86)
-	unsigned long di, si, dx, r10, r8, orig_ax;
-#elif defined(__TARGET_ARCH_arm64)
-	unsigned long long regs[31], orig_x0;
-	int syscallno;
-#endif
-} CORE;
-
-#if defined(__TARGET_ARCH_x86)
-#define CALL_NUMBER(regs) ((regs)->orig_ax)
-#define ARG0(regs) ((regs)->di)
-#define ARG1(regs) ((regs)->si)
-#define ARG2(regs) ((regs)->dx)
-#define ARG3(regs) ((regs)->r10)
-#elif defined(__TARGET_ARCH_arm64)
-#define CALL_NUMBER(regs) ((unsigned long)(regs)->syscallno)
-#define ARG0(regs) ((regs)->orig_x0)
-#define ARG1(regs) ((regs)->regs[1])
-#define ARG2(regs) ((regs)->regs[2])
-#define ARG3(regs) ((regs)->regs[3])
-#endif
-
 /* enum pyb_origin_call by number. */
 const volatile __u8 calls[SYSCALLS_MAX] = {
 #ifdef __NR_open
@@ -141,25 +117,6 @@ const volatile __u8 calls[SYSCALLS_MAX] = {
 	[__NR_close_range] = PYB_CALL_CLOSE_RANGE,
 	[__NR_wait4] = PYB_CALL_WAIT,
 };
-
-/* Makes the name of the stack in the scratch. */
-__noinline int name_stack(__u32 pid) {
-	__u32 zero = 0, n;
-	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
-	__u64 name = pid;
-
-	if (!s)
-		return 0;
-	n = s->event.frames_n;
-	for (__u32 i = 0; i < PYB_FRAMES_MAX && i < n; i++) {
-		const struct pyb_frame *frame = &s->frames[i];
-
-		name = pyb_mix(name, frame->code + frame->check);
-		name = pyb_mix(name, frame->instr + frame->tlbc);
-	}
-	s->event.name = name | 1;
-	return 0;
-}
 
 /* Once. */
 static __always_inline void tell_stack(struct pyb_scratch *s, __u32 pid, __u32 flags) {

@@ -118,4 +118,23 @@ __noinline int search(__u32 pid, __u64 thread_pointer) {
 	return s->found.tstate != 0;
 }
 
+/* Makes the name of the stack in the scratch: other frames, another name. */
+__noinline int name_stack(__u32 pid) {
+	__u32 zero = 0, n;
+	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+	__u64 name = pid;
+
+	if (!s)
+		return 0;
+	n = s->event.frames_n;
+	for (__u32 i = 0; i < PYB_FRAMES_MAX && i < n; i++) {
+		const struct pyb_frame *frame = &s->frames[i];
+
+		name = pyb_mix(name, frame->code + frame->check);
+		name = pyb_mix(name, frame->instr + frame->tlbc);
+	}
+	s->event.name = name | 1;
+	return 0;
+}
+
 #endif

@@ -25,7 +25,7 @@ struct record_args {
 };
 
 static const char *const formats[] = { "svg", "html", "collapsed", "speedscope", "pprof", "gecko", "chrome", NULL };
-static const char *const modes[] = { "wall", "cpu", "gil", NULL }; /* in the order of enum pyspyd_mode */
+static const char *const modes[] = { "wall", "cpu", "gil", "offcpu", NULL }; /* in the order of enum pyspyd_mode */
 
 #define OPT(letter, name, kind, field, arg, help) \
 	{ letter, name, kind, offsetof(struct record_args, field), arg, help, NULL }
@@ -39,7 +39,11 @@ static const struct option_spec options[] = {
 	{ 'f', "format", OPTION_CHOICE, offsetof(struct record_args, format), "FORMAT",
 		"svg, html, collapsed, speedscope, pprof, gecko or chrome (default: by FILE's ending)", formats },
 	{ 'm', "mode", OPTION_CHOICE, offsetof(struct record_args, mode), "MODE",
-		"wall: every thread; cpu: those on a CPU; gil: the GIL's holder", modes },
+		"wall: every thread; cpu: those on a CPU; gil: the GIL's holder; offcpu: how long they sleep (eBPF)",
+		modes },
+	OPT(0, "threshold", OPTION_DURATION, record.threshold_ns, "DURATION",
+		"offcpu: shorter sleeps are summed (default 1ms)"),
+	OPT(0, "kernel", OPTION_FLAG, record.kernel, NULL, "offcpu: the kernel's functions too"),
 	OPT('c', "children", OPTION_FLAG, record.children, NULL, "its descendants too"),
 	OPT('t', "threads", OPTION_FLAG, record.threads, NULL, "the thread as the outermost element of each stack"),
 	{ 0, "source", OPTION_CHOICE, offsetof(struct record_args, source), "SOURCE",
@@ -85,11 +89,34 @@ static void say_accuracy(const struct pyspyd_accuracy *accuracy, uint64_t elapse
 		accuracy->expected > accuracy->looks ? accuracy->expected - accuracy->looks : 0);
 }
 
+static void say_sleeps(const struct pyspyd_accuracy *accuracy, uint64_t elapsed_ns) {
+	cli_say("%" PRIu64 " sleeps in %.1f s, of %" PRIu64 " that began (source %s): %" PRIu64 " lost, %" PRIu64
+		" unreadable, %" PRIu64 " truncated, %" PRIu64 " without Python",
+		accuracy->samples, (double)elapsed_ns / 1e9, accuracy->looks, accuracy->source, accuracy->discarded,
+		accuracy->unreadable, accuracy->truncated, accuracy->unknown);
+}
+
 static int choose_format(const struct command *command, struct record_args *args) {
 	args->record.format = args->format >= 0 ? formats[args->format] : pyspyd_format_of(args->file);
 	if (args->record.format)
 		return -1;
 	return options_error(command, "--output: '%s' does not say the format; give --format", args->file);
+}
+
+/* What goes with sleeps only, and what does not. Return: -1; or the exit status. */
+static int check_mode(const struct command *command, struct record_args *args) {
+	struct pyspyd_record_options *record = &args->record;
+	bool sleeps = record->mode == PYSPYD_MODE_OFFCPU;
+
+	if (!sleeps && record->threshold_ns != UINT64_MAX)
+		return options_error(command, "--threshold goes with --mode offcpu");
+	if (!sleeps && record->kernel)
+		return options_error(command, "--kernel goes with --mode offcpu");
+	if (sleeps && record->native)
+		return options_error(command, "--native does not go with --mode offcpu");
+	if (record->threshold_ns == UINT64_MAX)
+		record->threshold_ns = NS_PER_MS;
+	return -1;
 }
 
 /* The file takes its place only where something was collected. */
@@ -124,9 +151,11 @@ static int record_to(struct record_args *args, const struct program *program, st
 		r = pyspyd_record(args->pid, &args->record, output->fd, &accuracy, &err);
 	} while (patience_again(&patience, r));
 	clear_progress(args);
-	if (accuracy.looks)
-		say_accuracy(&accuracy, cli_now_ns() - start_ns);
-	kept = r == 0 || (r == PYSPYD_E_GONE && accuracy.looks) ? keep_output(output, args->file) : 0;
+	if (accuracy.looks || accuracy.samples)
+		(args->record.mode == PYSPYD_MODE_OFFCPU ? say_sleeps : say_accuracy)(
+			&accuracy, cli_now_ns() - start_ns);
+	kept = r == 0 || (r == PYSPYD_E_GONE && (accuracy.looks || accuracy.samples)) ? keep_output(output, args->file)
+										      : 0;
 	if (r == PYSPYD_E_GONE && program->pid && accuracy.looks)
 		r = 0; /* a program that we started ends when it is done */
 	if (r)
@@ -146,7 +175,8 @@ static int open_output(const char *file_name, struct output *ret_output) {
 }
 
 static int run(const struct command *command, int argc, char **argv) {
-	struct record_args args = { .format = -1, .record = { .rate_hz = 100, .stop = &cli_stop } };
+	struct record_args args = { .format = -1,
+		.record = { .rate_hz = 100, .threshold_ns = UINT64_MAX, .stop = &cli_stop } };
 	struct program program = { 0 };
 	struct output output;
 	char **rest;
@@ -163,6 +193,9 @@ static int run(const struct command *command, int argc, char **argv) {
 		return r;
 	args.record.mode = (enum pyspyd_mode)args.mode;
 	args.record.source = (enum pyspyd_source)args.source;
+	r = check_mode(command, &args);
+	if (r >= 0)
+		return r;
 	args.record.userdata = &args.record;
 	args.record.progress = term_controls(STDERR_FILENO) ? show_progress : NULL;
 	r = open_output(args.file, &output);

@@ -263,14 +263,28 @@ static void add_times(struct file *f, const struct group *group) {
 	strbuf_adds(&f->out.text, "],\n");
 }
 
+/* In milliseconds. */
+static void add_durations(struct file *f, const struct group *group) {
+	strbuf_adds(&f->out.text, "\"weightType\":\"tracing-ms\",\n\"weight\":[");
+	for (size_t i = 0; i < f->sampled.n && !writer_pass(&f->out); i++)
+		strbuf_addf(&f->out.text, "%s%.3f", i ? "," : "",
+			(double)sample_weight(f, group, f->sampled.items[i]) * (double)f->sample_ns /
+				(double)NS_PER_MS);
+	strbuf_adds(&f->out.text, "],\n");
+}
+
 static void add_samples(struct file *f, const struct group *group) {
 	size_t n = f->sampled.n;
 
 	begin_table(f, "samples");
-	strbuf_adds(&f->out.text, "\"weightType\":\"samples\",\n");
+	if (f->tree.profile->kind == PROFILE_OFFCPU)
+		add_durations(f, group);
+	else
+		strbuf_adds(&f->out.text, "\"weightType\":\"samples\",\n");
 	add_column(f, group, "stack", f->sampled.items, n, sample_stack);
 	add_times(f, group);
-	add_column(f, group, "weight", f->sampled.items, n, sample_weight);
+	if (f->tree.profile->kind != PROFILE_OFFCPU)
+		add_column(f, group, "weight", f->sampled.items, n, sample_weight);
 	end_table(f, n);
 }
 

@@ -79,15 +79,45 @@ void label_process(struct strbuf *out, const struct profile *profile, uint32_t t
 }
 
 const char *label_kind(const struct profile *profile) {
-	return profile->kind == PROFILE_CPU ? "cpu" : profile->kind == PROFILE_GIL ? "gil" : "wall";
+	switch (profile->kind) {
+	case PROFILE_CPU: return "cpu";
+	case PROFILE_GIL: return "gil";
+	case PROFILE_OFFCPU: return "off_cpu";
+	case PROFILE_WALL: break;
+	}
+	return "wall";
+}
+
+static void add_seconds(struct strbuf *out, uint64_t us) {
+	strbuf_addf(out, "%.6g s", (double)us / 1e6);
+}
+
+void label_weight(struct strbuf *out, const struct profile *profile, uint64_t weight) {
+	if (profile->kind == PROFILE_OFFCPU)
+		add_seconds(out, weight);
+	else
+		strbuf_addf(out, "%" PRIu64 " sample%s", weight, weight == 1 ? "" : "s");
+}
+
+static void add_sleeps(struct strbuf *out, uint64_t sleeps, uint64_t ns) {
+	strbuf_adds(out, "time off CPU, ");
+	add_seconds(out, ns / NS_PER_US);
+	strbuf_addf(out, " in %" PRIu64 " sleep%s", sleeps, sleeps == 1 ? "" : "s");
 }
 
 void label_summary(struct strbuf *out, const struct profile *profile) {
-	uint64_t samples = 0;
+	uint64_t samples = 0, ns = 0;
 
-	vec_foreach (count, &profile->counts)
+	vec_foreach (count, &profile->counts) {
 		samples += count->samples;
-	strbuf_addf(out, "%s, %" PRIu64 " sample%s", label_kind(profile), samples, samples == 1 ? "" : "s");
+		ns += count->ns;
+	}
+	if (profile->kind == PROFILE_OFFCPU) {
+		add_sleeps(out, samples, ns);
+	} else {
+		strbuf_addf(out, "%s, ", label_kind(profile));
+		label_weight(out, profile, samples);
+	}
 	if (profile->period_ns)
 		strbuf_addf(out, ", %.6g Hz", (double)NS_PER_SEC / (double)profile->period_ns);
 	if (profile->duration_ns)
@@ -97,6 +127,8 @@ void label_summary(struct strbuf *out, const struct profile *profile) {
 uint64_t label_sample_ns(const struct profile *profile, uint64_t total) {
 	double samples = 0, ns = 0;
 
+	if (profile->kind == PROFILE_OFFCPU)
+		return NS_PER_US;
 	vec_foreach (count, &profile->counts) {
 		samples += (double)count->samples;
 		ns += (double)count->ns;
@@ -114,6 +146,11 @@ void label_accuracy(struct strbuf *out, const struct profile *profile) {
 		strbuf_addf(out, "%s source", a->source);
 	if (a->priority)
 		strbuf_addf(out, "%spriority %s", a->source ? ", " : "", a->priority);
+	if (profile->kind == PROFILE_OFFCPU) {
+		strbuf_addf(out, "; %" PRIu64 " sleeps, %" PRIu64 " lost, ", a->looks, a->discarded);
+		strbuf_addf(out, "%" PRIu64 " unreadable, %" PRIu64 " truncated", a->unreadable, a->truncated);
+		return;
+	}
 	strbuf_addf(out, "%s%" PRIu64 " of %" PRIu64 " ticks looked at; ", a->source || a->priority ? "; " : "",
 		a->looks, a->expected);
 	strbuf_addf(out, "%" PRIu64 " of %" PRIu64 " stacks idle and not read again; ", a->idle, a->samples);

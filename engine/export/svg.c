@@ -160,11 +160,12 @@ static void add_numbers(struct graph *g, const struct tree_node *node) {
 	const struct tree_node *root = &g->tree.nodes.items[0];
 	double after = share_of(node->total, root->total), before = share_of(node->total_before, root->total_before);
 
-	if (g->diff)
+	if (g->diff) {
 		strbuf_addf(&g->out.text, "%.2f %%, before %.2f %% (%+.2f)", after, before, after - before);
-	else
-		strbuf_addf(
-			&g->out.text, "%" PRIu64 " sample%s, %.2f %%", node->total, node->total == 1 ? "" : "s", after);
+		return;
+	}
+	label_weight(&g->out.text, g->tree.profile, node->total);
+	strbuf_addf(&g->out.text, ", %.2f %%", after);
 }
 
 static void add_box(struct graph *g, uint32_t id) {

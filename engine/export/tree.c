@@ -103,7 +103,7 @@ static int add_counts(
 		if (add_stack(b, branches[counts[i].thread], counts[i].node, &node))
 			return -ENOMEM;
 		at = &b->tree->nodes.items[node];
-		*(before ? &at->self_before : &at->self) += counts[i].samples;
+		*(before ? &at->self_before : &at->self) += profile_weight(b->tree->profile, &counts[i]);
 	}
 	return 0;
 }

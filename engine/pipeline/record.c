@@ -99,6 +99,8 @@ int pyspyd_record(pid_t pid, const struct pyspyd_record_options *options, int ou
 			/* Only the kernel sees a running thread's registers without a stop. */
 			.source = options->native ? PYSPYD_SOURCE_BPF : options->source,
 			.native_stacks = options->native,
+			.threshold_ns = options->threshold_ns,
+			.kernel_stacks = options->kernel,
 			.want_gil = options->mode == PYSPYD_MODE_GIL },
 	};
 	const struct exporter *exporter = export_find(options->format);

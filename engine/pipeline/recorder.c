@@ -77,6 +77,20 @@ static uint32_t node_of(struct recorder *recorder, struct member *member, const 
 	return node;
 }
 
+/* What stands below the Python frames. */
+static uint32_t leaf_of(struct recorder *recorder, uint32_t node, const struct sample *sample) {
+	for (size_t i = 0; i < sample->leaves_n && node != UINT32_MAX; i++) {
+		const struct sample_leaf *leaf = &sample->leaves[i];
+		const struct profile_frame of_leaf = { .function = intern_add(&recorder->profile->strings, leaf->name,
+							       strlen(leaf->name)),
+			.lang = leaf->lang };
+		uint32_t frame = profile_add_frame(recorder->profile, &of_leaf);
+
+		node = frame == UINT32_MAX ? UINT32_MAX : profile_add_node(recorder->profile, node, frame);
+	}
+	return node;
+}
+
 uint32_t recorder_thread_id(const struct sample_thread *thread) {
 	return (uint32_t)(thread->mark >> 32) - 1;
 }
@@ -105,13 +119,13 @@ static void on_sample(void *userdata, const struct sample *sample) {
 	member = recorder->members.items[sample->target->mark - 1];
 	thread = thread_id(recorder, member, sample->thread);
 	if (sample->places)
-		node = node_of(recorder, member, sample);
+		node = leaf_of(recorder, node_of(recorder, member, sample), sample);
 	if (node == UINT32_MAX || thread == UINT32_MAX) {
 		recorder->lost += sample->ticks;
 	} else {
 		sample->thread->mark = ((uint64_t)thread + 1) << 32 | node;
 		profile_count(recorder->profile, thread, node, sample->ticks,
-			sample->ticks * sampler_period_ns(recorder->sampler));
+			sample->ns ? sample->ns : sample->ticks * sampler_period_ns(recorder->sampler));
 		if (recorder->options.tap)
 			recorder->options.tap(recorder->options.userdata, sample, node);
 	}
@@ -229,13 +243,23 @@ void recorder_drop(struct recorder *recorder, struct sample_target *target) {
 	free_member(member);
 }
 
+static enum profile_kind kind_of(enum pyspyd_mode mode) {
+	switch (mode) {
+	case PYSPYD_MODE_CPU: return PROFILE_CPU;
+	case PYSPYD_MODE_GIL: return PROFILE_GIL;
+	case PYSPYD_MODE_OFFCPU: return PROFILE_OFFCPU;
+	case PYSPYD_MODE_WALL: break;
+	}
+	return PROFILE_WALL;
+}
+
 int recorder_start(struct recorder *recorder) {
 	recorder->start_ns = clock_mono_ns();
 	recorder->profile->start_real_ns = clock_real_ns();
 	recorder->profile->period_ns = sampler_period_ns(recorder->sampler);
-	recorder->profile->kind = recorder->options.sampler.mode == PYSPYD_MODE_CPU ? PROFILE_CPU
-		: recorder->options.sampler.mode == PYSPYD_MODE_GIL                 ? PROFILE_GIL
-										    : PROFILE_WALL;
+	recorder->profile->kind = kind_of(recorder->options.sampler.mode);
+	if (recorder->profile->kind == PROFILE_OFFCPU)
+		recorder->profile->period_ns = 0;
 	return sampler_start(recorder->sampler);
 }
 
@@ -246,13 +270,6 @@ static void spread_duration(struct profile *profile) {
 	profile->period_ns = each;
 	vec_foreach (count, &profile->counts)
 		count->ns = count->samples * each;
-}
-
-void recorder_stop(struct recorder *recorder) {
-	sampler_stop(recorder->sampler);
-	recorder_profile(recorder);
-	if (!sampler_period_ns(recorder->sampler))
-		spread_duration(recorder->profile);
 }
 
 int recorder_set_rate(struct recorder *recorder, double rate_hz) {
@@ -295,6 +312,16 @@ static void name_threads(struct recorder *recorder, struct member *member) {
 		py_thread_names_deinit(&names);
 	}
 	pthread_mutex_unlock(&target->lock);
+}
+
+void recorder_stop(struct recorder *recorder) {
+	sampler_stop(recorder->sampler);
+	vec_foreach (member, &recorder->members)
+		if (!(*member)->target->ended)
+			name_threads(recorder, *member); /* those that came with the last samples */
+	recorder_profile(recorder);
+	if (!sampler_period_ns(recorder->sampler) && recorder->profile->kind != PROFILE_OFFCPU)
+		spread_duration(recorder->profile);
 }
 
 static bool is_member(const struct recorder *recorder, pid_t pid) {

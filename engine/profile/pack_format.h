@@ -12,7 +12,7 @@
  *     magic          4 bytes
  *     version        1 byte
  *     checksum       4 bytes, little-endian: CRC-32 of all that follows
- *     kind           number: 0 wall, 1 cpu, 2 gil
+ *     kind           number: 0 wall, 1 cpu, 2 gil, 3 off CPU
  *     source         number: index into pack_sources
  *     priority       number: index into pack_priorities
  *     start, length  numbers: ns

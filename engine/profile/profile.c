@@ -13,6 +13,7 @@
  * It does not know where samples come from, and keeps no times: time buckets are several profiles. */
 #include "engine/profile/profile.h"
 
+#include "engine/base/clock.h"
 #include "engine/base/limits.h"
 #include "engine/base/util.h"
 #include <errno.h>
@@ -166,6 +167,10 @@ size_t profile_stack(const struct profile *profile, uint32_t node, uint32_t *fra
 		if (--i < max)
 			frames[i] = nodes[node].frame;
 	return depth;
+}
+
+uint64_t profile_weight(const struct profile *profile, const struct profile_count *count) {
+	return profile->kind == PROFILE_OFFCPU ? count->ns / NS_PER_US : count->samples;
 }
 
 void profile_reset_counts(struct profile *profile) {

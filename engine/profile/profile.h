@@ -40,6 +40,13 @@ struct profile_count {
 	uint64_t ns; /* what the samples stand for: samples × period, or time on CPU where that was measured */
 };
 
+enum profile_kind {
+	PROFILE_WALL,
+	PROFILE_CPU,
+	PROFILE_GIL,
+	PROFILE_OFFCPU, /* samples are sleeps, of any length: ns says how long they were */
+};
+
 struct profile {
 	struct intern strings;
 	VEC(struct profile_frame) frames;
@@ -51,7 +58,7 @@ struct profile {
 	uint64_t start_real_ns;
 	uint64_t duration_ns;
 	uint64_t period_ns;
-	enum { PROFILE_WALL, PROFILE_CPU, PROFILE_GIL } kind;
+	enum profile_kind kind;
 	struct pyspyd_accuracy accuracy; /* shown with every export */
 };
 
@@ -69,6 +76,9 @@ int profile_count(struct profile *profile, uint32_t thread, uint32_t node, uint6
 
 /* The frames of a node, outermost first, at most max. Return: how many there are (may be more than max). */
 size_t profile_stack(const struct profile *profile, uint32_t node, uint32_t *frames, size_t max);
+
+/* What a count weighs in a picture: samples; of time off CPU, microseconds. */
+uint64_t profile_weight(const struct profile *profile, const struct profile_count *count);
 
 /* Forgets the counts, keeps what is interned. */
 void profile_reset_counts(struct profile *profile);

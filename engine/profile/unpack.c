@@ -207,7 +207,7 @@ static int read_head(struct reader *r, struct unpacked *u) {
 	uint64_t *const counters[] = { &a->expected, &a->looks, &a->samples, &a->idle, &a->torn, &a->discarded,
 		&a->late, &a->unreadable, &a->truncated, &a->unknown };
 
-	u->kind = get(r, PROFILE_GIL);
+	u->kind = get(r, PROFILE_OFFCPU);
 	a->source = pack_sources[get(r, ARRAY_SIZE(pack_sources) - 1)];
 	a->priority = pack_priorities[get(r, ARRAY_SIZE(pack_priorities) - 1)];
 	u->head.start_real_ns = get(r, INT64_MAX);

@@ -181,6 +181,10 @@ int bpf_source_set_threads(struct bpf_source *source, pid_t pid, const struct py
 	return bpf_processes_set_threads(&source->processes, pid, threads, n);
 }
 
+struct bpf_processes *bpf_source_processes(struct bpf_source *source) {
+	return &source->processes;
+}
+
 void bpf_source_remove(struct bpf_source *source, pid_t pid) {
 	bpf_processes_remove(&source->processes, pid);
 }

@@ -35,6 +35,9 @@ int bpf_source_add(struct bpf_source *source, const struct py_runtime *rt, pid_t
 void bpf_source_remove(struct bpf_source *source, pid_t pid);
 int bpf_source_set_threads(struct bpf_source *source, pid_t pid, const struct py_thread *const *threads, size_t n);
 
+/* Whom those tell. */
+struct bpf_processes *bpf_source_processes(struct bpf_source *source);
+
 /* Another rate. Return: 0; negative errno. */
 int bpf_source_set_rate(struct bpf_source *source, double rate_hz);
 

@@ -38,7 +38,12 @@ static bool is_leader(const struct cpu_sampler *me) {
 
 void look_emit(struct look *look, struct sample_thread *thread, const uint32_t *places, size_t n, uint64_t ticks) {
 	const struct sampler_options *options = &look->me->owner->options;
-	const struct sample sample = { look->target, thread, places, n, thread->flags, ticks };
+	const struct sample sample = { .target = look->target,
+		.thread = thread,
+		.places = places,
+		.n = n,
+		.flags = thread->flags,
+		.ticks = ticks };
 
 	look->me->count.samples += ticks;
 	if (!places)
@@ -69,6 +74,8 @@ bool look_counts(const struct sample_thread *thread) {
 static void repeat(struct look *look, struct sample_thread *thread, uint64_t until) {
 	uint64_t ticks = until > thread->counted_tick + 1 ? until - thread->counted_tick - 1 : 0;
 
+	if (look->me->owner->offcpu)
+		return;
 	if (look->me->owner->kernel) {
 		kernel_repeat(look, thread);
 		return;
@@ -611,7 +618,9 @@ static void *cpu_sampler_main(void *arg) {
 			park(me);
 	}
 	me->ran = true;
-	if (sampler->kernel)
+	if (sampler->offcpu)
+		sampler_run_offcpu(me);
+	else if (sampler->kernel)
 		sampler_run_kernel(me);
 	else if (sampler->options.blocking)
 		run_blocking(me);
@@ -648,6 +657,8 @@ static int init_kernel(struct sampler *sampler, struct err *err) {
 	const struct bpf_source_options kernel = { .rate_hz = options->rate_hz, .native = options->native_stacks };
 	int r;
 
+	if (options->mode == PYSPYD_MODE_OFFCPU)
+		return offcpu_new(options, &sampler->offcpu, err);
 	if (options->source == PYSPYD_SOURCE_VM)
 		return 0;
 	if (options->rate_hz > 0 && !options->blocking)
@@ -674,7 +685,8 @@ int sampler_new(const struct sampler_options *options, struct sampler **ret_samp
 	sampler->schedule.period_ns = options->rate_hz > 0 ? (uint64_t)(NS_PER_SEC / options->rate_hz) : FAST_TICK_NS;
 	sampler->schedule.period_ns = max_of(sampler->schedule.period_ns, 1ULL);
 	r = init_kernel(sampler, err);
-	sampler->remote = options->rate_hz == 0 || options->blocking || sampler->kernel;
+	sampler->remote =
+		options->rate_hz == 0 || options->blocking || sampler->kernel || options->mode == PYSPYD_MODE_OFFCPU;
 	CPU_ZERO(&allowed);
 	sched_getaffinity(0, sizeof(allowed), &allowed);
 	sampler->cpus_n = sampler->remote ? 1 : CPU_SETSIZE;
@@ -718,6 +730,7 @@ void sampler_free(struct sampler *sampler) {
 	close_fd(&sampler->hurry_fd);
 	bpf_source_free(sampler->kernel);
 	native_stacks_free(sampler->native);
+	offcpu_free(sampler->offcpu);
 	map_deinit(&sampler->by_pid);
 	vec_free(&sampler->kernel_pids);
 	free(sampler);
@@ -890,6 +903,8 @@ void sampler_accuracy(const struct sampler *sampler, struct pyspyd_accuracy *ret
 		sum.expected = sampler->expected_before + ticks_until_now(sampler);
 	if (sampler->kernel)
 		add_kernel(sampler, &sum);
+	if (sampler->offcpu)
+		offcpu_accuracy(sampler->offcpu, &sum);
 	*ret = sum;
 }
 

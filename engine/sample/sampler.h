@@ -14,6 +14,12 @@
  * Without the privilege for the priority, one sampler looks from wherever it runs, and drops what its own clock
  * says took too long. */
 
+/* A frame that is not Python's. */
+struct sample_leaf {
+	const char *name;
+	enum pyspyd_lang lang;
+};
+
 struct sample {
 	struct sample_target *target;
 	struct sample_thread *thread;
@@ -22,6 +28,10 @@ struct sample {
 	size_t n;
 	unsigned flags; /* enum sample_flag, or-ed */
 	uint64_t ticks; /* it stands for that many */
+	/* Time off CPU: for how long, in so many sleeps; and what the innermost place had called, outermost first. */
+	uint64_t ns; /* 0: by ticks */
+	const struct sample_leaf *leaves;
+	size_t leaves_n;
 };
 
 struct sampler_options {
@@ -30,6 +40,8 @@ struct sampler_options {
 	bool want_gil, want_gc, want_native; /* flags that cost reads of their own: the first before 3.13 only */
 	bool native_stacks;                  /* native and kernel frames around Python's; eBPF only */
 	bool blocking;
+	uint64_t threshold_ns; /* PYSPYD_MODE_OFFCPU: sleeps shorter than that are summed */
+	bool kernel_stacks;    /* … with the kernel's functions */
 	enum pyspyd_source source;
 	bool ordinary_priority; /* do not try for a higher one (tests, benchmark) */
 	/* Called with the target's lock held, from the samplers' threads. */

@@ -52,6 +52,7 @@ struct sampler {
 	bool running;
 	atomic_uint_fast64_t stopped_ns; /* until when it samples; 0: it runs on */
 	struct bpf_source *kernel;       /* who takes the threads that run; NULL: the samplers themselves */
+	struct offcpu *offcpu;           /* who tells how long threads sleep, where that alone is asked for */
 	atomic_uint changes;             /* of targets */
 	unsigned changes_seen;           /* by the kernel's sampler, as the next two */
 	struct map by_pid;               /* place in targets */
@@ -94,6 +95,18 @@ void sampler_visit(struct cpu_sampler *me, uint64_t tick, uint64_t now_ns, void 
 
 /* The loop of the only sampler where the kernel takes the threads that run. */
 void sampler_run_kernel(struct cpu_sampler *me);
+
+/* For all that tell the kernel of processes: the index of targets, and what was told of those that are gone. */
+void kernel_follow_changes(struct sampler *sampler, struct bpf_processes *processes);
+struct sample_target *kernel_target_of(struct sampler *sampler, pid_t pid);
+struct sample_thread *kernel_thread_of(const struct sample_target *target, raddr tstate);
+void kernel_tell_threads(struct look *look, struct bpf_processes *processes);
+
+/* Time off CPU (sampler_offcpu.c). Return: 0; PYSPYD_E_DENIED, PYSPYD_E_UNSUPPORTED with the reason; -ENOMEM. */
+int offcpu_new(const struct sampler_options *options, struct offcpu **ret_offcpu, struct err *err);
+void offcpu_free(struct offcpu *offcpu);
+void offcpu_accuracy(struct offcpu *offcpu, struct pyspyd_accuracy *sum);
+void sampler_run_offcpu(struct cpu_sampler *me); /* the loop of the only sampler */
 
 /* As it does: counts a thread that sleeps again, for the time since it was last accounted for. */
 void kernel_repeat(struct look *look, struct sample_thread *thread);

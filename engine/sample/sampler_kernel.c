@@ -152,7 +152,7 @@ static void look_at_thread(struct look *look, struct sample_thread *thread) {
 		read_sleeping(look, thread);
 }
 
-static void tell_threads(struct look *look) {
+void kernel_tell_threads(struct look *look, struct bpf_processes *processes) {
 	struct sample_target *target = look->target;
 	VEC(const struct py_thread *) threads = { 0 };
 	int r = 0;
@@ -161,8 +161,8 @@ static void tell_threads(struct look *look) {
 		if (!r)
 			r = vec_push(&threads, &(*thread)->py);
 	if (!r) /* there may be other interpreters by now */
-		r = bpf_source_add(look->me->owner->kernel, &target->rt, target->proc.pid);
-	if (!r && !bpf_source_set_threads(look->me->owner->kernel, target->proc.pid, threads.items, threads.n))
+		r = bpf_processes_add(processes, &target->rt, target->proc.pid);
+	if (!r && !bpf_processes_set_threads(processes, target->proc.pid, threads.items, threads.n))
 		target->told = target->threads_changed;
 	vec_free(&threads);
 }
@@ -227,7 +227,7 @@ static void look_at_target(struct look *look) {
 	if (look_minds(look))
 		look_mind_idle(look);
 	if (target->told != target->threads_changed)
-		tell_threads(look);
+		kernel_tell_threads(look, bpf_source_processes(look->me->owner->kernel));
 	for (size_t i = 0; target->active_n && i < target->threads.n; i++)
 		if (target->threads.items[i]->active)
 			look_at_thread(look, target->threads.items[i]);
@@ -258,7 +258,7 @@ static void note_leaf(struct look *look, struct sample_thread *thread, const str
 		thread->flags |= SAMPLE_NATIVE;
 }
 
-static struct sample_thread *thread_of(const struct sample_target *target, raddr tstate) {
+struct sample_thread *kernel_thread_of(const struct sample_target *target, raddr tstate) {
 	vec_foreach (thread, &target->threads)
 		if ((*thread)->py.tstate == tstate)
 			return *thread;
@@ -267,7 +267,7 @@ static struct sample_thread *thread_of(const struct sample_target *target, raddr
 
 static void take_event(struct look *look, const struct pyb_event *event, const struct pyb_frame *frames,
 	const struct pyb_native *native) {
-	struct sample_thread *thread = thread_of(look->target, event->tstate);
+	struct sample_thread *thread = kernel_thread_of(look->target, event->tstate);
 	struct cpu_sampler *me = look->me;
 	size_t n;
 	int r;
@@ -278,7 +278,7 @@ static void take_event(struct look *look, const struct pyb_event *event, const s
 		return; /* the kernel has counted it */
 	if (!thread) {  /* younger than our list: looked for at once, since its next sample is soon */
 		(void)!sample_target_refresh(look->target, on_end, look);
-		thread = thread_of(look->target, event->tstate);
+		thread = kernel_thread_of(look->target, event->tstate);
 	}
 	if (!thread) {
 		me->count.unreadable++;
@@ -309,7 +309,7 @@ struct drain {
 	uint64_t now_ns;
 };
 
-static struct sample_target *target_of(struct sampler *sampler, pid_t pid) {
+struct sample_target *kernel_target_of(struct sampler *sampler, pid_t pid) {
 	uint64_t at;
 
 	if (!map_get(&sampler->by_pid, (uint64_t)pid, &at))
@@ -320,9 +320,9 @@ static struct sample_target *target_of(struct sampler *sampler, pid_t pid) {
 static void on_event(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames,
 	const struct pyb_native *native) {
 	struct drain *drain = userdata;
-	struct look look = {
-		.me = drain->me, .target = target_of(drain->me->owner, (pid_t)event->pid), .now_ns = drain->now_ns
-	};
+	struct look look = { .me = drain->me,
+		.target = kernel_target_of(drain->me->owner, (pid_t)event->pid),
+		.now_ns = drain->now_ns };
 
 	if (!look.target || look.target->proc.pid != (pid_t)event->pid ||
 		event->time_ns > atomic_load(&drain->me->owner->stopped_ns) - 1)
@@ -333,7 +333,7 @@ static void on_event(void *userdata, const struct pyb_event *event, const struct
 }
 
 /* Targets come and go from another thread; the kernel and the index learn of it here. */
-static void follow_changes(struct sampler *sampler) {
+void kernel_follow_changes(struct sampler *sampler, struct bpf_processes *processes) {
 	unsigned changes = atomic_load(&sampler->changes);
 	size_t kept = 0;
 
@@ -352,7 +352,7 @@ static void follow_changes(struct sampler *sampler) {
 		if (map_get(&sampler->by_pid, (uint64_t)*pid, &unused))
 			sampler->kernel_pids.items[kept++] = *pid;
 		else
-			bpf_source_remove(sampler->kernel, *pid);
+			bpf_processes_remove(processes, *pid);
 	}
 	sampler->kernel_pids.n = kept;
 	sampler->changes_seen = changes;
@@ -362,7 +362,7 @@ static void take_events(struct cpu_sampler *me) {
 	struct drain drain = { .me = me, .now_ns = clock_mono_ns() };
 
 	atomic_fetch_add(&me->rounds, 1);
-	follow_changes(me->owner);
+	kernel_follow_changes(me->owner, bpf_source_processes(me->owner->kernel));
 	bpf_source_take(me->owner->kernel, on_event, &drain);
 	atomic_fetch_add(&me->rounds, 1);
 }

@@ -5,6 +5,7 @@
 #include "engine/base/limits.h"
 #include "engine/proc/access.h"
 #include <errno.h>
+#include <stdatomic.h>
 
 #define OFFSET_BITS 27 /* of a place's key; more than any bytecode that is accepted */
 
@@ -47,11 +48,13 @@ static int init_lock(pthread_mutex_t *lock) {
 }
 
 int sample_target_new(pid_t pid, uint64_t wait_ns, struct sample_target **ret_target, struct err *err) {
+	static atomic_uint_fast64_t serial;
 	struct sample_target *target = calloc(1, sizeof(*target));
 	int r;
 
 	if (!target)
 		return -ENOMEM;
+	target->serial = atomic_fetch_add(&serial, 1) + 1;
 	target->proc.dir_fd = target->proc.pidfd = -1;
 	r = init_lock(&target->lock);
 	if (!r)

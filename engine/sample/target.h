@@ -80,6 +80,7 @@ struct sample_target {
 	unsigned told;
 	bool unknown_thread;
 	uint64_t newest; /* stands for the newest thread states when the lists were last read */
+	uint64_t serial; /* no other target has it */
 	uint64_t mark;   /* the sink's own, two of them */
 	void *owner;
 };

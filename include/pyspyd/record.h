@@ -7,9 +7,11 @@
 /* Sampling a process for a while into a profile file. */
 
 enum pyspyd_mode {
-	PYSPYD_MODE_WALL, /* every thread at every tick */
-	PYSPYD_MODE_CPU,  /* threads that are on a CPU */
-	PYSPYD_MODE_GIL,  /* the thread that holds the GIL */
+	PYSPYD_MODE_WALL,   /* every thread at every tick */
+	PYSPYD_MODE_CPU,    /* threads that are on a CPU */
+	PYSPYD_MODE_GIL,    /* the thread that holds the GIL */
+	PYSPYD_MODE_OFFCPU, /* how long threads are off their CPU; eBPF only, and it samples nothing: each sleep counts
+			     */
 };
 
 struct pyspyd_record_options {
@@ -22,6 +24,8 @@ struct pyspyd_record_options {
 	bool native;        /* native and kernel frames around Python's; eBPF only */
 	bool blocking;      /* stop the Python threads for each sample */
 	enum pyspyd_source source;
+	uint64_t threshold_ns; /* offcpu: shorter sleeps of a thread are summed, and counted where their sum is that */
+	bool kernel;           /* offcpu: with the kernel's functions */
 	const volatile int *stop; /* set to non-zero by a signal handler: ends the recording early; may be NULL */
 	void (*progress)(void *userdata, uint64_t elapsed_ns,
 		const struct pyspyd_accuracy *accuracy); /* about twice a second; may be NULL */

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* Time off the CPU: at the switch away from a thread that goes to sleep its Python stack is named and the time written
+ * down; at the switch back to it an event tells how long it slept, at which stack and in which system call. A thread
+ * that is only preempted does not sleep.
+ *
+ * A sleep that is shorter than the threshold is added to the others of its thread; the one with which their sum reaches
+ * the threshold tells of them all. So events are few, no time is lost, and over many each stack has its share.
+ *
+ * A stack goes to user space once, before the first event that names it. What user space has is kept in a table without
+ * locks, one name in each place: another name there only means that a stack is told twice. (A map with locks must not
+ * be written to with the scheduler's own lock held.)
+ *
+ * Threads that sleep when they begin to be watched, and those that do when the recording ends, are found by going
+ * through all tasks. */
+#include "bpf/common.h"
+
+#include "bpf/offcpu.h"
+#define PYB_COUNTERS PYB_OFF_COUNTS
+#include "bpf/stack.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+#define RING_BYTES (2 << 20)
+#define NAMES (1 << 15)
+#define OLD_SLEEPERS_MAX 8192
+#define SEARCH_AGAIN_NS 100000000ULL
+#define TASK_DEAD_BIT 0x80
+
+const volatile __u64 threshold_ns = 1000000;
+const volatile __u32 wake_bytes = RING_BYTES / 4; /* user space is woken when so much waits for it */
+const volatile __u8 kernel_stacks;
+const volatile __u8 has_task_storage = 1; /* 5.12: to programs like these */
+
+__u32 begin_pid;
+__u64 stopped_ns; /* 0: it goes on */
+
+struct sleeper {
+	__u64 out_ns; /* since when; 0: it does not sleep */
+	__u64 stack, tstate;
+	__u64 short_ns;  /* of sleeps that no event has told of */
+	__u64 native_ns; /* when it was found to have no thread state; 0: it has one */
+	__u32 pid;
+	__u32 sleeps; /* the short ones */
+	__u32 state;
+	__u32 flags;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct sleeper);
+} sleepers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, OLD_SLEEPERS_MAX);
+	__type(key, __u32);
+	__type(value, struct sleeper);
+} old_sleepers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NAMES);
+	__type(key, __u32);
+	__type(value, __u64);
+} names SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct pyb_off);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, RING_BYTES);
+} ring SEC(".maps");
+
+static __always_inline void count_more(__u32 what, __u64 n) {
+	__u64 *value = bpf_map_lookup_elem(&counts, &what);
+
+	if (value)
+		*value += n;
+}
+
+static __always_inline struct sleeper *find_sleeper(struct task_struct *task) {
+	__u32 key;
+
+	if (has_task_storage)
+		return bpf_task_storage_get(&sleepers, task, 0, 0);
+	key = (__u32)task->pid;
+	return bpf_map_lookup_elem(&old_sleepers, &key);
+}
+
+static __always_inline struct sleeper *make_sleeper(struct task_struct *task) {
+	struct sleeper none = { 0 };
+	struct sleeper *sleeper = find_sleeper(task);
+	__u32 key;
+
+	if (sleeper)
+		return sleeper;
+	if (has_task_storage)
+		return bpf_task_storage_get(&sleepers, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	key = (__u32)task->pid;
+	bpf_map_update_elem(&old_sleepers, &key, &none, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&old_sleepers, &key);
+}
+
+static __always_inline __u32 state_of(struct task_struct *task) {
+	struct task_struct___5_13 *old = (void *)task;
+
+	return bpf_core_field_exists(task->__state) ? BPF_CORE_READ(task, __state) : (__u32)BPF_CORE_READ(old, state);
+}
+
+static __always_inline __u64 wakeup(void) {
+	return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+static __always_inline void note_call(struct task_struct *task, struct pyb_off *event) {
+	struct pt_regs___kernel *regs;
+
+	event->call = -2;
+	event->arg = 0;
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return;
+	regs = (struct pt_regs___kernel *)bpf_task_pt_regs(task);
+	event->call = (__s64)BPF_CORE_READ(regs, CALL_FIELD);
+	event->arg = BPF_CORE_READ(regs, ARG0_FIELD);
+}
+
+static __always_inline void note_kernel(struct task_struct *task, struct pyb_off *event) {
+	long bytes = 0;
+
+	if (kernel_stacks)
+		bytes = bpf_get_task_stack(task, event->kernel, sizeof(event->kernel), 0);
+	event->kernel_n = bytes > 0 ? (__u32)bytes / sizeof(event->kernel[0]) : 0;
+}
+
+/* Tells of a task that does not run. */
+static __always_inline void tell(
+	struct task_struct *task, const struct sleeper *sleeper, __u64 ns, __u32 sleeps, __u32 flags) {
+	__u32 zero = 0, n;
+	struct pyb_off *event = bpf_map_lookup_elem(&events, &zero);
+
+	if (!event)
+		return;
+	event->kind = PYB_OFF;
+	event->flags = flags | sleeper->flags;
+	event->ns = ns;
+	event->stack = sleeper->stack;
+	event->tstate = sleeper->tstate;
+	event->thread_pointer = thread_pointer_of(task);
+	event->pid = sleeper->pid;
+	event->sleeps = sleeps;
+	event->state = sleeper->state;
+	note_call(task, event);
+	note_kernel(task, event);
+	n = event->kernel_n;
+	if (n > PYB_KERNEL_FRAMES_MAX)
+		return;
+	if (!bpf_ringbuf_output(
+		    &ring, event, sizeof(*event) - sizeof(event->kernel) + n * sizeof(event->kernel[0]), wakeup()))
+		return;
+	count_more(PYB_OFF_LOST, sleeps);
+	count_more(PYB_OFF_LOST_NS, ns);
+}
+
+static __always_inline void tell_short(struct task_struct *task, struct sleeper *sleeper) {
+	__u64 ns = sleeper->short_ns;
+	__u32 sleeps = sleeper->sleeps;
+
+	sleeper->short_ns = 0;
+	sleeper->sleeps = 0;
+	tell(task, sleeper, ns, sleeps, PYB_OFF_SHORT);
+}
+
+static __always_inline void wake(struct task_struct *task, __u64 now) {
+	struct sleeper *sleeper = find_sleeper(task);
+	__u64 ns;
+
+	if (!sleeper || !sleeper->out_ns)
+		return;
+	ns = now - sleeper->out_ns;
+	sleeper->out_ns = 0;
+	if (ns >= threshold_ns) {
+		tell(task, sleeper, ns, 1, 0);
+		return;
+	}
+	sleeper->short_ns += ns;
+	sleeper->sleeps++;
+	if (sleeper->short_ns >= threshold_ns)
+		tell_short(task, sleeper);
+}
+
+/* Once, as far as we remember. */
+static __always_inline void tell_stack(struct pyb_scratch *s, __u32 pid, __u32 flags) {
+	__u32 n = s->event.frames_n, place = (__u32)s->event.name & (NAMES - 1);
+	__u64 *known = bpf_map_lookup_elem(&names, &place);
+
+	if (!known || *known == s->event.name || n > PYB_FRAMES_MAX)
+		return;
+	s->event.kind = PYB_OFF_STACK;
+	s->event.flags = flags;
+	s->event.pid = pid;
+	s->event.time_ns = bpf_ktime_get_ns();
+	s->event.tstate = s->found.tstate;
+	/* Code objects may be gone soon. */
+	if (bpf_ringbuf_output(
+		    &ring, &s->event, sizeof(s->event) + n * sizeof(struct pyb_frame), BPF_RB_FORCE_WAKEUP)) {
+		count(PYB_RING_FULL);
+		return;
+	}
+	count(PYB_SAMPLES);
+	*known = s->event.name;
+}
+
+/* Return: whether it has a thread state; then sleeper->stack is named. */
+static __always_inline int take_stack(
+	struct task_struct *task, struct pyb_process *p, __u32 pid, struct sleeper *sleeper, __u64 now) {
+	struct pyb_thread_key key = { .thread_pointer = thread_pointer_of(task), .pid = pid };
+	struct pyb_thread *thread = bpf_map_lookup_elem(&threads, &key);
+	__u32 zero = 0, flags = 0;
+	struct pyb_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (!s)
+		return 0;
+	s->found.tstate = 0;
+	if (!thread || !pyb_find_known(p, thread, key.thread_pointer, &s->found)) {
+		flags |= PYB_SEARCHED;
+		if (sleeper->native_ns && now - sleeper->native_ns < SEARCH_AGAIN_NS)
+			return 0;
+		sleeper->native_ns = now;
+		if (!search(pid, key.thread_pointer)) {
+			count(PYB_NO_STATE);
+			return 0;
+		}
+		sleeper->native_ns = 0;
+	}
+	flags |= (__u32)walk(pid, s->found.frame);
+	name_stack(pid);
+	tell_stack(s, pid, flags);
+	sleeper->stack = s->event.name;
+	sleeper->tstate = s->found.tstate;
+	return 1;
+}
+
+static __always_inline void sleep(struct task_struct *task, __u32 state, __u64 now) {
+	__u32 pid = own_process(task);
+	struct pyb_process *p = bpf_map_lookup_elem(&processes, &pid);
+	struct sleeper *sleeper;
+
+	if (!p)
+		return;
+	sleeper = make_sleeper(task);
+	if (!sleeper) {
+		count(PYB_OFF_NO_ROOM);
+		return;
+	}
+	if (state & TASK_DEAD_BIT) {
+		if (sleeper->short_ns)
+			tell_short(task, sleeper);
+		return;
+	}
+	if (!take_stack(task, p, pid, sleeper, now))
+		return;
+	count(PYB_OFF_SLEEPS);
+	sleeper->pid = pid;
+	sleeper->state = state;
+	sleeper->flags = 0;
+	sleeper->out_ns = now;
+}
+
+SEC("tp_btf/sched_switch")
+int on_switch(__u64 *ctx) { /* preempted, previous, next */
+	struct task_struct *prev = (void *)ctx[1], *next = (void *)ctx[2];
+	__u64 now;
+	__u32 state;
+
+	if (stopped_ns)
+		return 0;
+	now = bpf_ktime_get_ns();
+	wake(next, now);
+	state = state_of(prev);
+	if (!(ctx[0] & 1) && state)
+		sleep(prev, state, now);
+	return 0;
+}
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+} CORE;
+
+/* Those of begin_pid that sleep already. */
+SEC("iter/task")
+int find_sleepers(struct bpf_iter__task *ctx) {
+	struct task_struct *task = ctx->task;
+	struct sleeper *sleeper;
+	__u32 state;
+
+	if (!task || process_of(task) != begin_pid)
+		return 0;
+	state = state_of(task);
+	if (!state || state & TASK_DEAD_BIT)
+		return 0;
+	sleeper = make_sleeper(task);
+	if (!sleeper) {
+		count(PYB_OFF_NO_ROOM);
+		return 0;
+	}
+	if (sleeper->out_ns)
+		return 0;
+	sleeper->pid = begin_pid;
+	sleeper->state = state;
+	sleeper->flags = PYB_OFF_BEGUN;
+	sleeper->out_ns = bpf_ktime_get_ns();
+	return 0;
+}
+
+/* When no switch is looked at any more: what has not been told. */
+SEC("iter/task")
+int tell_rest(struct bpf_iter__task *ctx) {
+	struct task_struct *task = ctx->task;
+	struct sleeper *sleeper;
+
+	if (!task)
+		return 0;
+	sleeper = find_sleeper(task);
+	if (!sleeper || !bpf_map_lookup_elem(&processes, &sleeper->pid))
+		return 0;
+	if (sleeper->out_ns && sleeper->out_ns < stopped_ns)
+		tell(task, sleeper, stopped_ns - sleeper->out_ns, 1, PYB_OFF_ONGOING);
+	if (sleeper->short_ns)
+		tell_short(task, sleeper);
+	return 0;
+}
