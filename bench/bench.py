@@ -231,6 +231,8 @@ def depth_20(python, plan, folder, skipped):
     with Target(python, 20, 1) as target:
         s = plan.seconds
         ways = {
+            ("pyspyd bpf", 999): pyspyd_way(target, s, 999, "bpf"),
+            ("pyspyd bpf", 99): pyspyd_way(target, 2 * s, 99, "bpf"),
             ("pyspyd fifo", 1000): pyspyd_way(target, s, 1000, "fifo"),
             ("pyspyd fifo", 100): pyspyd_way(target, 2 * s, 100, "fifo"),
             ("floor", 100): lambda: sampler(target, "floor", 2 * s, 100, "fifo", cpu=TARGET_CPU),
@@ -242,13 +244,15 @@ def depth_20(python, plan, folder, skipped):
         ways.update(reference_ways(target, s))
         ways.update(peer_ways(target, plan, folder, skipped, (100, 1000, 0)))
         rows = measure(target, ways, plan.repeats, folder)
-        rows.update(measure(target, {("pyspyd fifo", MANY_HZ): pyspyd_way(target, plan.many_s, MANY_HZ, "fifo")}, 1, folder))
+        many = {("pyspyd " + way, MANY_HZ): pyspyd_way(target, plan.many_s, MANY_HZ, way) for way in ("fifo", "bpf")}
+        rows.update(measure(target, many, 1, folder))
         return rows
 
 
 def other_depth(python, depth, plan, folder, skipped):
     with Target(python, depth, 1) as target:
         ways = {
+            ("pyspyd bpf", 999): pyspyd_way(target, plan.seconds, 999, "bpf"),
             ("pyspyd fifo", 100): pyspyd_way(target, plan.seconds, 100, "fifo"),
             ("pyspyd fifo", 1000): pyspyd_way(target, plan.seconds, 1000, "fifo"),
             ("pyspyd other CPU", 0): pyspyd_way(target, plan.seconds, 0, "none", cpu=OTHER_CPU),
@@ -261,6 +265,8 @@ def other_depth(python, depth, plan, folder, skipped):
 def many_threads(python, threads, plan, folder, skipped):
     with Target(python, 20, threads) as target:
         ways = {
+            ("pyspyd bpf", 999): pyspyd_way(target, plan.seconds, 999, "bpf"),
+            ("pyspyd bpf, wall", 999): pyspyd_way(target, plan.seconds, 999, "bpf", "wall"),
             ("pyspyd fifo", 1000): pyspyd_way(target, plan.seconds, 1000, "fifo"),
             ("pyspyd fifo, wall", 1000): pyspyd_way(target, plan.seconds, 1000, "fifo", "wall"),
             ("word", WORD_HZ): lambda: sampler(target, "word", plan.seconds, WORD_HZ, cpu=OTHER_CPU),
@@ -297,10 +303,12 @@ def slowdown(python, plan, folder, skipped):
     with Target(python, 20, 1) as target:
         s = 1
 
-        def pyspyd(hz):
-            return background([SAMPLER, "sample", str(target.pid), str(s + 0.5), str(hz), "fifo", "cpu"])
+        def pyspyd(hz, way="fifo"):
+            return background([SAMPLER, "sample", str(target.pid), str(s + 0.5), str(hz), way, "cpu"])
 
         ways = {("nothing", 0): lambda: background(["true"]),
+                ("pyspyd bpf", 99): lambda: pyspyd(99, "bpf"),
+                ("pyspyd bpf", 999): lambda: pyspyd(999, "bpf"),
                 ("pyspyd fifo", 100): lambda: pyspyd(100),
                 ("pyspyd fifo", 1000): lambda: pyspyd(1000)}
         for name, peer in (("austin", austin), ("tachyon", tachyon)):
@@ -373,6 +381,20 @@ def median_error(shares):
     return statistics.median(values), 0.93 * spread / math.sqrt(len(values))
 
 
+def judge_kernel(aim, rows):
+    """What eBPF promises."""
+    runs = [row for row in rows.values() if row.tool == "pyspyd bpf" and row.runs]
+    if not runs:
+        return
+    torn, samples = sum(r.sum("torn") for r in runs), sum(r.sum("samples") for r in runs)
+    aim("torn, eBPF", torn, 0, "%d of %d" % (torn, samples))
+    own = rows[("pyspyd bpf", 999)]
+    aim("eBPF: 64 equal shares, chi2 in standard errors", own.paths()[0], 3)
+    aim("eBPF: leaves against callers, standard errors", abs(own.leaf_error(rows[("word", WORD_HZ)])), 3)
+    aim("eBPF: CPU at 999 Hz", statistics.median(100 * r["cpu_ns"] / r["wall_ns"] for r in own.runs), 1, unit="%")
+    aim("eBPF: resident, MiB", max(r.rss_mib() for r in runs), 64)
+
+
 def judge(name, rows, crowd, slow, best_peer):
     """[(what, measured, aim, met)] of one interpreter."""
     fast, own, many = rows[("pyspyd other CPU", 0)], rows[("pyspyd fifo", 1000)], rows[("pyspyd fifo", MANY_HZ)]
@@ -412,17 +434,18 @@ def judge(name, rows, crowd, slow, best_peer):
         if row and row.runs:
             aim("%s: 64 equal shares, chi2 in standard errors" % row.tool, row.paths()[0], 3)
             aim("%s: leaves against callers, standard errors" % row.tool, abs(row.leaf_error(word)), 3)
+    judge_kernel(aim, rows)
     for threads, there in crowd.items():
         wall = there[("pyspyd fifo, wall", 1000)]
         if wall.runs:
             each = (look_ns(wall) - look_ns(own)) / threads / 1000
             aim("%d sleeping threads: us of a look each" % threads, each, 1, number(each, 4))
-    for hz, limit in ((100, 0.5), (1000, 2)):
+    for way, hz, limit in (("fifo", 100, 0.5), ("fifo", 1000, 2), ("bpf", 99, 0.5), ("bpf", 999, 2)):
         for i, what in enumerate(("CPU", "wall")):
-            value, error = median_error([b[i] for b in slow[("pyspyd fifo", hz)]])
+            value, error = median_error([b[i] for b in slow[("pyspyd " + way, hz)]])
             zero, zero_error = median_error([b[i] for b in slow[("nothing", 0)]])
             noise = math.hypot(error, zero_error)
-            aim("slowdown at %d Hz, rounds per %s second, less that by nothing" % (hz, what), value - zero, limit,
+            aim("%s: slowdown at %d Hz, rounds per %s second, less that by nothing" % (way, hz, what), value - zero, limit,
                 "%.2f%% +- %.2f" % (value - zero, noise), unit="%")
             # What the machine's noise could hide or feign is not shown.
             if abs(value - zero - limit) < 2 * noise:
