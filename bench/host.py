@@ -3,7 +3,7 @@
 """What the service costs on a host with many Python processes: its CPU, of one core, over a minute when it has settled,
 and its memory.
 
-  bench/host.py [--processes 200] [--threads 10] [--settle 90] [--seconds 60] [--pyspyd PROGRAM]
+  bench/host.py [--processes 200] [--threads 10] [--settle 90] [--seconds 60] [--no-budget] [--pyspyd PROGRAM]
 
 Each process sleeps in all threads but one, which wakes once a second."""
 
@@ -29,9 +29,14 @@ def sleeper(threads):
 
 
 def cpu_s(pid):
-    with open("/proc/%d/stat" % pid) as f:
-        stat = f.read().rsplit(")", 1)[1].split()
-    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+    """Of each of its threads: {(tid, name): seconds}"""
+    used = {}
+    for tid in os.listdir("/proc/%d/task" % pid):
+        with open("/proc/%d/task/%s/stat" % (pid, tid)) as f:
+            name = f.read().split("(", 1)[1].rsplit(")", 1)[0]
+        with open("/proc/%d/task/%s/schedstat" % (pid, tid)) as f:
+            used[tid, name] = int(f.read().split()[0]) / 1e9
+    return used
 
 
 def main():
@@ -40,6 +45,7 @@ def main():
     parser.add_argument("--threads", type=int, default=10)
     parser.add_argument("--settle", type=float, default=90)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--no-budget", action="store_true", help="samples at the full rate, whatever it costs")
     parser.add_argument("--pyspyd", default=os.environ.get("PYSPYD") or os.path.join(HERE, "../build/pyspyd"))
     options = parser.parse_args()
     children = []
@@ -51,19 +57,23 @@ def main():
     try:
         with tempfile.TemporaryDirectory(prefix="host-") as folder:
             with open(folder + "/conf", "w") as f:
-                f.write(CONF % {"dir": folder})
+                f.write(CONF % {"dir": folder} + ("[watch]\ncpu-budget = 0%\n" if options.no_budget else ""))
             service = subprocess.Popen([options.pyspyd, "daemon", "--foreground", "--config", folder + "/conf"],
                                        stdin=subprocess.DEVNULL)
             time.sleep(options.settle)
             before = cpu_s(service.pid)
             time.sleep(options.seconds)
-            used = cpu_s(service.pid) - before
+            parts = {key: value - before.get(key, 0) for key, value in cpu_s(service.pid).items()}
+            used = sum(parts.values())
             with open("/proc/%d/status" % service.pid) as f:
                 rss = [line.split()[1] for line in f if line.startswith("VmRSS")][0]
             service.terminate()
             service.wait()
             print("%d processes, %d threads: %.2f %% of a core, %.1f MiB" % (
                 options.processes, options.processes * options.threads, 100 * used / options.seconds, int(rss) / 1024))
+            for (_, name), seconds in sorted(parts.items(), key=lambda part: -part[1]):
+                if seconds > 1e-4 * options.seconds:
+                    print("  %-16s %.2f %%" % (name, 100 * seconds / options.seconds))
     finally:
         for pid in children:
             os.kill(pid, signal.SIGKILL)
