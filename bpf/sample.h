@@ -41,7 +41,7 @@ struct pyb_process {
 	__u32 tstate_holds_gil, holds_gil_mask;          /* four bytes, and the bits in them that say so */
 	__u32 gil_locked, gil_last_holder;
 	__u32 frame_window_start, frame_window_len;
-	__u32 frame_previous, frame_code, frame_instr, frame_owner, frame_is_entry, frame_tlbc;
+	__u32 frame_previous, frame_code, frame_globals, frame_instr, frame_owner, frame_is_entry, frame_tlbc;
 	/* What of the last four counts: 0 where there is no such member. The verifier follows every branch of every
 	 * frame, so there are few. */
 	__u64 instr_mask;
@@ -72,13 +72,34 @@ enum pyb_frame_flag {
 	PYB_FRAME_ENTRY = 1, /* the evaluation loop was entered with this frame: beyond it is C */
 };
 
+/* A thousand of them are to fit into what the kernel allows for each CPU. Addresses of programs have 48 bits, and code
+ * objects are aligned, so: */
 struct pyb_frame {
-	__u64 code;
-	__u64 instr; /* as in py_raw_frame */
-	__u32 check; /* of the code object, enum pyb_check; 0: none */
-	__u16 tlbc;  /* free-threaded 3.14+: which copy of the bytecode */
-	__u16 flags; /* enum pyb_frame_flag */
+	__u64 code;    /* its address; enum pyb_frame_flag in the low bits; from bit 48 on which copy of the bytecode
+			  (free-threaded 3.14+) */
+	__u64 instr;   /* as in py_raw_frame, 48 bits; from there on the low 16 of the globals' address */
+	__u32 check;   /* of the code object, enum pyb_check; 0: none */
+	__u32 globals; /* the other 32 */
 };
+
+#define PYB_ADDRESS_MASK 0xffffffffffffULL
+#define PYB_FRAME_FLAGS 7ULL
+
+static inline __u64 pyb_frame_code(const struct pyb_frame *frame) {
+	return frame->code & PYB_ADDRESS_MASK & ~PYB_FRAME_FLAGS;
+}
+
+static inline __u64 pyb_frame_instr(const struct pyb_frame *frame) {
+	return frame->instr & PYB_ADDRESS_MASK;
+}
+
+static inline __u64 pyb_frame_globals(const struct pyb_frame *frame) {
+	return frame->instr >> 48 | (__u64)frame->globals << 16;
+}
+
+static inline __u32 pyb_frame_tlbc(const struct pyb_frame *frame) {
+	return (__u32)(frame->code >> 48);
+}
 
 enum pyb_kind {
 	PYB_SAMPLE = 1, /* a thread on a CPU */

@@ -131,7 +131,7 @@ __noinline int name_stack(__u32 pid) {
 		const struct pyb_frame *frame = &s->frames[i];
 
 		name = pyb_mix(name, frame->code + frame->check);
-		name = pyb_mix(name, frame->instr + frame->tlbc);
+		name = pyb_mix(name, frame->instr);
 	}
 	s->event.name = name | 1;
 	return 0;

@@ -204,10 +204,13 @@ static __always_inline __u32 pyb_state_flags(
 
 /* Takes apart the frame in the window. */
 static __always_inline void pyb_take(const struct pyb_process *p, const struct pyb_scratch *s, struct pyb_frame *out) {
-	out->code = pyb_word(s, p->frame_code) & ~3ULL;
-	out->instr = pyb_word(s, p->frame_instr) & p->instr_mask;
-	out->tlbc = (__u16)(pyb_half(s, p->frame_tlbc) & p->tlbc_mask);
-	out->flags = (__u16)(pyb_byte(s, p->frame_is_entry) & p->is_entry_mask) | (__u16)p->always_entry;
+	__u64 globals = pyb_word(s, p->frame_globals) & ~3ULL;
+
+	out->code = (pyb_word(s, p->frame_code) & PYB_ADDRESS_MASK & ~PYB_FRAME_FLAGS) |
+		(__u64)(pyb_half(s, p->frame_tlbc) & p->tlbc_mask) << 48 |
+		(pyb_byte(s, p->frame_is_entry) & p->is_entry_mask) | p->always_entry;
+	out->instr = (pyb_word(s, p->frame_instr) & p->instr_mask & PYB_ADDRESS_MASK) | globals << 48;
+	out->globals = (__u32)(globals >> 16);
 }
 
 /* Frames of the C stack, of the interpreter and of the thread state (3.12 and later: owners 3 and 4) are not Python's.
@@ -225,7 +228,7 @@ static __always_inline int pyb_walk_step(const struct pyb_process *p, struct pyb
 	volatile __u32 *n = &s->event.frames_n;
 	struct pyb_frame *out = &s->frames[*n & (PYB_FRAMES_MAX - 1)];
 	__u32 len = p->frame_window_len, hidden;
-	__u64 unreadable;
+	__u64 unreadable, code;
 
 	if (!w->frame || len > PYB_WINDOW)
 		return 1;
@@ -234,27 +237,28 @@ static __always_inline int pyb_walk_step(const struct pyb_process *p, struct pyb
 	if (!hidden && *n >= PYB_FRAMES_MAX)
 		return 1;
 	if (hidden == 1) {
-		s->frames[(*n - 1) & (PYB_FRAMES_MAX - 1)].flags |= PYB_FRAME_ENTRY;
+		s->frames[(*n - 1) & (PYB_FRAMES_MAX - 1)].code |= PYB_FRAME_ENTRY;
 		w->frame = pyb_word(s, p->frame_previous);
 		return 0;
 	}
 	pyb_take(p, s, out);
-	if (unreadable | hidden | (out->code & 7)) {
+	code = pyb_word(s, p->frame_code) & ~3ULL;
+	if (unreadable | hidden | (code & ~PYB_ADDRESS_MASK) | (code & PYB_FRAME_FLAGS)) {
 		w->cause = unreadable ? PYB_UNREADABLE : PYB_BAD_FRAME;
 		w->flags = PYB_BROKEN;
 		return 1;
 	}
 	w->frame = pyb_word(s, p->frame_previous);
-	if (!out->code) { /* 3.14 and later: it has just returned; its caller is the innermost frame */
+	if (!code) { /* 3.14 and later: it has just returned; its caller is the innermost frame */
 		if (!*n)
 			return 0;
 		w->cause = PYB_BAD_FRAME;
 		w->flags = PYB_BROKEN;
 		return 1;
 	}
-	if (out->code != w->code) { /* recursion has many of the same */
-		w->code = out->code;
-		w->check = pyb_code_check(p, out->code);
+	if (code != w->code) { /* recursion has many of the same */
+		w->code = code;
+		w->check = pyb_code_check(p, code);
 	}
 	out->check = w->check;
 	*n = *n + 1;
@@ -276,7 +280,7 @@ static __always_inline __u32 pyb_walk_end(struct pyb_scratch *s) {
 		return s->walk.flags;
 	if (s->walk.frame)
 		return PYB_TRUNCATED;
-	if (!n || s->frames[(n - 1) & (PYB_FRAMES_MAX - 1)].flags & PYB_FRAME_ENTRY)
+	if (!n || s->frames[(n - 1) & (PYB_FRAMES_MAX - 1)].code & PYB_FRAME_ENTRY)
 		return 0;
 	s->walk.cause = PYB_BAD_FRAME;
 	return PYB_BROKEN;

@@ -13,6 +13,7 @@
 	(20 * NS_PER_MS)      /* where no counter tells: callers are looked at again this often, the leaf always */
 #define GLOBALS_LOOKED_AT 16  /* __name__ is among the first entries of a module's dictionary */
 #define CHECKED_TEXT_BYTES 32 /* as PYB_TEXT of bpf/sample.h */
+#define CHECKED_AT_ONCE 32
 #define BYTECODE_MAX_BYTES (64U << 20)
 
 struct code_image {
@@ -49,11 +50,14 @@ static bool has_inline_bytecode(const struct layout *l) {
 	return layout_has(l->code_adaptive);
 }
 
-static int read_image(const struct py_code_cache *cache, raddr addr, struct code_image *image) {
+static uint32_t image_len(const struct py_code_cache *cache) {
 	const struct layout *l = &cache->rt->reader.layout;
-	uint32_t end = has_inline_bytecode(l) ? l->code_adaptive : l->code_size;
 
-	image->len = min_of(end, (uint32_t)CODE_BYTES_MAX);
+	return min_of(has_inline_bytecode(l) ? l->code_adaptive : l->code_size, (uint32_t)CODE_BYTES_MAX);
+}
+
+static int read_image(const struct py_code_cache *cache, raddr addr, struct code_image *image) {
+	image->len = image_len(cache);
 	return mem_read(cache->rt->reader.mem, addr, image->bytes, image->len);
 }
 
@@ -235,7 +239,37 @@ static bool still_good(
 	const struct py_code *code, const struct py_raw_frame *frame, uint64_t generation, uint64_t now_ns, bool leaf) {
 	if (frame->check)
 		return code->check == frame->check;
-	return generation ? code->checked == generation : !leaf && now_ns - code->checked < RECHECK_NS;
+	return generation ? code->checked == generation
+			  : code->checked == now_ns || (!leaf && now_ns - code->checked < RECHECK_NS);
+}
+
+void py_code_check_many(struct py_code_cache *cache, const struct py_raw_frame *frames, size_t n, uint64_t generation,
+	uint64_t now_ns) {
+	struct code_image images[CHECKED_AT_ONCE];
+	struct mem_range ranges[CHECKED_AT_ONCE];
+	size_t asked[CHECKED_AT_ONCE], asked_n = 0, done = 0;
+
+	for (size_t i = 0; i < n && asked_n < CHECKED_AT_ONCE; i++) {
+		uint64_t at;
+
+		if (frames[i].check || !map_get(&cache->index, frames[i].code, &at) ||
+			still_good(&cache->codes.items[at], &frames[i], generation, now_ns, i == 0))
+			continue;
+		images[asked_n].len = image_len(cache);
+		ranges[asked_n] = (struct mem_range){
+			.addr = frames[i].code, .len = images[asked_n].len, .buf = images[asked_n].bytes
+		};
+		asked[asked_n++] = at;
+	}
+	if (asked_n < 2)
+		return; /* a look of its own does as well */
+	(void)!mem_read_many(cache->rt->reader.mem, ranges, asked_n, &done);
+	for (size_t i = 0; i < min_of(done, asked_n); i++) {
+		struct py_code *code = &cache->codes.items[asked[i]];
+
+		if (checksum(&cache->rt->reader.layout, &images[i]) == code->checksum)
+			code->checked = generation ? generation : now_ns;
+	}
 }
 
 /* The texts of a code object are read after the object; it may have been freed in between. */

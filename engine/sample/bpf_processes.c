@@ -21,8 +21,8 @@ void bpf_processes_deinit(struct bpf_processes *processes) {
 
 /* The part of a frame in which all of its fields are, and their places in it. */
 static int describe_frame(const struct layout *l, struct pyb_process *p) {
-	const uint32_t used[] = { l->frame_previous, l->frame_code, l->frame_instr, l->frame_lasti, l->frame_owner,
-		l->frame_is_entry, l->frame_tlbc_index };
+	const uint32_t used[] = { l->frame_previous, l->frame_code, l->frame_globals, l->frame_instr, l->frame_lasti,
+		l->frame_owner, l->frame_is_entry, l->frame_tlbc_index };
 	uint32_t start = UINT32_MAX, end = 0;
 	bool has_instr = layout_has(l->frame_instr);
 
@@ -38,6 +38,7 @@ static int describe_frame(const struct layout *l, struct pyb_process *p) {
 	p->frame_window_len = end - start;
 	p->frame_previous = l->frame_previous - start;
 	p->frame_code = l->frame_code - start;
+	p->frame_globals = l->frame_globals - start;
 	p->frame_instr = (has_instr ? l->frame_instr : l->frame_lasti) - start;
 	p->instr_mask = has_instr ? UINT64_MAX : UINT32_MAX;
 	if (layout_has(l->frame_owner)) {
@@ -238,13 +239,14 @@ int bpf_raw_stack(const struct py_runtime *rt, const struct pyb_event *event, co
 	for (uint32_t i = 0; i < event->frames_n; i++) {
 		struct py_raw_frame *to = &stack->frames.items[stack->frames.n++];
 
-		*to = (struct py_raw_frame){ .code = frames[i].code,
-			.code_base = frames[i].tlbc,
-			.instr = (int64_t)frames[i].instr,
+		*to = (struct py_raw_frame){ .code = pyb_frame_code(&frames[i]),
+			.globals = pyb_frame_globals(&frames[i]),
+			.code_base = pyb_frame_tlbc(&frames[i]),
+			.instr = (int64_t)pyb_frame_instr(&frames[i]),
 			.check = frames[i].check,
-			.entry = frames[i].flags & PYB_FRAME_ENTRY };
+			.entry = frames[i].code & PYB_FRAME_ENTRY };
 		if (!layout_has(rt->reader.layout.frame_instr))
-			to->instr = py_lasti_bytes(version, (int32_t)frames[i].instr);
+			to->instr = py_lasti_bytes(version, (int32_t)to->instr);
 	}
 	return 0;
 }

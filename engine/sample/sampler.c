@@ -418,7 +418,8 @@ void look_mind_idle(struct look *look) {
 
 /* Where many processes sleep, each is looked at less often, for whether it has woken up. */
 bool look_minds(const struct look *look) {
-	size_t stride = 1 + atomic_load(&look->me->owner->targets_n) / IDLE_AT_ONCE;
+	size_t at_once = look->me->owner->kernel ? 2 * IDLE_AT_ONCE : IDLE_AT_ONCE;
+	size_t stride = 1 + atomic_load(&look->me->owner->targets_n) / at_once;
 
 	return look->target->active_n || ((uint64_t)look->target->proc.pid + look->tick) % stride == 0;
 }

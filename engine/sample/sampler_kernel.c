@@ -13,7 +13,9 @@
 #include "engine/base/limits.h"
 #include "engine/cpython/opcodes.h"
 
-#define LOOK_NS (50 * NS_PER_MS)      /* between looks at those that sleep, on average */
+#define LOOK_NS (50 * NS_PER_MS) /* between looks at those that sleep, on average */
+#define MANY_TARGETS 64
+#define LOOKS_APART_MAX 4             /* times LOOK_NS, with many targets */
 #define FIRST_LOOK_NS (4 * NS_PER_MS) /* where there is something new; then ever longer */
 
 static uint64_t period_ns(const struct look *look) {
@@ -372,11 +374,17 @@ static uint64_t next_look(uint64_t after_ns, uint64_t interval_ns) {
 	return after_ns + interval_ns / 2 + hash_mix(after_ns) % interval_ns;
 }
 
+/* Where there are many, what sleeps is looked at less often. */
+static uint64_t longest_interval(const struct sampler *sampler) {
+	return LOOK_NS * min_of(1 + atomic_load(&sampler->targets_n) / MANY_TARGETS, (size_t)LOOKS_APART_MAX);
+}
+
 /* Code that is met for the first time is decoded soon after, before a process that is short-lived takes it along. */
 void sampler_run_kernel(struct cpu_sampler *me) {
 	struct sampler *sampler = me->owner;
 	uint64_t interval = FIRST_LOOK_NS, due = clock_mono_ns();
 	unsigned changes = atomic_load(&sampler->changes);
+	uint64_t looks = 0;
 
 	while (!atomic_load(&sampler->stop)) {
 		uint64_t now = clock_mono_ns();
@@ -387,9 +395,9 @@ void sampler_run_kernel(struct cpu_sampler *me) {
 		}
 		take_events(me); /* before the looks: what ran before is known then */
 		if (now >= due) {
-			sampler_visit(me, schedule_next(&sampler->schedule, now), now, look_at_target);
+			sampler_visit(me, ++looks, now, look_at_target);
 			due = next_look(now, interval);
-			interval = min_of(2 * interval, LOOK_NS);
+			interval = min_of(2 * interval, longest_interval(sampler));
 		}
 		bpf_source_wait(sampler->kernel, sampler->hurry_fd, due - min_of(due, clock_mono_ns()));
 	}

@@ -260,6 +260,7 @@ static int add_place(
 
 int sample_target_decode(
 	struct sample_target *target, const struct py_raw_stack *stack, uint64_t now_ns, uint32_t *ret_places) {
+	py_code_check_many(&target->codes, stack->frames.items, stack->frames.n, stack->code_generation, now_ns);
 	for (size_t i = 0; i < stack->frames.n; i++) {
 		const struct py_raw_frame *frame = &stack->frames.items[i];
 		const struct py_code *code;

@@ -230,7 +230,7 @@ static void on_event(void *userdata, const struct pyb_event *event, const struct
 	events->n++;
 	events->frames += event->frames_n;
 	for (uint32_t i = 0; i < event->frames_n; i++)
-		events->bad += !frames[i].code;
+		events->bad += !pyb_frame_code(&frames[i]);
 }
 
 static int tell(struct bpf_source *source, const struct sample_target *target) {
