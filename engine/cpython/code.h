@@ -57,8 +57,8 @@ int py_code_lookup(struct py_code_cache *cache, const struct py_raw_frame *frame
 	bool leaf, const struct py_code **ret_code);
 
 /* Before the look-ups of a whole stack: reads all that they would read again one by one, at once. */
-void py_code_check_many(struct py_code_cache *cache, const struct py_raw_frame *frames, size_t n, uint64_t generation,
-	uint64_t now_ns);
+void py_code_check_many(
+	struct py_code_cache *cache, const struct py_raw_frame *frames, size_t n, uint64_t generation, uint64_t now_ns);
 
 /* Offset of the frame's instruction in the bytecode, in bytes; negative before the first. */
 int64_t py_code_offset(const struct py_code_cache *cache, const struct py_code *code, const struct py_raw_frame *frame);

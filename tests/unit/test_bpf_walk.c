@@ -126,6 +126,7 @@ static void expect_same(struct stack *s) {
 		cr_assert_eq(a->instr, b->instr, "%zu: %lld, %lld, version %x", i, (long long)a->instr,
 			(long long)b->instr, s->img->rt.reader.version);
 		cr_assert_eq(a->code_base, b->code_base);
+		cr_assert_eq(a->globals, b->globals);
 		cr_assert_eq(a->entry, b->entry, "%zu, version %x", i, s->img->rt.reader.version);
 	}
 	py_raw_stack_deinit(&mine);
