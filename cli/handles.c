@@ -42,6 +42,7 @@ static int run(const struct command *command, int argc, char **argv) {
 		return r;
 	look.between_ns = args.diff_ns;
 	look.origins_ns = args.origins_ns;
+	look.stop = &cli_stop;
 	wait_ns = args.diff_ns > args.origins_ns ? args.diff_ns : args.origins_ns;
 	if (wait_ns > QUIET_NS && isatty(STDERR_FILENO))
 		cli_say("looking%s in %.0f s; Ctrl-C: now", args.diff_ns ? " again" : "", (double)wait_ns / 1e9);

@@ -44,14 +44,14 @@ _pyspyd() {
 	esac
 
 	case ${COMP_WORDS[1]} in
-	watch) options="--pid --name --all --children --duration --interval --rate --source --json --exit-on --spike --hang-after --leak-window --park --var --unmask --set --help" ;;
+	watch) options="--pid --name --all --children --duration --interval --rate --source --json --exit-on --spike --hang-after --leak-window --origins --park --var --unmask --set --help" ;;
 	dump) options="--pid --native --locals --unmask --async --json --blocking --help" ;;
 	record) options="--pid --output --duration --rate --format --mode --threshold --kernel --children --threads --native --source --blocking --help" ;;
 	flamegraph) options="--pid --output --last --since --until --diff --format --threads --start --help" ;;
 	ps) options="--json --help" ;;
 	waits) options="--pid --json --dot --once --park --help" ;;
 	heap) options="--pid --top --diff --no-paths --json --help" ;;
-	handles) options="--pid --diff --json --help" ;;
+	handles) options="--pid --diff --origins --json --help" ;;
 	findings) options="--follow --open --since --until --kind --pid --lines --json --help" ;;
 	show) options="--json --help" ;;
 	daemon) options="--config --check-config --foreground --help" ;;

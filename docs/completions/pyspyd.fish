@@ -32,6 +32,7 @@ complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l exit-on -x -a 'spik
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l spike -x -d 'What counts as a spinning thread'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l hang-after -x -d 'How long no thread has run in a hang'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l leak-window -x -d 'For how long memory, descriptors, threads or children must grow'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l origins -d 'See from the start where things are opened and started'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l park -x -d 'A function in which threads wait for work'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l set -x -d 'A setting of a detector'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -l var -x -d 'An object whose length and value are logged'
@@ -47,6 +48,7 @@ complete -c pyspyd -n '__fish_seen_subcommand_from waits' -l park -x -d 'A funct
 complete -c pyspyd -n '__fish_seen_subcommand_from heap' -s n -l top -x -d 'Types and containers shown'
 complete -c pyspyd -n '__fish_seen_subcommand_from heap' -l diff -x -d 'Count twice, that far apart'
 complete -c pyspyd -n '__fish_seen_subcommand_from heap' -l no-paths -d 'Do not look for who keeps what'
+complete -c pyspyd -n '__fish_seen_subcommand_from handles' -l origins -x -d 'See for so long what is made, and where'
 complete -c pyspyd -n '__fish_seen_subcommand_from handles' -l diff -x -d 'Look twice, that far apart'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s o -l output -r -F -d 'Where the profile goes'

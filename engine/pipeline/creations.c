@@ -215,7 +215,7 @@ static void rest(struct creations *creations, size_t n) {
 
 	if (creations->origins) {
 		pthread_mutex_unlock(&creations->lock);
-		(void)!origins_tend(creations->origins, TEND_MS);
+		origins_tend(creations->origins, TEND_MS);
 		pthread_mutex_lock(&creations->lock);
 	} else if (n) {
 		pthread_cond_timedwait(&creations->changed, &creations->lock, &at);

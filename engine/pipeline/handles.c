@@ -304,7 +304,7 @@ static int wait_and_see(
 	uint64_t wait_ns = max_of(options->between_ns, options->origins_ns);
 
 	if (options->origins_ns)
-		return handles_origins_watch(proc->pid, wait_ns, ret_seen);
+		return handles_origins_watch(proc->pid, wait_ns, options->stop, ret_seen);
 	if (wait_ns)
 		sleep_ns(wait_ns);
 	return 0;

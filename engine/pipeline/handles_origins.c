@@ -8,13 +8,17 @@
 #include "engine/pipeline/origins.h"
 #include <string.h>
 
+#define SLICE_MS 100
+
 struct handles_origins {
 	pid_t pid;
 	struct origins *origins;
 	char *why;
 };
 
-int handles_origins_watch(pid_t pid, uint64_t duration_ns, struct handles_origins **ret_seen) {
+int handles_origins_watch(
+	pid_t pid, uint64_t duration_ns, const volatile int *stop, struct handles_origins **ret_seen) {
+	uint64_t until;
 	struct handles_origins *seen = calloc(1, sizeof(*seen));
 	struct err err = { 0 };
 	int r;
@@ -32,7 +36,9 @@ int handles_origins_watch(pid_t pid, uint64_t duration_ns, struct handles_origin
 			return -ENOMEM;
 		}
 	} else {
-		(void)!origins_tend(seen->origins, (int)min_of(duration_ns / NS_PER_MS, (uint64_t)INT32_MAX));
+		until = clock_mono_ns() + duration_ns;
+		for (uint64_t now = clock_mono_ns(); now < until && !(stop && *stop); now = clock_mono_ns())
+			origins_tend(seen->origins, (int)min_of((until - now) / NS_PER_MS + 1, (uint64_t)SLICE_MS));
 	}
 	*ret_seen = seen;
 	return 0;

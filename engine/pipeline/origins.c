@@ -316,13 +316,12 @@ static void tell_again(struct origins *origins, uint64_t now_ns) {
 			(void)!tell(origins, *process);
 }
 
-int origins_tend(struct origins *origins, int timeout_ms) {
+void origins_tend(struct origins *origins, int timeout_ms) {
 	uint64_t until = clock_mono_ns() + (uint64_t)timeout_ms * NS_PER_MS, now;
-	int r;
 
 	do {
 		now = clock_mono_ns();
-		r = bpf_origins_wait(origins->kernel,
+		bpf_origins_wait(origins->kernel,
 			until > now ? (int)min_of((until - now) / NS_PER_MS + 1, TELL_NS / NS_PER_MS) : 0);
 		bpf_origins_take(origins->kernel, on_stack, origins);
 		now = clock_mono_ns();
@@ -334,8 +333,7 @@ int origins_tend(struct origins *origins, int timeout_ms) {
 				let_go(origins, *process);
 			bpf_origins_retell(origins->kernel);
 		}
-	} while (now < until && r != -EINTR);
-	return r == -EINTR ? r : 0;
+	} while (now < until);
 }
 
 /* What is there. */

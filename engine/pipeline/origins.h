@@ -19,8 +19,8 @@ void origins_free(struct origins *origins);
 int origins_watch(struct origins *origins, pid_t pid, uint64_t start_ticks, struct err *err);
 void origins_unwatch(struct origins *origins, pid_t pid);
 
-/* Decodes what comes, until the time is over. To be called all the time. Return: 0; -EINTR: a signal came. */
-int origins_tend(struct origins *origins, int timeout_ms);
+/* Decodes what comes, until the time is over. To be called all the time. */
+void origins_tend(struct origins *origins, int timeout_ms);
 
 /* Appends what was seen to be made in a process and is still there, as far as the kernel's records tell, with kinds
  * that follow from the calls. Return: 0; PYSPYD_E_GONE; negative errno. */

@@ -176,11 +176,10 @@ void bpf_origins_remove(struct bpf_origins *origins, pid_t pid) {
 		*since = origins->since.items[--origins->since.n];
 }
 
-int bpf_origins_wait(struct bpf_origins *origins, int timeout_ms) {
+void bpf_origins_wait(struct bpf_origins *origins, int timeout_ms) {
 	struct epoll_event event;
-	int r = epoll_wait(ring_buffer__epoll_fd(origins->ring), &event, 1, timeout_ms);
 
-	return r < 0 && errno == EINTR ? -EINTR : 0;
+	(void)!epoll_wait(ring_buffer__epoll_fd(origins->ring), &event, 1, timeout_ms);
 }
 
 void bpf_origins_take(struct bpf_origins *origins,

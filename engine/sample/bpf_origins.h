@@ -33,8 +33,8 @@ int bpf_origins_add(struct bpf_origins *origins, const struct py_runtime *rt, pi
 int bpf_origins_set_threads(struct bpf_origins *origins, pid_t pid, const struct py_thread *const *threads, size_t n);
 void bpf_origins_remove(struct bpf_origins *origins, pid_t pid);
 
-/* Waits until a stack comes that was not told before, or the time is over. Return: 0; -EINTR: a signal came. */
-int bpf_origins_wait(struct bpf_origins *origins, int timeout_ms);
+/* Waits until a stack comes that was not told before, the time is over, or a signal comes. */
+void bpf_origins_wait(struct bpf_origins *origins, int timeout_ms);
 
 /* Hands over the stacks that have come, each once; event->name is theirs. `frames` stand until on_stack returns. */
 void bpf_origins_take(struct bpf_origins *origins,

@@ -121,6 +121,7 @@ struct pyspyd_handles {
 struct pyspyd_handles_options {
 	uint64_t between_ns; /* looks twice, so far apart, and says what grew; 0: once. A signal ends the wait early */
 	uint64_t origins_ns; /* sees for so long what is made, and where, before it looks (again); 0: does not */
+	const volatile int *stop; /* not 0: that ends now; may be NULL */
 };
 
 /* Looks at a live process. Return: 0; PYSPYD_E_GONE, _DENIED, _UNSUPPORTED, _STARTING; negative errno. *ret_handles is

@@ -116,6 +116,7 @@ says --pid
 expect 2 handles --pid 1 --diff soon
 says --diff soon
 expect 2 handles --pid 1 --diff 0
+expect 2 handles --pid 1 --origins soon
 says --diff 0
 
 # An ended child's pid is free: the shell has waited for it.
