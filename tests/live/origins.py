@@ -296,12 +296,12 @@ LEAKS = (("leaking_files", "handle-leak", "handle_request"), ("leaking_connectio
          ("leaking_threads", "thread-leak", "handle_job"), ("leaking_processes", "process-leak", "start_helper"))
 
 
-def findings(checks, command):
+def findings(checks):
     """While something seems to leak it is seen who makes it, without being asked for: the finding names the line."""
     runs = []
     for name, kind, wanted in LEAKS:
         path = os.path.join(live.HERE, "../scenarios/leaks", name + ".py")
-        target = live.Target(command + ["-u", path])
+        target = live.Target([sys.executable, "-u", path])
         target.ready()
         watch = subprocess.Popen(
             [live.PYSPYD, "watch", "--json", "--interval", "200ms", "--leak-window", "12s", "--exit-on", kind, "--duration",
@@ -337,7 +337,7 @@ def main():
           ["setpriv", "--reuid", str(NOBODY), "--clear-groups", "--inh-caps", caps, "--ambient-caps", caps])
     command_line(checks, command)
     without_privileges(checks, command)
-    findings(checks, command)
+    findings(checks)
     checks.end()
 
 
