@@ -36,7 +36,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define PASSED_MAX 16 /* descriptors of one message */
 #define CLOSED_MAX 64 /* of one close_range that are forgotten one by one */
 
-const volatile __u64 budget_ns = WINDOW_NS / 25;
+const volatile __u64 budget_ns = WINDOW_NS / 50;
 const volatile __u64 mapping_least = 65536; /* bytes of an anonymous mapping that is worth it */
 
 struct {
@@ -239,7 +239,6 @@ static __always_inline void forget_other(__u32 pid, __u32 what, __u64 id) {
 
 /* Of what is made while there is no time left nothing is known: what had its number before must not be taken for it. */
 static __always_inline void leave_out(__u32 pid, struct pyb_watched *w, const struct made *made) {
-	count(PYB_OVER_BUDGET);
 	w->left_out++;
 	if (!made->fds_n)
 		bpf_map_delete_elem(&others, &made->key);
@@ -251,11 +250,11 @@ static __always_inline void write_down(struct task_struct *task, __u32 pid, stru
 	struct pyb_origin *origin = &made->origin;
 	__u64 now;
 
-	count(PYB_MADE);
 	if (is_over_budget(task, w)) {
 		leave_out(pid, w, made);
 		return;
 	}
+	count(PYB_MADE);
 	now = bpf_ktime_get_ns();
 	if (is_over(task, w, now)) {
 		w->window_ns = now;
@@ -395,6 +394,11 @@ int on_sys_exit(__u64 *ctx) {
 	w = bpf_map_lookup_elem(&watched, &pid);
 	if (!w || forget(pid, w, call, regs, (long)ctx[1]))
 		return 0;
+	if (call <= PYB_CALL_FCNTL && is_over_budget(task, w)) { /* as write_down does it, for less */
+		w->left_out++;
+		forget_fd(pid, w, (__u32)ctx[1]);
+		return 0;
+	}
 	__builtin_memset(&made, 0, sizeof(made));
 	made.key.pid = pid;
 	made.origin.call = (__u16)call;

@@ -20,7 +20,7 @@ enum pyb_origin_call {
 	PYB_CALL_SOCKET,
 	PYB_CALL_ACCEPT,
 	PYB_CALL_DUP,
-	PYB_CALL_FCNTL, /* F_DUPFD, F_DUPFD_CLOEXEC */
+	PYB_CALL_FCNTL, /* F_DUPFD, F_DUPFD_CLOEXEC; those up to here return one descriptor, and are frequent */
 	PYB_CALL_PIPE,
 	PYB_CALL_SOCKETPAIR,
 	PYB_CALL_RECVMSG, /* SCM_RIGHTS */
@@ -81,8 +81,7 @@ struct pyb_watched {
 /* Of the counts, those behind enum pyb_count. */
 enum pyb_origin_count {
 	PYB_CALLS = PYB_COUNTS, /* system calls of the whole host */
-	PYB_MADE,               /* things that were made in watched processes */
-	PYB_OVER_BUDGET,        /* … of which no stack was taken, to save time */
+	PYB_MADE,               /* things that were made in watched processes, and written down */
 	PYB_SEARCHES,           /* … in threads that user space had not told of */
 	PYB_ORIGIN_COUNTS,
 };
