@@ -105,6 +105,7 @@ enum pyb_kind {
 	PYB_SAMPLE = 1, /* a thread on a CPU */
 	PYB_ORIGIN = 2, /* a stack at which something was made, and that was not told yet */
 	PYB_NATIVE = 3, /* what its native stack is made from: right before its sample, with the same cpu and time */
+	PYB_ALLOC = 4,  /* a thread that allocates */
 };
 
 #define PYB_PAGE 4096
@@ -144,8 +145,14 @@ struct pyb_event {
 	__u32 cpu;
 	__u64 thread_pointer;
 	__u64 tstate;
-	__u64 leaf; /* address of the innermost frame */
-	__u64 ip;   /* of the CPU, in user space; 0 in the kernel */
+	union {
+		__u64 leaf;   /* address of the innermost frame */
+		__u64 weight; /* PYB_ALLOC: bytes that it stands for */
+	};
+	union {
+		__u64 ip;   /* of the CPU, in user space; 0 in the kernel */
+		__u64 size; /* PYB_ALLOC: of the allocation, in bytes */
+	};
 	__u64 name; /* PYB_ORIGIN: of this stack, made of pid and frames; never 0 */
 	__u32 pad;
 	__u32 frames_n; /* struct pyb_frame that follow, most recent call first */
@@ -161,6 +168,7 @@ enum pyb_count {
 	PYB_UNREADABLE, /* memory that was not there */
 	PYB_DEEP,       /* truncated */
 	PYB_RING_FULL,  /* user space was too slow */
+	PYB_NESTED,     /* the scratch was in use */
 	PYB_COUNTS,
 };
 

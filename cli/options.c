@@ -85,6 +85,15 @@ static int set_rate(const char *value, bool max_allowed, double *ret_hz) {
 	return 0;
 }
 
+static int set_size(const char *value, uint64_t *ret_bytes) {
+	uint64_t bytes;
+
+	if (parse_size(value, &bytes) || !bytes)
+		return -1;
+	*ret_bytes = bytes;
+	return 0;
+}
+
 static int set_item(const char *value, struct string_list *list) {
 	if (list->n == STRING_LIST_MAX)
 		return -1;
@@ -104,6 +113,8 @@ static int set_value(const struct option_spec *option, const char *value, void *
 	case OPTION_DURATION: return set_duration(value, at);
 	case OPTION_RATE: return set_rate(value, false, at);
 	case OPTION_RATE_OR_MAX: return set_rate(value, true, at);
+	case OPTION_SIZE: return set_size(value, at);
+	case OPTION_PERCENT: return parse_decimal(value, at) ? -1 : 0;
 	case OPTION_LIST: return set_item(value, at);
 	}
 	return -1;
@@ -115,6 +126,8 @@ static int bad_value(const struct command *command, const struct option_spec *op
 		[OPTION_DURATION] = "a duration above 0 (500ms, 10s, 5m, 2h; a bare number is seconds)",
 		[OPTION_RATE] = "a rate in Hz above 0",
 		[OPTION_RATE_OR_MAX] = "a rate in Hz above 0, or max",
+		[OPTION_SIZE] = "a number of bytes above 0 (4096, 512K, 1M)",
+		[OPTION_PERCENT] = "a number of percent",
 	};
 	char choices[256] = "";
 

@@ -15,6 +15,8 @@ enum option_kind {
 	OPTION_DURATION,    /* uint64_t, ns; more than 0 */
 	OPTION_RATE,        /* double, Hz; more than 0 */
 	OPTION_RATE_OR_MAX, /* the same, and 0 for "max" */
+	OPTION_SIZE,        /* uint64_t, bytes; more than 0 */
+	OPTION_PERCENT,     /* double */
 	OPTION_LIST,        /* struct string_list; the option may be repeated */
 };
 

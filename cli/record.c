@@ -22,10 +22,17 @@ struct record_args {
 	int format; /* index into formats; -1: by the file's ending */
 	int mode, source;
 	struct pyspyd_record_options record;
+	struct pyspyd_alloc_options alloc;
 };
 
+#define EVERY_DEFAULT (512 << 10)
+#define EVERY_MIN 1024
+#define EVERY_MAX (1ULL << 40)
+#define MAX_SLOWDOWN_DEFAULT 5
+
 static const char *const formats[] = { "svg", "html", "collapsed", "speedscope", "pprof", "gecko", "chrome", NULL };
-static const char *const modes[] = { "wall", "cpu", "gil", "offcpu", NULL }; /* in the order of enum pyspyd_mode */
+static const char *const modes[] = { "wall", "cpu", "gil", "offcpu", "alloc",
+	NULL }; /* in the order of enum pyspyd_mode */
 
 #define OPT(letter, name, kind, field, arg, help) \
 	{ letter, name, kind, offsetof(struct record_args, field), arg, help, NULL }
@@ -39,16 +46,21 @@ static const struct option_spec options[] = {
 	{ 'f', "format", OPTION_CHOICE, offsetof(struct record_args, format), "FORMAT",
 		"svg, html, collapsed, speedscope, pprof, gecko or chrome (default: by FILE's ending)", formats },
 	{ 'm', "mode", OPTION_CHOICE, offsetof(struct record_args, mode), "MODE",
-		"wall: every thread; cpu: those on a CPU; gil: the GIL's holder; offcpu: how long they sleep (eBPF)",
+		"wall: every thread; cpu: those on a CPU; gil: the GIL's holder; offcpu: how long they sleep (eBPF); "
+		"alloc: where memory comes from (the kernel patches the process's code page)",
 		modes },
 	OPT(0, "threshold", OPTION_DURATION, record.threshold_ns, "DURATION",
 		"offcpu: shorter sleeps are summed (default 1ms)"),
 	OPT(0, "kernel", OPTION_FLAG, record.kernel, NULL, "offcpu: the kernel's functions too"),
+	OPT(0, "every", OPTION_SIZE, alloc.every_bytes, "BYTES", "alloc: a sample for so many bytes (default 512K)"),
+	OPT(0, "max-slowdown", OPTION_PERCENT, alloc.max_slowdown_pct, "PCT",
+		"alloc: ends where it costs the process more (default 5; 0: never)"),
 	OPT('c', "children", OPTION_FLAG, record.children, NULL, "its descendants too"),
 	OPT('t', "threads", OPTION_FLAG, record.threads, NULL, "the thread as the outermost element of each stack"),
 	{ 0, "source", OPTION_CHOICE, offsetof(struct record_args, source), "SOURCE",
 		"who takes the stacks: auto, vm or bpf", option_sources },
-	OPT(0, "native", OPTION_FLAG, record.native, NULL, "native and kernel frames of running threads (eBPF)"),
+	OPT(0, "native", OPTION_FLAG, record.native, NULL,
+		"native and kernel frames of running threads (eBPF); alloc: what C code takes from the C library, too"),
 	OPT(0, "blocking", OPTION_FLAG, record.blocking, NULL, "stop the Python threads for each sample"),
 	{ 0 },
 };
@@ -96,11 +108,70 @@ static void say_sleeps(const struct pyspyd_accuracy *accuracy, uint64_t elapsed_
 		accuracy->unreadable, accuracy->truncated, accuracy->unknown);
 }
 
+static const char *size_text(uint64_t bytes, char buf[32]) {
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+	double value = (double)bytes;
+	size_t unit = 0;
+
+	while (value >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0]))
+		value /= 1024, unit++;
+	snprintf(buf, 32, "%.*f %s", unit ? 1 : 0, value, units[unit]);
+	return buf;
+}
+
+/* What it has cost the process is said every time. */
+static void say_cost(const struct pyspyd_alloc_cost *cost, double limit, uint64_t elapsed_ns) {
+	char bytes[32];
+
+	cli_say("%s in %" PRIu64 " allocations in %.1f s: %" PRIu64 " samples, %" PRIu64 " lost, %" PRIu64
+		" without Python",
+		size_text(cost->bytes, bytes), cost->hits, (double)elapsed_ns / 1e9, cost->samples, cost->lost,
+		cost->unknown);
+	cli_say("%zu probes of %" PRIu64
+		" ns a hit, with stacks %.3f s of the process's %.3f s: a slowdown of %s%.1f %%",
+		cost->probes, cost->hit_ns, (double)cost->spent_ns / 1e9, (double)cost->cpu_ns / 1e9,
+		cost->slowdown_pct < PYSPYD_SLOWDOWN_MAX_PCT ? "" : "more than ", cost->slowdown_pct);
+	if (cost->not_seen)
+		cli_say("%zu places in the interpreter that may allocate have no probe: what they take is missing",
+			cost->not_seen);
+	if (cost->others)
+		cli_say("%" PRIu64 " hits in other processes that run the same file: they were slowed down too",
+			cost->others);
+	if (cost->stopped)
+		cli_say("stopped early: the slowdown was %.1f %%, above %.6g %% (--max-slowdown); what was seen is "
+			"kept",
+			cost->stopped_pct, limit);
+}
+
 static int choose_format(const struct command *command, struct record_args *args) {
 	args->record.format = args->format >= 0 ? formats[args->format] : pyspyd_format_of(args->file);
 	if (args->record.format)
 		return -1;
 	return options_error(command, "--output: '%s' does not say the format; give --format", args->file);
+}
+
+static int check_alloc(const struct command *command, struct record_args *args) {
+	struct pyspyd_alloc_options *alloc = &args->alloc;
+	bool is_alloc = args->record.mode == PYSPYD_MODE_ALLOC;
+
+	if (!is_alloc && alloc->every_bytes)
+		return options_error(command, "--every goes with --mode alloc");
+	if (!is_alloc && alloc->max_slowdown_pct >= 0)
+		return options_error(command, "--max-slowdown goes with --mode alloc");
+	if (is_alloc && args->record.children)
+		return options_error(command, "--children does not go with --mode alloc");
+	if (is_alloc && args->record.blocking)
+		return options_error(command, "--blocking does not go with --mode alloc");
+	if (is_alloc && args->source == PYSPYD_SOURCE_VM)
+		return options_error(command, "--mode alloc has no --source but bpf");
+	if (alloc->every_bytes && (alloc->every_bytes < EVERY_MIN || alloc->every_bytes > EVERY_MAX))
+		return options_error(command, "--every is between 1K and 1024G");
+	alloc->native = args->record.native;
+	if (!alloc->every_bytes)
+		alloc->every_bytes = EVERY_DEFAULT;
+	if (alloc->max_slowdown_pct < 0)
+		alloc->max_slowdown_pct = MAX_SLOWDOWN_DEFAULT;
+	return -1;
 }
 
 /* What goes with sleeps only, and what does not. Return: -1; or the exit status. */
@@ -116,7 +187,7 @@ static int check_mode(const struct command *command, struct record_args *args) {
 		return options_error(command, "--native does not go with --mode offcpu");
 	if (record->threshold_ns == UINT64_MAX)
 		record->threshold_ns = NS_PER_MS;
-	return -1;
+	return check_alloc(command, args);
 }
 
 /* The file takes its place only where something was collected. */
@@ -137,6 +208,28 @@ static int keep_output(struct output *output, const char *file_name) {
 	else
 		cli_say("wrote %s", printable ? printable : "the file");
 	return r;
+}
+
+static int record_alloc_to(struct record_args *args, const struct program *program, struct output *output) {
+	struct patience patience = patience_for(program);
+	struct pyspyd_alloc_cost cost = { 0 };
+	struct err err = { 0 };
+	uint64_t start_ns;
+	int r, kept;
+
+	do {
+		start_ns = cli_now_ns();
+		r = pyspyd_record_alloc(args->pid, &args->record, &args->alloc, output->fd, &cost, &err);
+	} while (patience_again(&patience, r));
+	clear_progress(args);
+	if (cost.probes)
+		say_cost(&cost, args->alloc.max_slowdown_pct, cli_now_ns() - start_ns);
+	kept = r == 0 || (r == PYSPYD_E_GONE && cost.probes) ? keep_output(output, args->file) : 0;
+	if (r == PYSPYD_E_GONE && program->pid && cost.probes)
+		r = 0; /* a program that we started ends when it is done */
+	if (r)
+		return cli_fail(r, &err);
+	return kept ? STATUS_FAILED : STATUS_DONE;
 }
 
 static int record_to(struct record_args *args, const struct program *program, struct output *output) {
@@ -176,7 +269,8 @@ static int open_output(const char *file_name, struct output *ret_output) {
 
 static int run(const struct command *command, int argc, char **argv) {
 	struct record_args args = { .format = -1,
-		.record = { .rate_hz = 100, .threshold_ns = UINT64_MAX, .stop = &cli_stop } };
+		.record = { .rate_hz = 100, .threshold_ns = UINT64_MAX, .stop = &cli_stop },
+		.alloc = { .max_slowdown_pct = -1 } };
 	struct program program = { 0 };
 	struct output output;
 	char **rest;
@@ -207,7 +301,7 @@ static int run(const struct command *command, int argc, char **argv) {
 		r = program_fail(rest[0], r);
 	} else {
 		args.pid = rest[0] ? program.pid : args.pid;
-		r = record_to(&args, &program, &output);
+		r = (args.mode == PYSPYD_MODE_ALLOC ? record_alloc_to : record_to)(&args, &program, &output);
 	}
 	program_end(&program);
 	output_deinit(&output);

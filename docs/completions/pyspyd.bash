@@ -37,7 +37,7 @@ _pyspyd() {
 			return
 		fi
 		;;
-	-m | --mode) COMPREPLY=($(compgen -W "wall cpu gil offcpu" -- "$cur")); return ;;
+	-m | --mode) COMPREPLY=($(compgen -W "wall cpu gil offcpu alloc" -- "$cur")); return ;;
 	-k | --kind | --exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state memory-leak handle-leak thread-leak process-leak gc-pressure oom-risk crash" -- "$cur")); return ;;
 	-d | --duration | -i | --interval | --last | --since | --until | --diff) COMPREPLY=($(compgen -W "10s 1m 10m 1h" -- "$cur")); return ;;
 	--park | --top | --lines | -n | --name | -r | --rate | --spike | --hang-after | --leak-window | --var | --set) return ;;
@@ -46,7 +46,7 @@ _pyspyd() {
 	case ${COMP_WORDS[1]} in
 	watch) options="--pid --name --all --children --duration --interval --rate --source --json --exit-on --spike --hang-after --leak-window --origins --park --var --unmask --set --help" ;;
 	dump) options="--pid --native --locals --unmask --async --json --blocking --help" ;;
-	record) options="--pid --output --duration --rate --format --mode --threshold --kernel --children --threads --native --source --blocking --help" ;;
+	record) options="--pid --output --duration --rate --format --mode --every --max-slowdown --threshold --kernel --children --threads --native --source --blocking --help" ;;
 	flamegraph) options="--pid --output --last --since --until --diff --format --threads --start --help" ;;
 	ps) options="--json --help" ;;
 	waits) options="--pid --json --dot --once --park --help" ;;

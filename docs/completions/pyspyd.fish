@@ -53,7 +53,9 @@ complete -c pyspyd -n '__fish_seen_subcommand_from handles' -l diff -x -d 'Look 
 
 complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s o -l output -r -F -d 'Where the profile goes'
 complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s f -l format -x -a 'svg html collapsed speedscope pprof gecko chrome' -d 'Of the file'
-complete -c pyspyd -n '__fish_seen_subcommand_from record' -s m -l mode -x -a 'wall cpu gil offcpu' -d 'Which threads are counted'
+complete -c pyspyd -n '__fish_seen_subcommand_from record' -s m -l mode -x -a 'wall cpu gil offcpu alloc' -d 'Which threads are counted'
+complete -c pyspyd -n '__fish_seen_subcommand_from record' -l every -x -d 'alloc: a sample for so many bytes'
+complete -c pyspyd -n '__fish_seen_subcommand_from record' -l max-slowdown -x -d 'alloc: ends where it costs more'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -l threshold -x -d 'offcpu: shorter sleeps are summed'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -l kernel -d 'offcpu: the functions of the kernel too'
 complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s t -l threads -d 'The thread as the outermost element'

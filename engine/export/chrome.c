@@ -103,7 +103,10 @@ static void add_args(struct file *f, const struct tree_node *node) {
 	if (node->kind == TREE_FRAME && p->frames.items[node->ref].line > 0)
 		strbuf_addf(out, "\"line\":%d,", p->frames.items[node->ref].line);
 	if (!f->diff)
-		strbuf_addf(out, "\"%s\":%" PRIu64 ",", p->kind == PROFILE_OFFCPU ? "microseconds" : "samples",
+		strbuf_addf(out, "\"%s\":%" PRIu64 ",",
+			p->kind == PROFILE_OFFCPU          ? "microseconds"
+				: p->kind == PROFILE_ALLOC ? "bytes"
+							   : "samples",
 			node->total);
 	strbuf_addf(out, "\"share\":%.2f", share_of(node->total, root->total));
 	if (f->diff)

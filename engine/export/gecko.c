@@ -280,7 +280,8 @@ static void add_samples(struct file *f, const struct group *group) {
 	if (f->tree.profile->kind == PROFILE_OFFCPU)
 		add_durations(f, group);
 	else
-		strbuf_adds(&f->out.text, "\"weightType\":\"samples\",\n");
+		strbuf_addf(&f->out.text, "\"weightType\":\"%s\",\n",
+			f->tree.profile->kind == PROFILE_ALLOC ? "bytes" : "samples");
 	add_column(f, group, "stack", f->sampled.items, n, sample_stack);
 	add_times(f, group);
 	if (f->tree.profile->kind != PROFILE_OFFCPU)

@@ -2,7 +2,8 @@
 /* One page that needs nothing else and fetches nothing: the profile as JSON, and a script that draws it (html_page.c).
  * The script makes the tree of stacks itself, since it has to make another one for each choice of threads:
  *
- *     <script id="data" type="application/json">{"group":false,"diff":false,"sleeps":false,"sample_ns":10000000,
+ *     <script id="data"
+ * type="application/json">{"group":false,"diff":false,"sleeps":false,"bytes":false,"sample_ns":10000000,
  *     "strings":["","f","app.py"],"frames":{"function":[1],"file":[2],"module":[0],"line":[3],"lang":[0]},
  *     "nodes":{"parent":[0,0],"frame":[0,0]},"threads":{"name":["MainThread (10)"],"process":["process python3 (10)"]},
  *     "counts":{"thread":[0],"node":[1],"samples":[7]}}</script>
@@ -172,9 +173,11 @@ static int write_page(const struct profile *profile, const struct profile_count 
 	add_head(&f, options ? options->title : NULL, diff);
 	strbuf_addf(out,
 		"<script id=\"data\" "
-		"type=\"application/json\">{\"group\":%s,\"diff\":%s,\"sleeps\":%s,\"sample_ns\":%" PRIu64 ",\n",
+		"type=\"application/json\">{\"group\":%s,\"diff\":%s,\"sleeps\":%s,\"bytes\":%s,\"sample_ns\":%" PRIu64
+		",\n",
 		options && options->threads ? "true" : "false", diff ? "true" : "false",
-		profile->kind == PROFILE_OFFCPU ? "true" : "false", label_sample_ns(profile, 1));
+		profile->kind == PROFILE_OFFCPU ? "true" : "false", profile->kind == PROFILE_ALLOC ? "true" : "false",
+		label_sample_ns(profile, 1));
 	add_tables(&f);
 	if (diff)
 		add_counts(&f, "before", before, before_n);

@@ -83,6 +83,7 @@ const char *label_kind(const struct profile *profile) {
 	case PROFILE_CPU: return "cpu";
 	case PROFILE_GIL: return "gil";
 	case PROFILE_OFFCPU: return "off_cpu";
+	case PROFILE_ALLOC: return "alloc_space";
 	case PROFILE_WALL: break;
 	}
 	return "wall";
@@ -92,8 +93,22 @@ static void add_seconds(struct strbuf *out, uint64_t us) {
 	strbuf_addf(out, "%.6g s", (double)us / 1e6);
 }
 
+static void add_bytes(struct strbuf *out, uint64_t bytes) {
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+	double value = (double)bytes;
+	size_t unit = 0;
+
+	while (value >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
+		value /= 1024;
+		unit++;
+	}
+	strbuf_addf(out, "%.*f %s", unit ? 1 : 0, value, units[unit]);
+}
+
 void label_weight(struct strbuf *out, const struct profile *profile, uint64_t weight) {
-	if (profile->kind == PROFILE_OFFCPU)
+	if (profile->kind == PROFILE_ALLOC)
+		add_bytes(out, weight);
+	else if (profile->kind == PROFILE_OFFCPU)
 		add_seconds(out, weight);
 	else
 		strbuf_addf(out, "%" PRIu64 " sample%s", weight, weight == 1 ? "" : "s");
@@ -114,6 +129,10 @@ void label_summary(struct strbuf *out, const struct profile *profile) {
 	}
 	if (profile->kind == PROFILE_OFFCPU) {
 		add_sleeps(out, samples, ns);
+	} else if (profile->kind == PROFILE_ALLOC) {
+		strbuf_adds(out, "allocations, ");
+		add_bytes(out, ns);
+		strbuf_addf(out, " in about %" PRIu64, samples);
 	} else {
 		strbuf_addf(out, "%s, ", label_kind(profile));
 		label_weight(out, profile, samples);
@@ -127,6 +146,8 @@ void label_summary(struct strbuf *out, const struct profile *profile) {
 uint64_t label_sample_ns(const struct profile *profile, uint64_t total) {
 	double samples = 0, ns = 0;
 
+	if (profile->kind == PROFILE_ALLOC)
+		return 1;
 	if (profile->kind == PROFILE_OFFCPU)
 		return NS_PER_US;
 	vec_foreach (count, &profile->counts) {
@@ -149,6 +170,13 @@ void label_accuracy(struct strbuf *out, const struct profile *profile) {
 	if (profile->kind == PROFILE_OFFCPU) {
 		strbuf_addf(out, "; %" PRIu64 " sleeps, %" PRIu64 " lost, ", a->looks, a->discarded);
 		strbuf_addf(out, "%" PRIu64 " unreadable, %" PRIu64 " truncated", a->unreadable, a->truncated);
+		return;
+	}
+	if (profile->kind == PROFILE_ALLOC) {
+		strbuf_addf(out, "; %" PRIu64 " samples of %" PRIu64 " allocations, ", a->samples, a->looks);
+		strbuf_addf(out, "%" PRIu64 " lost, %" PRIu64 " unreadable, ", a->discarded, a->unreadable);
+		strbuf_addf(
+			out, "%" PRIu64 " truncated, %" PRIu64 " of threads without Python", a->truncated, a->unknown);
 		return;
 	}
 	strbuf_addf(out, "%s%" PRIu64 " of %" PRIu64 " ticks looked at; ", a->source || a->priority ? "; " : "",

@@ -25,13 +25,15 @@ void label_thread(struct strbuf *out, const struct profile *profile, uint32_t th
 /* `process NAME (PID)`, of the process that the thread belongs to. */
 void label_process(struct strbuf *out, const struct profile *profile, uint32_t thread);
 
-/* "wall", "cpu", "gil", "off_cpu". */
+/* "wall", "cpu", "gil", "off_cpu", "alloc_space". */
 const char *label_kind(const struct profile *profile);
 
-/* What a box stands for: `12 samples`; of time off CPU, whose weights are microseconds, `0.012 s`. */
+/* What a box stands for: `12 samples`; of time off CPU, whose weights are microseconds, `0.012 s`; of allocations,
+ * whose weights are bytes, `1.5 MiB`. */
 void label_weight(struct strbuf *out, const struct profile *profile, uint64_t weight);
 
-/* `wall, 1200 samples, 100 Hz, 12 s`; `time off CPU, 11.5 s in 1200 sleeps, 12 s`. */
+/* `wall, 1200 samples, 100 Hz, 12 s`; `time off CPU, 11.5 s in 1200 sleeps, 12 s`;
+ * `allocations, 48.4 MiB in about 201095, 12 s`. */
 void label_summary(struct strbuf *out, const struct profile *profile);
 
 /* The ns that one of these units stands for, on average. Never 0, and small enough that those of `total` samples are

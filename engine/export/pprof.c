@@ -206,10 +206,10 @@ static void put_types(struct file *f) {
 	Pyspyd__Pprof__ValueType samples = PYSPYD__PPROF__VALUE_TYPE__INIT, time = PYSPYD__PPROF__VALUE_TYPE__INIT;
 	Pyspyd__Pprof__ValueType *types[2] = { &samples, &time };
 
-	samples.type = put_string(f, "samples");
+	samples.type = put_string(f, f->profile->kind == PROFILE_ALLOC ? "alloc_objects" : "samples");
 	samples.unit = put_string(f, "count");
 	time.type = put_string(f, label_kind(f->profile));
-	time.unit = put_string(f, "nanoseconds");
+	time.unit = put_string(f, f->profile->kind == PROFILE_ALLOC ? "bytes" : "nanoseconds");
 	part.sample_type = types;
 	part.n_sample_type = ARRAY_SIZE(types);
 	part.period_type = &time;

@@ -94,8 +94,8 @@ static int add_thread(struct file *f, const struct profile_count *const *counts,
 	label_thread(&name, f->profile, counts[0]->thread);
 	strbuf_adds(&f->out.text, "\n{\"type\":\"sampled\",");
 	writer_json_member(&f->out, "name", &name);
-	strbuf_addf(&f->out.text, ",\"unit\":\"nanoseconds\",\"startValue\":0,\"endValue\":%" PRIu64 ",\n\"samples\":[",
-		total_ns);
+	strbuf_addf(&f->out.text, ",\"unit\":\"%s\",\"startValue\":0,\"endValue\":%" PRIu64 ",\n\"samples\":[",
+		f->profile->kind == PROFILE_ALLOC ? "bytes" : "nanoseconds", total_ns);
 	for (size_t i = 0; i < n; i++) {
 		strbuf_adds(&f->out.text, i ? ",\n" : "\n");
 		if (add_sample(f, counts[i]->node))

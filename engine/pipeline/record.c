@@ -109,6 +109,8 @@ int pyspyd_record(pid_t pid, const struct pyspyd_record_options *options, int ou
 
 	if (!exporter)
 		return err_set(err, PYSPYD_E_USAGE, "there is no format '%s'", options->format);
+	if (options->mode == PYSPYD_MODE_ALLOC)
+		return err_set(err, PYSPYD_E_USAGE, "allocations are no samples in time");
 	r = recorder_new(&recorder_options, &recorder, err);
 	if (r)
 		return r;

@@ -248,6 +248,7 @@ static enum profile_kind kind_of(enum pyspyd_mode mode) {
 	case PYSPYD_MODE_CPU: return PROFILE_CPU;
 	case PYSPYD_MODE_GIL: return PROFILE_GIL;
 	case PYSPYD_MODE_OFFCPU: return PROFILE_OFFCPU;
+	case PYSPYD_MODE_ALLOC: return PROFILE_ALLOC;
 	case PYSPYD_MODE_WALL: break;
 	}
 	return PROFILE_WALL;

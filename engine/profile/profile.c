@@ -170,6 +170,8 @@ size_t profile_stack(const struct profile *profile, uint32_t node, uint32_t *fra
 }
 
 uint64_t profile_weight(const struct profile *profile, const struct profile_count *count) {
+	if (profile->kind == PROFILE_ALLOC)
+		return count->ns;
 	return profile->kind == PROFILE_OFFCPU ? count->ns / NS_PER_US : count->samples;
 }
 

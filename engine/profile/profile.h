@@ -45,6 +45,7 @@ enum profile_kind {
 	PROFILE_CPU,
 	PROFILE_GIL,
 	PROFILE_OFFCPU, /* samples are sleeps, of any length: ns says how long they were */
+	PROFILE_ALLOC,  /* samples are allocations, as many as there are likely to have been: ns says how many bytes */
 };
 
 struct profile {
@@ -77,7 +78,7 @@ int profile_count(struct profile *profile, uint32_t thread, uint32_t node, uint6
 /* The frames of a node, outermost first, at most max. Return: how many there are (may be more than max). */
 size_t profile_stack(const struct profile *profile, uint32_t node, uint32_t *frames, size_t max);
 
-/* What a count weighs in a picture: samples; of time off CPU, microseconds. */
+/* What a count weighs in a picture: samples; of time off CPU, microseconds; of allocations, bytes. */
 uint64_t profile_weight(const struct profile *profile, const struct profile_count *count);
 
 /* Forgets the counts, keeps what is interned. */

@@ -12,6 +12,7 @@ enum pyspyd_mode {
 	PYSPYD_MODE_GIL,    /* the thread that holds the GIL */
 	PYSPYD_MODE_OFFCPU, /* how long threads are off their CPU; eBPF only, and it samples nothing: each sleep counts
 			     */
+	PYSPYD_MODE_ALLOC,  /* where memory comes from: pyspyd_record_alloc */
 };
 
 struct pyspyd_record_options {
@@ -38,6 +39,39 @@ struct pyspyd_record_options {
  * ordinary end (0). Return: 0; PYSPYD_E_GONE, _DENIED, _UNSUPPORTED, _USAGE (format); negative errno. */
 int pyspyd_record(pid_t pid, const struct pyspyd_record_options *options, int out_fd,
 	struct pyspyd_accuracy *ret_accuracy, struct err *err);
+
+/* Sampling of allocations, by probes in the process's allocators: each allocation there costs the process time. */
+struct pyspyd_alloc_options {
+	uint64_t every_bytes;    /* a sample for so many bytes, on average */
+	double max_slowdown_pct; /* the probes are taken away where they cost the process more; 0: never */
+	bool native;             /* what C code takes as well */
+};
+
+#define PYSPYD_SLOWDOWN_MAX_PCT 1000.0 /* or more */
+
+/* What was seen, and what it cost the process. */
+struct pyspyd_alloc_cost {
+	uint64_t hits;             /* allocations that met a probe */
+	uint64_t others;           /* … of other processes that run the same file */
+	uint64_t bytes;            /* of all allocations; what is resized counts with its new size */
+	uint64_t samples;          /* stacks in the profile */
+	uint64_t lost;             /* stacks that are missing in it */
+	uint64_t unknown;          /* samples of threads that have no Python */
+	size_t probes;             /* places where the allocators are */
+	size_t not_seen;           /* places that could have no probe */
+	uint64_t hit_ns;           /* that a hit costs, measured before */
+	uint64_t spent_ns, cpu_ns; /* of the process while there were probes: with them, and in all */
+	double slowdown_pct;       /* the same, in percent of what it would have used without them */
+	bool stopped;              /* they were taken away because of the cost … */
+	double stopped_pct;        /* … which was that in the end */
+};
+
+/* As pyspyd_record; of the options rate_hz, mode, children, blocking and source mean nothing. The kernel patches the
+ * process's code page for each probe; none is left when this returns, or this process ends. Return: as pyspyd_record;
+ * *ret_cost is filled where the recording began. */
+int pyspyd_record_alloc(pid_t pid, const struct pyspyd_record_options *options,
+	const struct pyspyd_alloc_options *alloc_options, int out_fd, struct pyspyd_alloc_cost *ret_cost,
+	struct err *err);
 
 /* The format a file name's ending stands for (".svg", ".html"/".htm", ".collapsed"/".txt"/".folded",
  * ".json"/".speedscope.json", ".pb.gz"/".pprof", ".gecko.json", ".chrome.json"/".trace.json"), or NULL. */

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: MIT
+"""Samples of allocations (record --mode alloc): bytes by line against what the program has taken there, as its own
+interpreter counts it; that no probe stays behind, whatever ends the recording; that it ends by itself where it costs too
+much; who else pays; and what it says where it is not permitted."""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import live
+
+EVERY = 16 << 10
+TEXT = open(os.path.join(live.HERE, "alloc_target.py")).read()
+TIMES = 2
+LEAF = re.compile(r"(?:.*;)?(\S+) \(<string>:\d+\) (\d+)$")
+BUSY = r'''
+import sys
+print("ready", flush=True)
+sys.stdin.readline()
+x = []
+for n in range(int(sys.argv[1]) if len(sys.argv) > 1 else 10 ** 9):
+    x = [n]; y = object()
+print("worked", flush=True)
+sys.stdin.readline()
+'''
+CAPS = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
+
+
+def code_differs(pid):
+    """Whether code of the process is not what its file has: that is how a probe shows."""
+    with open("/proc/%d/maps" % pid) as maps, open("/proc/%d/mem" % pid, "rb", 0) as mem:
+        for line in maps:
+            words = line.split(None, 5)
+            if len(words) < 6 or "x" not in words[1] or not words[5].startswith("/"):
+                continue
+            start, end = (int(n, 16) for n in words[0].split("-"))
+            mem.seek(start)
+            now = mem.read(end - start)
+            with open("/proc/%d/map_files/%x-%x" % (pid, start, end), "rb") as f:
+                f.seek(int(words[2], 16))
+                if f.read(len(now)) != now:
+                    return True
+    return False
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        os.sched_yield()
+    return False
+
+
+class Recording:
+    def __init__(self, pid, *args, prefix=()):
+        self.file = tempfile.mktemp(suffix=".collapsed")
+        self.process = subprocess.Popen(
+            list(prefix) + [live.PYSPYD, "record", "--mode", "alloc", "-p", str(pid), "-o", self.file if not prefix else "-",
+                            "-f", "collapsed"] + [str(a) for a in args],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.said = ""
+
+    def end(self, how=signal.SIGINT):
+        if how:
+            self.process.send_signal(how)
+        out, err = self.process.communicate(timeout=60)
+        self.said = err.decode()
+        text = out.decode()
+        if os.path.exists(self.file):
+            with open(self.file) as f:
+                text = f.read()
+            os.unlink(self.file)
+        return text
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+
+def record(command, *args, prefix=()):
+    """Return: (bytes by function that were sampled, bytes by function that were taken, what was said), or a reason."""
+    with live.Target(command, TEXT) as target:
+        target.ready_and_reading()
+        with Recording(target.pid, "--every", EVERY, "--max-slowdown", 0, *args, prefix=prefix) as recording:
+            if not wait_for(lambda: recording.process.poll() is not None or code_differs(target.pid)):
+                return None, None, "no probe came"
+            if recording.process.poll() is not None:
+                recording.end(None)
+                return None, None, recording.said
+            target.say("\n" * TIMES)
+            for _ in range(TIMES):
+                target.line()
+            profile = recording.end()
+            said = recording.said
+        if code_differs(target.pid):
+            return None, None, "a probe is left"
+        target.process.stdin.close()
+        taken = json.loads(target.line())
+        target.process.stdin = open(os.devnull, "w")
+    sampled = {}
+    for line in profile.splitlines():
+        match = LEAF.match(line)
+        if match and "x = " in TEXT.splitlines()[int(re.search(r":(\d+)\) \d+$", line).group(1)) - 1]:
+            sampled[match.group(1)] = sampled.get(match.group(1), 0) + int(match.group(2))
+    return sampled, taken, said
+
+
+def errors(sampled, taken):
+    """What is beyond three standard errors. Headers and small neighbours of what is counted are below a percent."""
+    wrong = []
+    for name, size in taken.items():
+        off = abs(sampled.get(name, 0) - size)
+        if off > 3 * EVERY * math.sqrt(size / EVERY) + size / 100:
+            wrong.append("%s: %d of %d" % (name, sampled.get(name, 0), size))
+    return wrong
+
+
+def shares(checks, name, command, *args, prefix=()):
+    where = " ".join((name,) + args)
+    wrong = ["not tried"]
+    for _ in range(2):  # five places on each of many interpreters: one in three hundred is beyond by chance
+        sampled, taken, said = record(command, *args, prefix=prefix)
+        if sampled is None:
+            checks.that(False, "%s: %s" % (where, said))
+            return
+        wrong = errors(sampled, taken)
+        if not wrong:
+            break
+    checks.that(not wrong, "%s: %s" % (where, wrong))
+    checks.that("slowdown" in said and " 0 lost" in said, "%s: %s" % (where, said))
+    live.note("%s: %s" % (where, " | ".join(line.replace("pyspyd: ", "") for line in said.splitlines()[:2])))
+
+
+def killed(checks, command):
+    with live.Target(command, TEXT) as target:
+        target.ready_and_reading()
+        with Recording(target.pid) as recording:
+            checks.that(wait_for(lambda: code_differs(target.pid)), "SIGKILL: no probe came")
+            recording.end(signal.SIGKILL)
+        checks.that(wait_for(lambda: not code_differs(target.pid)), "SIGKILL: a probe is left")
+        target.say()
+        checks.that(target.line() == "worked", "SIGKILL: the target does not work any more")
+
+
+def stops_itself(checks, command):
+    with live.Target(command, BUSY) as target:
+        target.ready_and_reading()
+        with Recording(target.pid, "--max-slowdown", 1) as recording:
+            checks.that(wait_for(lambda: code_differs(target.pid)), "the bound: no probe came")
+            target.say()
+            checks.that(wait_for(lambda: recording.process.poll() is not None), "the bound: it goes on")
+            profile = recording.end(None)
+        checks.that(recording.process.returncode == 0 and "stopped early" in recording.said,
+                    "the bound: exit %d: %s" % (recording.process.returncode, recording.said))
+        checks.that("<string>:" in profile, "the bound: nothing was kept: %s" % profile[:100])
+        checks.that(not code_differs(target.pid), "the bound: a probe is left")
+
+
+def others(checks, command):
+    """A process of the same file has no probes, where the kernel can tell them apart."""
+    with live.Target(command, TEXT) as target, live.Target(command, TEXT) as other:
+        target.ready_and_reading()
+        other.ready_and_reading()
+        with Recording(target.pid) as recording:
+            checks.that(wait_for(lambda: code_differs(target.pid)), "others: no probe came")
+            checks.that(not code_differs(other.pid), "others: one that is not recorded has a probe")
+            recording.end()
+
+
+def forbidden(checks, command):
+    with live.Target(command, TEXT, user=65534, group=65534, extra_groups=[]) as target:
+        target.ready_and_reading()
+        with Recording(target.pid, prefix=CAPS) as recording:
+            recording.end(None)
+        checks.that(recording.process.returncode == 4 and "CAP_" in recording.said,
+                    "without privileges: exit %d: %s" % (recording.process.returncode, recording.said))
+
+
+def unprivileged(checks, name, command):
+    caps = "-all,+bpf,+perfmon,+sys_ptrace"
+    shares(checks, name, command, prefix=CAPS + ["--inh-caps=" + caps, "--ambient-caps=" + caps])
+
+
+def main():
+    if os.geteuid() != 0:
+        live.skip("probes in allocators need root here")
+    status, _, err = live.pyspyd("record", "--mode", "alloc", "-p", os.getpid(), "-d", "100ms", "-o", "/dev/null",
+                                 "-f", "collapsed")
+    if status in (4, 5):
+        live.skip("allocations cannot be sampled here: " + err.strip())
+    found = live.interpreters()
+    checks = live.Checks()
+    for name, _, command in found:
+        shares(checks, name, command)
+    plain = [(name, command) for name, _, command in found if command[0] != "chroot"]
+    if plain:
+        name, command = plain[0]
+        shares(checks, name, command, "--native")
+        killed(checks, command)
+        stops_itself(checks, command)
+        others(checks, command)
+    for name, command in [p for p in plain if p[1][0].startswith("/usr/")][:1]:  # that anybody may read
+        forbidden(checks, command)
+        unprivileged(checks, name, command)
+    checks.end()
+
+
+if __name__ == "__main__":
+    main()
