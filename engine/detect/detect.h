@@ -96,6 +96,7 @@ struct detect_process {
 	pid_t gil_holder;          /* the thread that has held the GIL without a break … */
 	uint64_t gil_held_ns; /* … for at least that long, as far as it was looked at; 0: nobody, or it changes hands */
 	uint32_t gil_waiters;       /* threads that wanted it meanwhile */
+	const char *gil_call;       /* the C function that its holder sleeps in, printable; NULL: not known */
 	uint64_t start_ns;          /* when it started, on the input's clock; 0: not known */
 	uint64_t fds, fd_limit;     /* open descriptors, and how many there may be; here and below UINT64_MAX: not known
 				       (of a limit: none) */

@@ -80,11 +80,14 @@ static int say_present(const struct episode *episode, const struct detect_input 
 		"gil_scoped_release), give the call less at once, or move it into a process of its own.";
 	detect_fact_number(&verdict, "held_s", (double)process->gil_held_ns / 1e9);
 	detect_fact_count(&verdict, "waiters", process->gil_waiters);
+	detect_fact_text(&verdict, "native_call", process->gil_call);
 	detect_duration_text(process->gil_held_ns, text, sizeof(text));
 	strbuf_adds(&sb, "gil-hog: ");
 	detect_add_name(&sb, holder->name);
 	strbuf_addf(&sb, " (tid %d) has held the GIL for %s", (int)holder->tid, text);
 	detect_add_party_place(&sb, &verdict, &verdict.parties[0]);
+	if (process->gil_call)
+		strbuf_addf(&sb, ", in C: %s", process->gil_call);
 	snprintf(text, sizeof(text), ", while %u thread%s for it", process->gil_waiters,
 		process->gil_waiters == 1 ? " waits" : "s wait");
 	r = detect_set_summary(&verdict, &sb, text);

@@ -12,6 +12,10 @@ struct finding_context {
 	const char *host;
 	const struct pyspyd_process *process;
 	const struct pyspyd_accuracy *accuracy; /* of the samples; NULL: not part of the evidence */
+	/* Called with a finding that is about to be told of as new, or as going on: more evidence may be put in. NULL:
+	 * there is none. */
+	void (*add_evidence)(void *userdata, struct pyspyd_finding *finding);
+	void *userdata;
 };
 
 /* A finding with everything copied, in state open, with an id of its own and its fingerprint. Return: 0; negative

@@ -78,6 +78,7 @@ static bool read_thread(json_t *object, bool waits, struct pyspyd_finding_thread
 
 	ret->thread.tid = (pid_t)json_integer_value(json_object_get(object, "tid"));
 	ret->cpu_percent = -1;
+	ret->thread.native = json_is_object(json_object_get(object, "native"));
 	if (waits)
 		ret->waits_for = json_incref(json_object_get(object, "waits_for"));
 	ok = copy_text(ok, object, "role", &ret->role);

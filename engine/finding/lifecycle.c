@@ -159,6 +159,11 @@ int lifecycle_tend_left(struct lifecycle *lifecycle, const struct detect_config 
 
 /* Events. */
 
+static void add_evidence(const struct finding_context *context, struct pyspyd_finding *finding) {
+	if (context->add_evidence)
+		context->add_evidence(context->userdata, finding);
+}
+
 static int open_one(struct lifecycle *lifecycle, const struct finding_context *context,
 	const struct detect_verdict *verdict, lifecycle_emit emit, void *userdata) {
 	struct open_finding one = {
@@ -175,6 +180,7 @@ static int open_one(struct lifecycle *lifecycle, const struct finding_context *c
 	if (left)
 		go_on(&one, left, context);
 	lifecycle->open.items[lifecycle->open.n++] = one;
+	add_evidence(context, one.finding);
 	return emit(userdata, one.finding);
 }
 
@@ -196,6 +202,7 @@ static int update_one(struct open_finding *one, const struct finding_context *co
 	pyspyd_finding_free(one->finding);
 	one->finding = finding;
 	one->said_ns = context->now_ns;
+	add_evidence(context, finding);
 	return emit(userdata, finding);
 }
 

@@ -10,6 +10,7 @@
  *
  * Where threads wait, the stacks of several of them stand in place of the hottest one; where something grew, what did.
  */
+#include "engine/base/util.h"
 #include "engine/finding/finding.h"
 #include "engine/finding/growth_text.h"
 #include "engine/finding/stack_text.h"
@@ -19,6 +20,7 @@
 #define STACK_SHOWN 12  /* frames, the innermost ones */
 #define THREADS_SHOWN 4 /* of those that wait */
 #define STACK_OF_MANY_SHOWN 8
+#define NATIVE_SHOWN 2 /* of the native frames above the Python ones */
 
 static enum text_style style_of(const struct pyspyd_finding *finding) {
 	if (finding->state == PYSPYD_RESOLVED)
@@ -68,20 +70,42 @@ static void add_stack_head(struct strbuf *sb, const struct pyspyd_finding *findi
 	strbuf_adds(sb, ":\n");
 }
 
+/* Where native frames were merged in, the Python frames and the innermost native ones tell enough. Return: how many
+ * frames those are; their indices are in `told`, as far as there is room. */
+static size_t choose_frames(const struct pyspyd_thread *thread, size_t *told, size_t room) {
+	size_t python = 0, native = 0, n = 0, seen = 0;
+
+	for (size_t i = 0; i < thread->frames_n; i++)
+		python += thread->frames[i].lang == PYSPYD_PYTHON;
+	for (size_t i = 0; i < thread->frames_n; i++) {
+		bool is_python = thread->frames[i].lang == PYSPYD_PYTHON;
+		bool innermost = thread->frames[i].lang == PYSPYD_NATIVE && !seen && native++ < NATIVE_SHOWN;
+
+		seen += is_python;
+		if (thread->native && python && !is_python && !innermost)
+			continue;
+		if (n < room)
+			told[n] = i;
+		n++;
+	}
+	return n;
+}
+
 static void add_stack(
 	struct strbuf *sb, const struct pyspyd_finding *finding, size_t index, size_t shown, bool colour) {
 	const struct pyspyd_thread *thread = &finding->threads[index].thread;
+	size_t told[STACK_SHOWN], n = choose_frames(thread, told, min_of(shown, ARRAY_SIZE(told)));
 
 	if (!thread->frames_n)
 		return;
 	add_stack_head(sb, finding, index);
-	for (size_t i = 0; i < thread->frames_n && i < shown; i++) {
+	for (size_t i = 0; i < min_of(n, shown); i++) {
 		strbuf_adds(sb, "    ");
-		text_frame(sb, &thread->frames[i], true, colour);
+		text_frame(sb, &thread->frames[told[i]], true, colour);
 		strbuf_adds(sb, "\n");
 	}
-	if (thread->frames_n > shown)
-		strbuf_addf(sb, "    … and %zu more\n", thread->frames_n - shown);
+	if (n > shown)
+		strbuf_addf(sb, "    … and %zu more\n", n - shown);
 }
 
 static void add_stacks(struct strbuf *sb, const struct pyspyd_finding *finding, bool colour) {

@@ -9,6 +9,7 @@
 #include "engine/finding/lifecycle.h"
 #include "engine/pipeline/counters.h"
 #include "engine/pipeline/creations.h"
+#include "engine/pipeline/evidence.h"
 #include "engine/pipeline/leaking.h"
 #include "engine/pipeline/waiting.h"
 
@@ -26,6 +27,11 @@ struct detection { /* of one process */
 	struct counters counters;
 	struct detect_config config; /* everybody's, and what a rule adds */
 	bool expect_busy;
+	struct {
+		pid_t tid;
+		uint64_t held_ns; /* when it was looked at last */
+		char text[256];   /* "" not known */
+	} gil_call;
 };
 
 struct findings {
@@ -38,6 +44,7 @@ struct findings {
 	const struct waiting *waiting;
 	struct leaking *leaking;
 	struct creations *creations;
+	struct evidence *evidence;
 	bool *left_taken; /* of the options' left: its process is watched, or it is told of */
 	size_t left_waiting;
 	uint64_t left_ns;
@@ -69,6 +76,8 @@ int findings_new(const struct pyspyd_watch_options *options, struct recorder *co
 	r = findings->left_taken ? leaking_new(&findings->leaking) : -ENOMEM;
 	if (!r)
 		r = creations_new(&findings->creations);
+	if (!r)
+		r = evidence_new(&findings->evidence);
 	if (r) {
 		findings_free(findings);
 		return r;
@@ -89,6 +98,7 @@ void findings_free(struct findings *findings) {
 		return;
 	leaking_free(findings->leaking);
 	creations_free(findings->creations);
+	evidence_free(findings->evidence);
 	free(findings->left_taken);
 	counters_shared_deinit(&findings->shared);
 	vec_free(&findings->verdicts);
@@ -387,7 +397,38 @@ static int decide(struct findings *findings, struct watched *watched, const stru
 	return r ? r : leaking_wish(findings->leaking, watched, &wishes);
 }
 
+/* Asked once of each hold that is long enough: it stays in that call. */
+static void fill_gil_call(struct findings *findings, struct watched *watched, struct detect_process *process) {
+	struct detection *detection = watched->detection;
+	bool same =
+		process->gil_holder == detection->gil_call.tid && process->gil_held_ns > detection->gil_call.held_ns;
+
+	if (!process->gil_holder || !process->gil_waiters ||
+		(double)process->gil_held_ns < detect_config_get(&detection->config, "gil-hog.after"))
+		return;
+	detection->gil_call.tid = process->gil_holder;
+	detection->gil_call.held_ns = process->gil_held_ns;
+	if (!same || !detection->gil_call.text[0]) {
+		detection->gil_call.text[0] = '\0';
+		(void)!evidence_native_call(findings->evidence, watched->target, process->gil_holder,
+			detection->gil_call.text, sizeof(detection->gil_call.text));
+	}
+	process->gil_call = detection->gil_call.text[0] ? detection->gil_call.text : NULL;
+}
+
+struct evidence_of {
+	struct findings *findings;
+	struct watched *watched;
+};
+
+static void add_evidence(void *userdata, struct pyspyd_finding *finding) {
+	const struct evidence_of *of = userdata;
+
+	evidence_add(of->findings->evidence, of->watched->target, finding);
+}
+
 int findings_feed(struct findings *findings, struct watched *watched, uint64_t now_ns) {
+	struct evidence_of of = { .findings = findings, .watched = watched };
 	struct input input = { 0 };
 	struct finding_context context;
 	struct detection *detection;
@@ -403,10 +444,13 @@ int findings_feed(struct findings *findings, struct watched *watched, uint64_t n
 			findings->watched_n * SLOW_EACH_NS),
 		now_ns, &input.process);
 	input.process.expect_busy = detection->expect_busy;
+	fill_gil_call(findings, watched, &input.process);
 	if (!r)
 		r = decide(findings, watched, &input, now_ns);
 	if (!r) {
 		context = context_of(findings, watched, now_ns);
+		context.add_evidence = add_evidence;
+		context.userdata = &of;
 		r = lifecycle_apply(detection->lifecycle, &context, &findings->verdicts, on_event,
 			(void *)(uintptr_t)findings->options);
 	}

@@ -155,6 +155,15 @@ int native_look_stop(struct native_look *look, pid_t tid, void (*also)(void *arg
 	return 0;
 }
 
+void native_look_warm_for(struct native_look *look, pid_t tid) {
+	struct native_place place;
+
+	if (native_look_take(look, tid) || look->why)
+		return;
+	for (size_t i = 0; i < look->trace.n; i++)
+		(void)!native_symbolize(look->modules, native_frame_at(&look->trace.frames[i]), &place);
+}
+
 /* Merging. */
 
 static const char *base_name(const char *path) {

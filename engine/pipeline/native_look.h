@@ -41,6 +41,9 @@ void native_look_free(struct native_look *look);
 /* Reads all files now, so that later nothing has to wait for that. */
 void native_look_warm(struct native_look *look);
 
+/* Reads the files that a sleeping thread's stack needs now. */
+void native_look_warm_for(struct native_look *look, pid_t tid);
+
 /* Takes the stack of a thread that sleeps or is held; what the caller proves about the thread holds for it too. Why
  * there is none is in `why`. Return: 0; MEM_E_GONE; -ENOMEM. */
 int native_look_take(struct native_look *look, pid_t tid);

@@ -905,6 +905,13 @@ Test(detect_waits, who_keeps_the_gil_from_others_is_a_hog) {
 	cr_assert_str_eq(verdict->summary,
 		"gil-hog: worker (tid 100) has held the GIL for 2 s in Rule.match (rules.py:7), while 3 threads wait "
 		"for it");
+	cr_assert_null(fact(verdict, "native_call")->text);
+	world.process.gil_call = "sre_match of _sre.so";
+	look(&world, NULL, SECOND);
+	verdict = present(&world, "gil-hog");
+	cr_assert_str_eq(fact(verdict, "native_call")->text, "sre_match of _sre.so");
+	cr_assert_not_null(
+		strstr(verdict->summary, " in Rule.match (rules.py:7), in C: sre_match of _sre.so, while 3"));
 	world.process.gil_holder = 0;
 	for (int i = 0; i < 9; i++) {
 		look(&world, NULL, SECOND);

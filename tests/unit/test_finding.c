@@ -142,6 +142,59 @@ Test(finding, is_said_once_then_each_minute_then_at_its_end) {
 	lifecycle_free(lifecycle);
 }
 
+static void count_calls(void *userdata, struct pyspyd_finding *finding) {
+	size_t *calls = userdata;
+
+	finding->threads[0].thread.frames[0].line = 1000 + (int)++*calls;
+}
+
+Test(finding, evidence_is_added_to_what_is_told_and_stays_to_the_end) {
+	static const uint64_t at_s[] = { 110, 111, 170, 171 };
+	static const size_t expected[] = { 1, 1, 2, 2 };
+	struct finding_context context;
+	struct detect_verdict verdict = present();
+	detect_verdicts verdicts = { .items = &verdict, .n = 1, .cap = 1 };
+	struct heard heard = { 0 };
+	struct lifecycle *lifecycle;
+	size_t calls = 0;
+
+	cr_assert_eq(lifecycle_new(&lifecycle), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(at_s); i++) {
+		context = context_at(at_s[i] * NS_PER_SEC);
+		context.add_evidence = count_calls;
+		context.userdata = &calls;
+		verdict.presence = i == 3 ? DETECT_ABSENT : DETECT_PRESENT;
+		cr_assert_eq(lifecycle_apply(lifecycle, &context, &verdicts, hear, &heard), 0);
+		cr_assert_eq(calls, expected[i], "%zu", i);
+	}
+	cr_assert_eq(heard.n, 3);
+	cr_assert_eq(heard.states[2], PYSPYD_RESOLVED);
+	cr_assert_not_null(strstr(heard.json, "\"line\":1002"));
+	free(heard.json);
+	lifecycle_free(lifecycle);
+}
+
+static struct pyspyd_frame native_frame(enum pyspyd_lang lang, const char *function) {
+	return (struct pyspyd_frame){ .lang = lang, .function = (char *)(uintptr_t)function };
+}
+
+Test(finding, text_of_native_frames_is_short) {
+	struct pyspyd_frame shown[] = { native_frame(PYSPYD_KERNEL, "k1"), native_frame(PYSPYD_NATIVE, "n1"),
+		native_frame(PYSPYD_NATIVE, "n2"), native_frame(PYSPYD_NATIVE, "n3"), native_frame(PYSPYD_PYTHON, "p1"),
+		native_frame(PYSPYD_NATIVE, "n4"), native_frame(PYSPYD_PYTHON, "p2"),
+		native_frame(PYSPYD_NATIVE, "n5") };
+	struct pyspyd_finding_thread one = {
+		.thread = { .name = S("w"), .native = true, .frames = shown, .frames_n = ARRAY_SIZE(shown) }
+	};
+	struct pyspyd_finding finding = { .summary = S("s"), .threads = &one, .threads_n = 1 };
+	_free_ char *text = pyspyd_finding_text(&finding, false), *foreign = NULL;
+
+	cr_assert_not_null(strstr(text, ":\n    n1\n    n2\n    p1\n    p2\n"), "%s", text);
+	one.thread.frames_n = 4;
+	foreign = pyspyd_finding_text(&finding, false);
+	cr_assert_not_null(strstr(foreign, ":\n    k1 [kernel]\n    n1\n    n2\n    n3\n"), "%s", foreign);
+}
+
 Test(finding, is_not_updated_while_it_fades) {
 	struct heard heard = { 0 };
 	struct detect_verdict fading = present();
