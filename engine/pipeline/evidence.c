@@ -132,6 +132,7 @@ static void add_to(struct reading *reading, struct native_look *native, struct p
 		thread->frames = take_ptr(now.frames);
 		thread->frames_n = now.frames_n;
 		thread->native = true;
+		thread->interpreter = now.interpreter;
 		thread->native_end = now.native_end;
 		thread->disagree = now.disagree;
 		now.frames_n = 0;
