@@ -29,7 +29,8 @@
 #define SEARCHES_FIRST 3                 /* meanwhile some may be starting of which it told before */
 #define ENDING_NS (5 * NS_PER_SEC)       /* for so long the end of a process without memory is waited for */
 #define ANCESTORS_MAX 64
-#define FOREIGN_MAX 16384             /* programs that are no Python, remembered */
+#define FOREIGN_MAX 16384 /* programs that are no Python, remembered */
+#define STRANGER_AFTER 12 /* a process is looked at a few times */
 #define UNFLUSHED_MAX 4               /* intervals in which sleepers need not be counted where nobody is shown them */
 #define PROFILE_BYTES_MAX (32U << 20) /* what is interned is forgotten beyond this */
 
@@ -45,7 +46,8 @@ struct watch {
 	struct discover discover;
 	struct arrivals *arrivals;
 	unsigned searches;
-	struct map foreign; /* files of programs that are no Python, by what tells them apart */
+	struct map strangers; /* programs whose new processes were looked at → how often in vain */
+	struct map foreign;   /* files of programs that are no Python, by what tells them apart */
 	uint64_t searched_ns;
 	struct upkeep upkeep;
 	uint64_t bucket_ns; /* when the profiles were handed out last */
@@ -224,15 +226,41 @@ static bool maps_python(const struct proc *proc) {
 	return found;
 }
 
+/* A program whose processes showed nothing of Python, time after time: of those that begin now a scan will be in time.
+ */
+static bool is_stranger(const struct watch *watch, uint64_t program) {
+	uint64_t times;
+
+	return program && map_get(&watch->strangers, program, &times) && times >= STRANGER_AFTER;
+}
+
+static void note_stranger(struct watch *watch, uint64_t program) {
+	uint64_t times = 0;
+
+	if (!program)
+		return;
+	if (watch->strangers.n >= FOREIGN_MAX)
+		map_clear(&watch->strangers);
+	(void)!map_get(&watch->strangers, program, &times);
+	(void)!map_put(&watch->strangers, program, times + 1);
+}
+
 /* To look for an interpreter without symbols is costly: a program that was found to have none is not looked at again,
  * in none of its processes, unless something of Python is mapped. `brief`: it may have been started only now. */
 static enum discover_answer attach(struct watch *watch, pid_t pid, const struct proc *proc, bool brief) {
 	uint64_t program = program_of(proc), unused;
-	bool python = maps_python(proc);
+	bool python;
 	struct err err;
 
-	if (!python && brief)
+	if (brief && is_stranger(watch, program))
+		return DISCOVER_DONE;
+	python = maps_python(proc);
+	if (!python && brief) {
+		note_stranger(watch, program);
 		return DISCOVER_OTHER;
+	}
+	if (is_excluded(watch, proc))
+		return DISCOVER_DONE;
 	if (!python && program && map_get(&watch->foreign, program, &unused))
 		return DISCOVER_DONE;
 	switch (recorder_add(watch->recorder, pid, 0, NULL, &err)) {
@@ -255,7 +283,7 @@ static enum discover_answer try_process(struct watch *watch, pid_t pid, bool bri
 
 	if (is_watched(watch, pid) || proc_open("/proc", pid, &proc))
 		return DISCOVER_DONE;
-	if (is_wanted(watch, &proc) && !is_excluded(watch, &proc))
+	if (is_wanted(watch, &proc))
 		answer = attach(watch, pid, &proc, brief);
 	proc_close(&proc);
 	return answer;
@@ -713,6 +741,7 @@ int pyspyd_watch(const struct pyspyd_watch_options *options, struct err *err) {
 	findings_free(watch.findings);
 	discover_deinit(&watch.discover);
 	map_deinit(&watch.foreign);
+	map_deinit(&watch.strangers);
 	if (options->name_regex)
 		regfree(&watch.regex);
 	return r;

@@ -37,6 +37,8 @@ struct bpf_source {
 	struct bpf_processes processes;
 	bpf_source_event on_event;
 	void *userdata;
+	struct bpf_source_counts counts;
+	uint64_t counted_ns;
 	uint32_t cpus;
 	struct pyb_native **native; /* the last of each CPU; NULL: none yet */
 };
@@ -221,17 +223,28 @@ void bpf_source_take(struct bpf_source *source, bpf_source_event on_event, void 
 	(void)!ring_buffer__consume(source->ring);
 }
 
-void bpf_source_counts(struct bpf_source *source, struct bpf_source_counts *ret) {
-	int cpus = libbpf_num_possible_cpus();
-	uint64_t *values = calloc((size_t)max_of(cpus, 1), sizeof(*values));
+static void read_counts(struct bpf_source *source, uint64_t *values) {
+	for (uint32_t what = 0; what < PYB_COUNTS; what++) {
+		uint64_t sum = 0;
 
-	*ret = (struct bpf_source_counts){ .expected = source->expected_before + ticks_since(source, clock_mono_ns()) };
-	for (uint32_t what = 0; values && what < PYB_COUNTS; what++) {
 		if (bpf_map__lookup_elem(
-			    source->skel->maps.counts, &what, sizeof(what), values, (size_t)cpus * sizeof(*values), 0))
+			    source->skel->maps.counts, &what, sizeof(what), values, source->cpus * sizeof(*values), 0))
 			continue;
-		for (int cpu = 0; cpu < cpus; cpu++)
-			ret->by[what] += values[cpu];
+		for (uint32_t cpu = 0; cpu < source->cpus; cpu++)
+			sum += values[cpu];
+		source->counts.by[what] = sum;
 	}
-	free(values);
+}
+
+void bpf_source_counts(struct bpf_source *source, uint64_t max_age_ns, struct bpf_source_counts *ret) {
+	uint64_t now = clock_mono_ns();
+	uint64_t *values;
+
+	if (now - source->counted_ns > max_age_ns && (values = calloc(source->cpus, sizeof(*values)))) {
+		read_counts(source, values);
+		free(values);
+		source->counts.expected = source->expected_before + ticks_since(source, now);
+		source->counted_ns = now;
+	}
+	*ret = source->counts;
 }

@@ -47,6 +47,7 @@ void bpf_source_wait(struct bpf_source *source, int other_fd, uint64_t timeout_n
 /* Hands over what has come, oldest first for each CPU. What it points to stands until on_event returns. */
 void bpf_source_take(struct bpf_source *source, bpf_source_event on_event, void *userdata);
 
-void bpf_source_counts(struct bpf_source *source, struct bpf_source_counts *ret);
+/* As of now, or of at most max_age_ns ago: asking the kernel takes a call for each counter. */
+void bpf_source_counts(struct bpf_source *source, uint64_t max_age_ns, struct bpf_source_counts *ret);
 
 #endif

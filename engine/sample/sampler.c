@@ -25,6 +25,7 @@
 
 #define IDLE_AFTER_NS (100 * NS_PER_MS) /* an active thread that did not run for so long is idle */
 #define PARK_AFTER_NS NS_PER_SEC        /* a sampler that had nothing to look at for so long parks */
+#define COUNTS_AGE_NS (100 * NS_PER_MS) /* how old the kernel's counters may be while it samples */
 #define IDLE_AT_ONCE 32                 /* processes that sleep and are asked at a tick whether they still do */
 #define FAST_TICK_NS NS_PER_MS          /* at the highest rate the housekeeping is done so often */
 #define STOP_TIMEOUT_NS (100 * NS_PER_MS)
@@ -867,7 +868,7 @@ int sampler_set_rate(struct sampler *sampler, double rate_hz) {
 static void add_kernel(const struct sampler *sampler, struct pyspyd_accuracy *sum) {
 	struct bpf_source_counts counts;
 
-	bpf_source_counts(sampler->kernel, &counts);
+	bpf_source_counts(sampler->kernel, sampler->running ? COUNTS_AGE_NS : 0, &counts);
 	sum->source = "bpf";
 	sum->priority = NULL; /* an interrupt has none */
 	sum->expected = counts.expected;

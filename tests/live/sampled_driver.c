@@ -286,7 +286,7 @@ static int run_counts(char **args, char **pids) {
 	}
 	for (char **pid = pids; *pid; pid++)
 		bpf_source_remove(source, atoi(*pid));
-	bpf_source_counts(source, &counts);
+	bpf_source_counts(source, 0, &counts);
 	bpf_source_take(source, on_event, &events);
 	print_counts(&counts, &events, loaded - start);
 	bpf_source_free(source);
