@@ -29,8 +29,8 @@
 #define SEARCHES_FIRST 3                 /* meanwhile some may be starting of which it told before */
 #define ENDING_NS (5 * NS_PER_SEC)       /* for so long the end of a process without memory is waited for */
 #define ANCESTORS_MAX 64
-#define FOREIGN_MAX 16384 /* programs that are no Python, remembered */
-#define STRANGER_AFTER 12 /* a process is looked at a few times */
+#define FOREIGN_MAX 16384             /* programs that are no Python, remembered */
+#define STRANGER_AFTER 12             /* a process is looked at a few times */
 #define UNFLUSHED_MAX 4               /* intervals in which sleepers need not be counted where nobody is shown them */
 #define PROFILE_BYTES_MAX (32U << 20) /* what is interned is forgotten beyond this */
 
