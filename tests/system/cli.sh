@@ -77,6 +77,14 @@ expect 2 record --pid 1 -o "$work/p.svg" --rate 0
 says --rate 0
 expect 2 record --pid 1 -o "$work/p.svg" --mode often
 says --mode often
+expect 2 record --pid 1 -o "$work/p.svg" --every 4K
+says --every --mode alloc
+expect 2 record --pid 1 -o "$work/p.svg" --mode alloc --every 0
+says --every 0
+expect 2 record --pid 1 -o "$work/p.svg" --mode alloc --max-slowdown some
+says --max-slowdown some
+expect 2 record --pid 1 -o "$work/p.svg" --mode alloc --children
+says --children
 expect 2 record --pid 1 -o "$work/p.unknown"
 says p.unknown --format
 expect 2 record --pid 1 -o "$work/p.svg" -- true

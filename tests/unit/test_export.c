@@ -322,6 +322,41 @@ Test(export, pprof_reads_back) {
 	profile_free(p);
 }
 
+/* Widths are bytes, and the formats that have a unit say so. */
+Test(export, allocations_are_bytes) {
+	struct profile *p = exported_sample(10);
+	Pyspyd__Pprof__Profile *profile;
+	char **strings;
+
+	p->kind = PROFILE_ALLOC;
+	vec_foreach (count, &p->counts)
+		count->ns = count->samples << 20;
+	{
+		_free_ char *collapsed = exported_text(p, "collapsed", NULL, NULL);
+		_free_ char *svg = exported_text(p, "svg", NULL, NULL), *gecko = exported_text(p, "gecko", NULL, NULL);
+		_free_ char *speedscope = exported_text(p, "speedscope", NULL, NULL);
+		_free_ char *chrome = exported_text(p, "chrome", NULL, NULL),
+			    *html = exported_text(p, "html", NULL, NULL);
+
+		cr_assert_str_eq(collapsed,
+			"<module> (app.py:40);f (app.py:3) 7340032\n<module> (app.py:40);C.g (lib.py) 5242880\n");
+		cr_assert_not_null(strstr(svg, "7.0 MiB, 58.33 %"));
+		cr_assert_not_null(strstr(gecko, "\"weightType\":\"bytes\""));
+		cr_assert_not_null(strstr(speedscope, "\"unit\":\"bytes\""));
+		cr_assert_not_null(strstr(chrome, "\"bytes\":3145728"));
+		cr_assert_not_null(strstr(html, "\"bytes\":true"));
+		cr_assert_not_null(strstr(html, "allocations, 12.0 MiB in about 12"));
+	}
+	profile = load_pprof(p);
+	strings = profile->string_table;
+	cr_assert_str_eq(strings[profile->sample_type[0]->type], "alloc_objects");
+	cr_assert_str_eq(strings[profile->sample_type[1]->type], "alloc_space");
+	cr_assert_str_eq(strings[profile->sample_type[1]->unit], "bytes");
+	cr_assert_eq(profile->sample[0]->value[1], profile->sample[0]->value[0] << 20);
+	pyspyd__pprof__profile__free_unpacked(profile, NULL);
+	profile_free(p);
+}
+
 Test(export, pprof_survives_hostile_names) {
 	struct profile *p = exported_hostile();
 	Pyspyd__Pprof__Profile *profile = load_pprof(p);
