@@ -76,10 +76,10 @@ static __always_inline __u64 sp_of(const struct pt_regs *ctx) {
 }
 
 /* Whether the last outer allocator of this thread called this one: it has not returned, since where its return address
- * stood there still is the same. One inside of its caller has no such word: what comes next from about there, once, of
- * a size that it does not serve itself, is its call. */
-static __always_inline int is_inner(struct pyb_alloc_cpu *c, __u64 task, __u64 sp, __u64 size) {
-	if (c->outer_task != task || size < c->outer_size || size > c->outer_size + NEST_EXTRA)
+ * stood there still is the same. The same one again is another call from the same place. One inside of its caller has
+ * no such word: what comes next from about there, once, of a size that it does not serve itself, is its call. */
+static __always_inline int is_inner(struct pyb_alloc_cpu *c, __u64 task, __u64 ip, __u64 sp, __u64 size) {
+	if (c->outer_task != task || c->outer_ip == ip || size < c->outer_size || size > c->outer_size + NEST_EXTRA)
 		return 0;
 	if (!c->outer_site)
 		return sp <= c->outer_sp && c->outer_sp - sp < NEST_BYTES && user_word(c->outer_sp) == c->outer_word;
@@ -87,8 +87,10 @@ static __always_inline int is_inner(struct pyb_alloc_cpu *c, __u64 task, __u64 s
 	return size > SMALL_BYTES && sp - c->outer_sp + SITE_BYTES < 2 * SITE_BYTES;
 }
 
-static __always_inline void remember_outer(struct pyb_alloc_cpu *c, __u64 task, __u64 sp, __u64 size, __u64 site) {
+static __always_inline void remember_outer(
+	struct pyb_alloc_cpu *c, __u64 task, __u64 ip, __u64 sp, __u64 size, __u64 site) {
 	c->outer_task = task;
+	c->outer_ip = ip;
 	c->outer_sp = sp;
 	c->outer_site = site;
 	c->outer_word = site ? 0 : user_word(sp);
@@ -208,9 +210,9 @@ int on_alloc(struct pt_regs *ctx) {
 	c->hits++;
 	size = size_of(ctx, cookie);
 	sp += (cookie >> 24 & 0xff) * 8;
-	inner = flags & PYB_ALLOC_INNER && is_inner(c, (__u64)task, sp, size);
+	inner = flags & PYB_ALLOC_INNER && is_inner(c, (__u64)task, PT_REGS_IP(ctx), sp, size);
 	if (flags & PYB_ALLOC_OUTER)
-		remember_outer(c, (__u64)task, sp, size, flags & PYB_ALLOC_SITE);
+		remember_outer(c, (__u64)task, PT_REGS_IP(ctx), sp, size, flags & PYB_ALLOC_SITE);
 	if (inner) {
 		c->inner++;
 		return 0;

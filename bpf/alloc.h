@@ -37,7 +37,7 @@ struct pyb_alloc_cpu {
 	__u64 bytes;   /* that were asked for */
 	__u64 walk_ns; /* spent with stacks */
 	/* The last call of an outer one. */
-	__u64 outer_task, outer_sp, outer_word, outer_size, outer_site;
+	__u64 outer_task, outer_sp, outer_word, outer_size, outer_site, outer_ip;
 };
 
 #endif
