@@ -121,7 +121,6 @@ static __always_inline __u64 wakeup(void) {
 static __always_inline void note_call(struct task_struct *task, struct pyb_off *event) {
 	struct pt_regs___kernel *regs;
 
-	event->call = -2;
 	event->arg = 0;
 	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
 		return;
@@ -155,8 +154,12 @@ static __always_inline void tell(
 	event->pid = sleeper->pid;
 	event->sleeps = sleeps;
 	event->state = sleeper->state;
-	note_call(task, event);
-	note_kernel(task, event);
+	event->call = -2;
+	event->kernel_n = 0;
+	if (!(flags & PYB_OFF_OVER)) {
+		note_call(task, event);
+		note_kernel(task, event);
+	}
 	n = event->kernel_n;
 	if (n > PYB_KERNEL_FRAMES_MAX)
 		return;
@@ -167,13 +170,13 @@ static __always_inline void tell(
 	count_more(PYB_OFF_LOST_NS, ns);
 }
 
-static __always_inline void tell_short(struct task_struct *task, struct sleeper *sleeper) {
+static __always_inline void tell_short(struct task_struct *task, struct sleeper *sleeper, __u32 flags) {
 	__u64 ns = sleeper->short_ns;
 	__u32 sleeps = sleeper->sleeps;
 
 	sleeper->short_ns = 0;
 	sleeper->sleeps = 0;
-	tell(task, sleeper, ns, sleeps, PYB_OFF_SHORT);
+	tell(task, sleeper, ns, sleeps, PYB_OFF_SHORT | flags);
 }
 
 static __always_inline void wake(struct task_struct *task, __u64 now) {
@@ -191,7 +194,7 @@ static __always_inline void wake(struct task_struct *task, __u64 now) {
 	sleeper->short_ns += ns;
 	sleeper->sleeps++;
 	if (sleeper->short_ns >= threshold_ns)
-		tell_short(task, sleeper);
+		tell_short(task, sleeper, 0);
 }
 
 /* Once, as far as we remember. */
@@ -260,7 +263,7 @@ static __always_inline void sleep(struct task_struct *task, __u32 state, __u64 n
 	}
 	if (state & TASK_DEAD_BIT) {
 		if (sleeper->short_ns)
-			tell_short(task, sleeper);
+			tell_short(task, sleeper, PYB_OFF_OVER);
 		return;
 	}
 	if (!take_stack(task, p, pid, sleeper, now))
@@ -333,6 +336,6 @@ int tell_rest(struct bpf_iter__task *ctx) {
 	if (sleeper->out_ns && sleeper->out_ns < stopped_ns)
 		tell(task, sleeper, stopped_ns - sleeper->out_ns, 1, PYB_OFF_ONGOING);
 	if (sleeper->short_ns)
-		tell_short(task, sleeper);
+		tell_short(task, sleeper, sleeper->out_ns ? 0 : PYB_OFF_OVER);
 	return 0;
 }

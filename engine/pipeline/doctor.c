@@ -11,6 +11,7 @@
 #include "engine/pipeline/privileges.h"
 #include "engine/proc/access.h"
 #include "engine/sample/bpf_events.h"
+#include "engine/sample/bpf_offcpu.h"
 #include "engine/sample/bpf_source.h"
 #include "engine/sample/priority.h"
 #include "pyspyd/version.h"
@@ -182,6 +183,26 @@ static void check_ebpf(const struct patient *patient, struct report *report) {
 				     : "a kernel from 5.11 on, with CONFIG_DEBUG_INFO_BTF");
 }
 
+static void check_off_cpu(const struct patient *patient, struct report *report) {
+	const struct bpf_offcpu_options options = { .threshold_ns = NS_PER_MS };
+	struct bpf_offcpu *offcpu;
+	struct err err = { 0 };
+	int r = bpf_offcpu_new(&options, &offcpu, &err);
+
+	(void)patient;
+	if (!r) {
+		bpf_offcpu_free(offcpu);
+		strbuf_adds(&report->found, "time off CPU can be measured (record --mode offcpu)");
+		return;
+	}
+	report->result = PYSPYD_CHECK_LIMITED;
+	strbuf_adds(&report->found, err.text);
+	strbuf_adds(&report->effect, "there is no record --mode offcpu");
+	strbuf_adds(&report->remedy,
+		r == PYSPYD_E_DENIED ? "what gives cap_bpf and cap_perfmon (above)"
+				     : "a kernel from 5.11 on, with CONFIG_DEBUG_INFO_BTF");
+}
+
 static void check_events(const struct patient *patient, struct report *report) {
 	struct bpf_events *events;
 	struct err err = { 0 };
@@ -269,6 +290,7 @@ static const struct {
 	{ "files", false, check_files },
 	{ "pid-namespace", false, check_namespace },
 	{ "ebpf", false, check_ebpf },
+	{ "off-cpu", false, check_off_cpu },
 	{ "process-events", false, check_events },
 	{ "process", true, check_process },
 	{ "cpus", true, check_cpus },

@@ -416,3 +416,49 @@ Test(export, stacks_deeper_than_the_limit_are_whole) {
 	pyspyd__pprof__profile__free_unpacked(profile, NULL);
 	profile_free(p);
 }
+
+/* Two sleeps of very different length: widths are times, not how many there were. */
+static struct profile *off_cpu(void) {
+	struct profile *p = exported_new();
+	uint32_t read = exported_frame(p, "receive", "app.py", 3), nap = exported_frame(p, "nap", "app.py", 9);
+	uint32_t thread = exported_thread(p, 10, 10, "MainThread", "python3");
+
+	p->kind = PROFILE_OFFCPU;
+	p->period_ns = 0;
+	cr_assert_eq(profile_count(p, thread, profile_add_node(p, 0, read), 1, 1500000000), 0);
+	cr_assert_eq(profile_count(p, thread, profile_add_node(p, 0, nap), 1000, 500000999), 0);
+	return p;
+}
+
+Test(export, time_off_cpu_is_told_in_time) {
+	struct profile *p = off_cpu();
+	_free_ char *collapsed = exported_text(p, "collapsed", NULL, NULL);
+	_free_ char *svg = exported_text(p, "svg", NULL, NULL), *html = exported_text(p, "html", NULL, NULL);
+	_free_ char *speedscope = exported_text(p, "speedscope", NULL, NULL);
+	_free_ char *gecko = exported_text(p, "gecko", NULL, NULL), *chrome = exported_text(p, "chrome", NULL, NULL);
+
+	cr_assert_str_eq(collapsed, "receive (app.py:3) 1500000\nnap (app.py:9) 500000\n");
+	cr_assert(strstr(svg, "time off CPU, 2 s in 1001 sleeps"));
+	cr_assert(strstr(svg, "1.5 s, 75.00 %"));
+	cr_assert(strstr(html, "\"sleeps\":true,"));
+	cr_assert(strstr(html, "\"sample_ns\":1000,"));
+	cr_assert(strstr(html, "\"samples\":[1500000,500000]"));
+	cr_assert(strstr(speedscope, "\"weights\":[1500000000,500000999]"));
+	cr_assert(strstr(gecko, "\"weightType\":\"tracing-ms\""));
+	cr_assert(strstr(gecko, "1500.000"));
+	cr_assert(strstr(chrome, "\"dur\":1500000.000"));
+	profile_free(p);
+}
+
+Test(export, gecko_of_time_off_cpu_is_json) {
+	struct profile *p = off_cpu();
+	_free_ char *text = exported_text(p, "gecko", NULL, NULL);
+	json_t *root = json_loads(text, 0, NULL), *samples, *weights;
+
+	cr_assert_not_null(root);
+	samples = json_object_get(json_array_get(json_object_get(root, "threads"), 0), "samples");
+	weights = json_object_get(samples, "weight");
+	cr_assert_eq(json_array_size(weights), json_integer_value(json_object_get(samples, "length")));
+	json_decref(root);
+	profile_free(p);
+}
