@@ -17,6 +17,7 @@ static const struct command *const commands[] = {
 	&waits_command,
 	&heap_command,
 	&handles_command,
+	&modules_command,
 	&findings_command,
 	&show_command,
 	&daemon_command,

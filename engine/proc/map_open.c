@@ -21,15 +21,16 @@
 #define DELETED " (deleted)"
 #define OPENAT2_TRIES 8 /* it answers EAGAIN where somebody renames meanwhile */
 
-/* Opens for reading what a place descriptor stands for. Return: 0; negative errno. */
-static int open_regular(int place, int *ret_fd) {
+/* Opens for reading what a place descriptor stands for, if it is of the type S_IFREG or S_IFDIR. Return: 0; negative
+ * errno. */
+static int open_type(int place, mode_t type, int *ret_fd) {
 	char path[32];
 	struct stat st;
 	int fd;
 
 	if (fstat(place, &st))
 		return -errno;
-	if (!S_ISREG(st.st_mode))
+	if ((st.st_mode & S_IFMT) != type)
 		return -ENOENT;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", place);
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -37,6 +38,10 @@ static int open_regular(int place, int *ret_fd) {
 		return -errno;
 	*ret_fd = fd;
 	return 0;
+}
+
+static int open_regular(int place, int *ret_fd) {
+	return open_type(place, S_IFREG, ret_fd);
 }
 
 static bool same_inode(int place, const struct proc_map *map) {
@@ -69,7 +74,7 @@ static int open_in_root(int root_fd, const char *path) {
 	return -errno;
 }
 
-int proc_root_open(const struct proc *proc, const char *path, int *ret_fd) {
+static int root_open(const struct proc *proc, const char *path, mode_t type, int *ret_fd) {
 	_close_ int root_fd = openat(proc->dir_fd, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	_close_ int place = -1;
 	int r;
@@ -77,8 +82,16 @@ int proc_root_open(const struct proc *proc, const char *path, int *ret_fd) {
 	if (root_fd < 0)
 		return proc_condition(proc, "root", -errno);
 	place = open_in_root(root_fd, path);
-	r = place < 0 ? place : open_regular(place, ret_fd);
+	r = place < 0 ? place : open_type(place, type, ret_fd);
 	return r == -EPERM ? -EACCES : r;
+}
+
+int proc_root_open(const struct proc *proc, const char *path, int *ret_fd) {
+	return root_open(proc, path, S_IFREG, ret_fd);
+}
+
+int proc_root_open_folder(const struct proc *proc, const char *path, int *ret_fd) {
+	return root_open(proc, path, S_IFDIR, ret_fd);
 }
 
 static int try_path(int root_fd, const char *path, const struct proc_map *map, int *ret_fd) {

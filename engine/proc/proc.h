@@ -123,6 +123,9 @@ int proc_map_open(const struct proc *proc, const struct proc_map *map, int *ret_
  * negative errno. */
 int proc_root_open(const struct proc *proc, const char *path, int *ret_fd);
 
+/* The same for a folder, to be listed. */
+int proc_root_open_folder(const struct proc *proc, const char *path, int *ret_fd);
+
 /* Who it is, for people and findings. */
 struct proc_identity {
 	char *name;     /* comm */
