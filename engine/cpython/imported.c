@@ -42,18 +42,43 @@ static int read_attribute(
 	return read_text(py, value, max_chars, ret_text);
 }
 
-static int read_module(const struct py_reader *py, struct py_imported *module) {
+/* The first modules of an interpreter have, to 3.8, a spec without origin; their loader tells. */
+static int read_loader(const struct py_reader *py, struct py_imported *module) {
+	static const char *const origins[][2] = { { "BuiltinImporter", "built-in" }, { "FrozenImporter", "frozen" } };
+	_cleanup_(strbuf_deinit) struct strbuf name = { 0 };
+	raddr loader;
+	int r = py_attribute(py, module->object, "__loader__", &loader);
+
+	if (!r)
+		r = py_type_describe_at(py, loader, &name);
+	for (size_t i = 0; !r && i < ARRAY_SIZE(origins); i++) {
+		const char *dot = strrchr(strbuf_str(&name), '.');
+
+		if (strcmp(dot ? dot + 1 : strbuf_str(&name), origins[i][0]))
+			continue;
+		module->origin = strdup(origins[i][1]);
+		return module->origin ? 0 : -ENOMEM;
+	}
+	return is_final(r) ? r : 0;
+}
+
+static int read_origin(const struct py_reader *py, struct py_imported *module) {
 	raddr spec;
+	int r = py_attribute(py, module->object, "__spec__", &spec);
+
+	if (!r)
+		r = read_attribute(py, spec, "origin", LIMIT_PATH_CHARS, &module->origin);
+	if (is_final(r))
+		return r;
+	return module->file || module->origin ? 0 : read_loader(py, module);
+}
+
+static int read_module(const struct py_reader *py, struct py_imported *module) {
 	int r = read_attribute(py, module->object, "__file__", LIMIT_PATH_CHARS, &module->file);
 
 	if (!r)
 		r = read_attribute(py, module->object, "__version__", VERSION_CHARS, &module->version);
-	if (r)
-		return r;
-	r = py_attribute(py, module->object, "__spec__", &spec);
-	if (r)
-		return is_final(r) ? r : 0;
-	return read_attribute(py, spec, "origin", LIMIT_PATH_CHARS, &module->origin);
+	return r ? r : read_origin(py, module);
 }
 
 static void free_module(struct py_imported *module) {

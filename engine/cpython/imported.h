@@ -12,7 +12,7 @@ struct py_imported {
 	raddr object;
 	char *name;    /* the key; UTF-8 */
 	char *file;    /* __file__; NULL: no str */
-	char *origin;  /* __spec__.origin; NULL likewise */
+	char *origin;  /* __spec__.origin, or what the loader says in its place; NULL likewise */
 	char *version; /* __version__; NULL likewise */
 };
 typedef VEC(struct py_imported) py_imported_vec;
