@@ -10,7 +10,7 @@ _pyspyd() {
 	COMPREPLY=()
 
 	if [ "$COMP_CWORD" = 1 ]; then
-		COMPREPLY=($(compgen -W "watch dump record flamegraph ps waits heap handles findings show doctor daemon help --help --version" -- "$cur"))
+		COMPREPLY=($(compgen -W "watch dump record flamegraph ps waits heap handles modules findings show doctor daemon help --help --version" -- "$cur"))
 		return
 	fi
 	# Behind "--" stands somebody else's command line.
@@ -52,14 +52,15 @@ _pyspyd() {
 	waits) options="--pid --json --dot --once --park --help" ;;
 	heap) options="--pid --top --diff --no-paths --json --help" ;;
 	handles) options="--pid --diff --origins --json --help" ;;
+	modules) options="--pid --expect --all --json --help" ;;
 	findings) options="--follow --open --since --until --kind --pid --lines --json --help" ;;
 	show) options="--json --help" ;;
 	daemon) options="--config --check-config --foreground --help" ;;
 	doctor) options="--pid --help" ;;
-	help) options="watch dump record flamegraph ps waits heap handles findings show doctor daemon" ;;
+	help) options="watch dump record flamegraph ps waits heap handles modules findings show doctor daemon" ;;
 	*) return ;;
 	esac
-	if [[ ${COMP_WORDS[1]} = @(dump|flamegraph|waits|heap|handles) && $cur != -* ]]; then
+	if [[ ${COMP_WORDS[1]} = @(dump|flamegraph|waits|heap|handles|modules) && $cur != -* ]]; then
 		_pyspyd_pids "$cur"
 		return
 	fi

@@ -52,7 +52,7 @@ expect 0 --help
 prints
 expect 0 --version
 prints
-for command in watch dump record flamegraph ps waits heap handles findings show doctor; do
+for command in watch dump record flamegraph ps waits heap handles modules findings show doctor; do
 	expect 0 "$command" --help
 	prints
 	grep -q '^Example:' "$work/out" || fail "$command --help has no example"
@@ -126,12 +126,19 @@ says --diff soon
 expect 2 handles --pid 1 --diff 0
 expect 2 handles --pid 1 --origins soon
 says --diff 0
+expect 2 modules
+says --pid
+expect 1 modules --pid 1 --expect "$work/no-such-file"
+says no-such-file
+echo 'six>=1.0' >"$work/ranges"
+expect 2 modules --pid 1 --expect "$work/ranges"
+says 'line 1'
 
 # An ended child's pid is free: the shell has waited for it.
 sh -c : &
 gone=$!
 wait "$gone"
-for command in "dump --pid" "watch --pid" "doctor --pid" "waits --pid" "heap --pid" "handles --pid" "record -d 1 -o $work/p.svg --pid"; do
+for command in "dump --pid" "watch --pid" "doctor --pid" "waits --pid" "heap --pid" "handles --pid" "modules --pid" "record -d 1 -o $work/p.svg --pid"; do
 	# shellcheck disable=SC2086 # several words
 	expect 3 $command "$gone"
 	says "$gone"
@@ -140,7 +147,7 @@ done
 
 sleep 600 &
 other=$!
-for command in "dump --pid" "watch --pid" "waits --pid" "heap --pid" "handles --pid" "record -d 1 -o $work/p.svg --pid"; do
+for command in "dump --pid" "watch --pid" "waits --pid" "heap --pid" "handles --pid" "modules --pid" "record -d 1 -o $work/p.svg --pid"; do
 	# shellcheck disable=SC2086 # several words
 	expect 5 $command "$other"
 	says
@@ -191,6 +198,18 @@ grep -q "$(printf '\033')" "$work/out" && fail "colour in a file"
 expect 0 handles --json --diff 100ms --pid "$target"
 prints
 json_ok pyspyd.handles/1
+expect 0 modules "$target"
+prints
+grep -q '^  __main__ ' "$work/out" || fail "modules does not show the program"
+grep -q '^  threading ' "$work/out" && fail "modules shows the standard library"
+grep -q '^  libc.so.6 ' "$work/out" || fail "modules does not show libc"
+expect 0 modules --all "$target"
+grep -q '^  threading ' "$work/out" || fail "modules --all does not show the standard library"
+echo 'no-such-distribution==1.0' >"$work/expect"
+expect 0 modules --json --expect "$work/expect" --pid "$target"
+prints
+json_ok pyspyd.modules/1
+grep -q '"pattern":"Not My Version"' "$work/out" || fail "what is missing is not marked"
 expect 0 ps --json
 prints
 json_ok pyspyd.ps/1
