@@ -124,8 +124,9 @@ says --pid
 expect 2 handles --pid 1 --diff soon
 says --diff soon
 expect 2 handles --pid 1 --diff 0
-expect 2 handles --pid 1 --origins soon
 says --diff 0
+expect 2 handles --pid 1 --origins soon
+says --origins soon
 expect 2 modules
 says --pid
 expect 1 modules --pid 1 --expect "$work/no-such-file"
