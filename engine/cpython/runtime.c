@@ -44,20 +44,25 @@ static bool plausible(uint64_t pointer) {
 	return pointer >= 0x1000 && pointer < 1ULL << 56 && !(pointer & 7);
 }
 
-/* The newest interpreter and its newest thread: do they know each other? */
+/* The newest interpreter that has threads, and its newest one: do they know each other? One that is idle may have none.
+ */
 static int check_lists(const struct py_runtime *rt, raddr *ret_interp) {
 	const struct layout *l = &rt->reader.layout;
 	struct mem *mem = rt->reader.mem;
-	uint64_t interp, tstate, back;
+	uint64_t interp, tstate = 0, back;
 	int r = mem_read_u64(mem, rt->interp_head, &interp);
 
 	if (r)
 		return r;
-	if (!interp)
-		return PYSPYD_E_STARTING;
-	if (!plausible(interp) || mem_read_u64(mem, interp + l->interp_threads_head, &tstate))
-		return NO_MATCH;
-	if (!tstate)
+	for (unsigned i = 0; interp && i < LIMIT_INTERPRETERS; i++) {
+		if (!plausible(interp) || mem_read_u64(mem, interp + l->interp_threads_head, &tstate))
+			return NO_MATCH;
+		if (tstate)
+			break;
+		if (mem_read_u64(mem, interp + l->interp_next, &interp))
+			return NO_MATCH;
+	}
+	if (!interp || !tstate)
 		return PYSPYD_E_STARTING;
 	if (!plausible(tstate) || mem_read_u64(mem, tstate + l->tstate_interp, &back) || back != interp)
 		return NO_MATCH;
