@@ -272,11 +272,22 @@ void py_code_check_many(struct py_code_cache *cache, const struct py_raw_frame *
 	}
 }
 
+/* An allocator writes an address over the first word of what is freed, where a living object counts its references: 32
+ * bits, and flags in the upper 16. Free-threaded builds keep an address there themselves. */
+static bool is_alive(const struct py_code_cache *cache, const struct code_image *image) {
+	uint64_t references = image_u64(image, cache->rt->reader.layout.object_type - 8);
+
+	return cache->rt->reader.flavour & LAYOUT_FREE_THREADED ||
+		((uint32_t)references && !(references >> 32 & 0xffff));
+}
+
 /* The texts of a code object are read after the object; it may have been freed in between. */
 static int check_again(const struct py_code_cache *cache, const struct py_raw_frame *frame) {
 	struct code_image image;
 	int r = read_image(cache, frame->code, &image);
 
+	if (!r && !is_alive(cache, &image))
+		return PY_E_TYPE;
 	return r ? r : check_of(cache, &image) == frame->check ? 0 : PY_E_TYPE;
 }
 

@@ -148,7 +148,8 @@ def small_ring(checks, command, _folder):
             checks.that(said["target"] == said["samples"] + said["no_state"] + said["ring_full"], where)
             checks.that(said["events"] == said["samples"] and said["without_code"] == 0, where)
             checks.that(said["ticks"] <= said["expected"] * 1.02 + 20, where)
-            checks.that(said["target"] > 0 and (said["ring_full"] > 0 or ring == 0 or take == "take"), where)
+            fills = take == "leave" and said["target"] * 100 > ring  # a sample is longer than that
+            checks.that(said["target"] > 0 and (said["ring_full"] > 0 or not fills), where)
             checks.that(ring or not said["ring_full"], where)
             live.note("ring of %d, %s: %s" % (ring, take, " ".join("%s %s" % item for item in sorted(said.items()))))
 

@@ -130,6 +130,7 @@ void image_each(void (*check)(struct image *img)) {
 raddr image_object(struct image *img, enum image_type type, size_t bytes) {
 	raddr at = image_take(img, max_of(bytes, (size_t)256));
 
+	image_put_u64(img, at + img->l->object_type - 8, 1); /* references */
 	image_put_u64(img, at + img->l->object_type, image_type_at(type));
 	return at;
 }
