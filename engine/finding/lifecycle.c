@@ -125,6 +125,13 @@ static void go_on(
 	one->since_ns = context->now_ns - min_of(duration_ns, context->now_ns);
 }
 
+bool lifecycle_has_left(const struct lifecycle *lifecycle, const struct pyspyd_left_open *left) {
+	vec_foreach (one, &lifecycle->left)
+		if (*one == left)
+			return true;
+	return false;
+}
+
 int lifecycle_leave(struct lifecycle *lifecycle, const struct pyspyd_left_open *left) {
 	return vec_push(&lifecycle->left, left);
 }

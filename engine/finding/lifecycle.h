@@ -35,6 +35,9 @@ int lifecycle_end(struct lifecycle *lifecycle, const struct finding_context *con
 /* `left` must stand as long as the life cycle. Return: 0; -ENOMEM. */
 int lifecycle_leave(struct lifecycle *lifecycle, const struct pyspyd_left_open *left);
 
+/* Whether it was left to this life cycle, and was neither raised again nor let go of. */
+bool lifecycle_has_left(const struct lifecycle *lifecycle, const struct pyspyd_left_open *left);
+
 /* Once after each round: lets go of those that were not raised again in twice the time that their detectors need, and
  * in LIFECYCLE_LEFT_ROUNDS; with `ended`, of all. Return: 0; the first non-zero of emit (all have had their turn). */
 #define LIFECYCLE_LEFT_ROUNDS 10

@@ -556,6 +556,16 @@ int findings_end(struct findings *findings, struct watched *watched, const struc
 	return r ? r : ended ? ended : left;
 }
 
+/* What was left open, and not raised again yet, is for whoever watches the process next. */
+static void give_back_left(struct findings *findings, const struct detection *detection) {
+	for (size_t i = 0; detection->lifecycle && i < findings->options->left_n; i++) {
+		if (!lifecycle_has_left(detection->lifecycle, &findings->options->left[i]))
+			continue;
+		findings->left_taken[i] = false;
+		findings->left_waiting++;
+	}
+}
+
 void findings_forget(struct findings *findings, struct watched *watched) {
 	struct detection *detection = watched->detection;
 
@@ -563,6 +573,7 @@ void findings_forget(struct findings *findings, struct watched *watched) {
 	creations_forget(findings->creations, watched);
 	if (!detection)
 		return;
+	give_back_left(findings, detection);
 	detect_set_free(detection->set);
 	lifecycle_free(detection->lifecycle);
 	free(detection);
