@@ -11,7 +11,7 @@ struct native_stacks;
 
 /* Return: 0; -ENOMEM. */
 int native_stacks_new(struct native_stacks **ret_stacks);
-void native_stacks_free(struct native_stacks *stacks); /* the targets that it was used for must be gone */
+void native_stacks_free(struct native_stacks *stacks); /* the targets that it was used for have no `native` any more */
 
 /* Merges: places[] holds the places of stack's Python frames, innermost first, and has room for LIMIT_FRAMES of the
  * whole stack. A stack that is deeper than its copy lacks native frames at its outer end, not Python's. `target` is

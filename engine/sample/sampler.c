@@ -391,6 +391,7 @@ void look_mind_idle(struct look *look) {
 	uint64_t total = process_run_ns(target);
 	uint64_t idle, tolerance;
 
+	look->process_run_ns = total;
 	look->active_run_ns = 0;
 	target->active_n = 0;
 	vec_foreach (item, &target->threads) {
@@ -713,6 +714,21 @@ int sampler_new(const struct sampler_options *options, struct sampler **ret_samp
 	return 0;
 }
 
+/* What targets have of the native stacks' cache goes before it. */
+static void free_native(struct sampler *sampler) {
+	for (size_t i = 0; i < atomic_load(&sampler->targets_n); i++) {
+		struct sample_target *target = atomic_load(&sampler->targets[i]);
+
+		if (!target)
+			continue;
+		pthread_mutex_lock(&target->lock);
+		native_modules_free(target->native);
+		target->native = NULL;
+		pthread_mutex_unlock(&target->lock);
+	}
+	native_stacks_free(sampler->native);
+}
+
 void sampler_free(struct sampler *sampler) {
 	if (!sampler)
 		return;
@@ -731,7 +747,8 @@ void sampler_free(struct sampler *sampler) {
 	free(sampler->cpus);
 	close_fd(&sampler->hurry_fd);
 	bpf_source_free(sampler->kernel);
-	native_stacks_free(sampler->native);
+	if (sampler->native)
+		free_native(sampler);
 	offcpu_free(sampler->offcpu);
 	map_deinit(&sampler->by_pid);
 	vec_free(&sampler->kernel_pids);

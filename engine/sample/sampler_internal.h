@@ -69,6 +69,7 @@ struct look {
 	raddr view_interp; /* of which view was read */
 	struct py_interp_view view;
 	uint64_t active_run_ns;
+	uint64_t process_run_ns; /* as look_mind_idle found it */
 };
 
 /* Hands a sample to the sink. `places` NULL: the thread's last one again. */

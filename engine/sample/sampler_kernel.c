@@ -200,10 +200,15 @@ static uint64_t newest_states(const struct sample_target *target) {
 }
 
 /* A thread that only sleeps uses too little time to be noticed by it, and one in another interpreter is known already.
- */
-static bool has_new_thread(struct sample_target *target) {
-	uint64_t newest = newest_states(target);
+ * But none begins while the process does not run at all. */
+static bool has_new_thread(const struct look *look) {
+	struct sample_target *target = look->target;
+	uint64_t newest;
 
+	if (look->process_run_ns == target->newest_run_ns)
+		return false;
+	target->newest_run_ns = look->process_run_ns;
+	newest = newest_states(target);
 	if (newest == target->newest)
 		return false;
 	target->newest = newest;
@@ -219,15 +224,15 @@ static void look_at_target(struct look *look) {
 
 	if (!target->in_kernel)
 		begin(look);
-	if (look_minds(look) && has_new_thread(target))
-		target->unknown_thread = true;
+	if (look_minds(look)) {
+		look_mind_idle(look);
+		target->unknown_thread |= has_new_thread(look);
+	}
 	if (target->unknown_thread) {
 		target->unknown_thread = false;
 		if (sample_target_refresh(target, on_end, look) == MEM_E_GONE)
 			target->ended = true;
 	}
-	if (look_minds(look))
-		look_mind_idle(look);
 	if (target->told != target->threads_changed)
 		kernel_tell_threads(look, bpf_source_processes(look->me->owner->kernel));
 	for (size_t i = 0; target->active_n && i < target->threads.n; i++)

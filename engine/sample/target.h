@@ -79,9 +79,10 @@ struct sample_target {
 	bool in_kernel;           /* the four of whoever tells the kernel of them */
 	unsigned told;
 	bool unknown_thread;
-	uint64_t newest; /* stands for the newest thread states when the lists were last read */
-	uint64_t serial; /* no other target has it */
-	uint64_t mark;   /* the sink's own, two of them */
+	uint64_t newest;        /* stands for the newest thread states when the lists were last read */
+	uint64_t newest_run_ns; /* run time of the process then */
+	uint64_t serial;        /* no other target has it */
+	uint64_t mark;          /* the sink's own, two of them */
 	void *owner;
 };
 
