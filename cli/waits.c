@@ -12,7 +12,7 @@
 
 struct waits_args {
 	pid_t pid;
-	bool json, dot, once;
+	bool json, dot, once, native;
 	struct string_list park;
 };
 
@@ -23,6 +23,8 @@ static const struct option_spec options[] = {
 	{ 0, "dot", OPTION_FLAG, offsetof(struct waits_args, dot), NULL, "the graph for Graphviz", NULL },
 	{ 0, "once", OPTION_FLAG, offsetof(struct waits_args, once), NULL,
 		"one look, not two 200 ms apart: what passes is not told from what stands", NULL },
+	{ 'n', "native", OPTION_FLAG, offsetof(struct waits_args, native), NULL,
+		"native and kernel frames of threads that sleep, merged with Python's", NULL },
 	{ 0, "park", OPTION_LIST, offsetof(struct waits_args, park), "MODULE:QUALNAME",
 		"a function in which threads wait for work; may be repeated", NULL },
 	{ 0 },
@@ -56,6 +58,7 @@ static int run(const struct command *command, int argc, char **argv) {
 		return options_error(command, "--json and --dot exclude each other");
 	if (args.once)
 		look.between_ns = 0;
+	look.native = args.native;
 	look.park = args.park.items;
 	r = pyspyd_waits_look(args.pid, &look, &waits, &err);
 	if (r)
@@ -68,7 +71,7 @@ static int run(const struct command *command, int argc, char **argv) {
 const struct command waits_command = {
 	.name = "waits",
 	.summary = "Shows what each thread waits for and who holds it; deadlocks first",
-	.synopsis = "[--json | --dot] [--once] [--park MODULE:QUALNAME] (--pid PID | PID)",
+	.synopsis = "[--json | --dot] [--once] [--native] [--park MODULE:QUALNAME] (--pid PID | PID)",
 	.details = "Looks twice, 200 ms apart, so that a wait that passes is told from one that stands. A deadlock is\n"
 		   "'proven' where every holder was read, else 'inferred', with the reason.",
 	.example = "sudo pyspyd waits --pid 4711",

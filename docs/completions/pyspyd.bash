@@ -49,7 +49,7 @@ _pyspyd() {
 	record) options="--pid --output --duration --rate --format --mode --every --max-slowdown --threshold --kernel --children --threads --native --source --blocking --help" ;;
 	flamegraph) options="--pid --output --last --since --until --diff --format --threads --start --help" ;;
 	ps) options="--json --help" ;;
-	waits) options="--pid --json --dot --once --park --help" ;;
+	waits) options="--pid --json --dot --once --native --park --help" ;;
 	heap) options="--pid --top --diff --no-paths --json --help" ;;
 	handles) options="--pid --diff --origins --json --help" ;;
 	modules) options="--pid --expect --all --json --help" ;;

@@ -44,6 +44,7 @@ complete -c pyspyd -n '__fish_seen_subcommand_from watch record' -s r -l rate -x
 
 complete -c pyspyd -n '__fish_seen_subcommand_from waits' -l dot -d 'The graph for Graphviz'
 complete -c pyspyd -n '__fish_seen_subcommand_from waits' -l once -d 'One look, not two'
+complete -c pyspyd -n '__fish_seen_subcommand_from waits' -s n -l native -d 'Native and kernel frames of threads that sleep'
 complete -c pyspyd -n '__fish_seen_subcommand_from waits' -l park -x -d 'A function in which threads wait for work'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from heap' -s n -l top -x -d 'Types and containers shown'

@@ -187,13 +187,13 @@ static json_t *state_json(char state) {
 	return state > ' ' && state < 0x7f ? json_stringn(&state, 1) : json_null();
 }
 
-static json_t *native_json(const struct pyspyd_thread *thread) {
+json_t *stack_json_native(const char *native_end, bool disagree, uint64_t stopped_ns) {
 	json_t *object = json_object();
-	bool ok = json_put(true, object, "complete", json_boolean(!thread->native_end));
+	bool ok = json_put(true, object, "complete", json_boolean(!native_end));
 
-	ok = json_put(ok, object, "why", json_text(thread->native_end));
-	ok = json_put(ok, object, "agrees", json_boolean(!thread->disagree));
-	ok = json_put(ok, object, "stopped_us", json_real_or_null((double)thread->stopped_ns / 1e3));
+	ok = json_put(ok, object, "why", json_text(native_end));
+	ok = json_put(ok, object, "agrees", json_boolean(!disagree));
+	ok = json_put(ok, object, "stopped_us", json_real_or_null((double)stopped_ns / 1e3));
 	return json_done(ok, object);
 }
 
@@ -216,7 +216,8 @@ json_t *stack_json_thread(const struct pyspyd_thread *thread, const char *role, 
 	ok = json_put(ok, object, "truncated", json_boolean(thread->truncated));
 	ok = json_put(ok, object, "incomplete", json_boolean(thread->incomplete));
 	if (thread->native)
-		ok = json_put(ok, object, "native", native_json(thread));
+		ok = json_put(ok, object, "native",
+			stack_json_native(thread->native_end, thread->disagree, thread->stopped_ns));
 	return json_done(ok, object);
 }
 

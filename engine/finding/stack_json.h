@@ -28,6 +28,9 @@ json_t *stack_json_frames(const struct pyspyd_frame *frames, size_t n);
 json_t *stack_json_process(const struct pyspyd_process *process);
 json_t *stack_json_accuracy(const struct pyspyd_accuracy *accuracy);
 
+/* How well native frames went: { complete, why, agrees, stopped_us }. */
+json_t *stack_json_native(const char *native_end, bool disagree, uint64_t stopped_ns);
+
 /* `role` may be NULL; `cpu_percent` negative where it was not measured. */
 json_t *stack_json_thread(const struct pyspyd_thread *thread, const char *role, double cpu_percent);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* pyspyd.waits/1: { schema, process, cost_ms, incomplete, threads[], resources[], chains[], knots[], loops[], gils[],
  * notes[] }. Tasks stand among the threads, with kind "task"; processes that somebody waits for among the resources.
- * Nodes name each other by `id`; `key` is the same in every look at the same thing. */
+ * Where native frames were asked for, a thread's `stack` has them, and `native` says how well that went. Nodes name
+ * each other by `id`; `key` is the same in every look at the same thing. */
 #include "engine/finding/waits_json.h"
 
 #include "engine/base/util.h"
@@ -165,6 +166,8 @@ json_t *waits_json_actor(const struct waits_walk *walk, uint32_t index, const ch
 	ok = json_put(ok, object, "stuck", json_boolean(node->stuck));
 	ok = json_put(ok, object, "knot", knot_index(node));
 	ok = json_put(ok, object, "fault", json_text(node->fault));
+	if (node->native)
+		ok = json_put(ok, object, "native", stack_json_native(node->native_end, node->disagree, 0));
 	return json_done(ok, object);
 }
 

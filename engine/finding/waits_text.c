@@ -16,8 +16,9 @@
  *   12 threads idle: queue worker
  *   40 tasks waiting until a time-out (poll, app.py:8): Task-2, Task-3, Task-4, Task-5, Task-6 and 35 more
  *
- * Each node is shown with what it waits for once; depth and breadth are bounded. Tasks that only their loop can wake,
- * as those of a server are, stand in a line together. */
+ * Each node is shown with what it waits for once; depth and breadth are bounded. Where native frames were asked for,
+ * the threads of the chains have their whole stacks below them. Tasks that only their loop can wake, as those of a
+ * server are, stand in a line together. */
 #include "engine/detect/detect.h"
 #include "engine/detect/waits_walk.h"
 #include "engine/finding/stack_text.h"
@@ -33,6 +34,7 @@
 #define NAMES_MAX 5
 #define CHAINS_MAX 8  /* that lead to the same node only */
 #define GROUPS_MAX 20 /* of those who wait for nobody */
+#define STACK_MAX 64  /* frames of one thread that are shown */
 #define INDENT_MAX (3 * (DEPTH_MAX + 1))
 
 struct tree {
@@ -41,6 +43,7 @@ struct tree {
 	bool colour;
 	bool *told;                  /* nodes whose waits were shown */
 	bool *here;                  /* nodes on the way from the root */
+	bool *stacked;               /* nodes whose stacks were shown */
 	uint32_t *chains;            /* by node: those whose first step leads there and nowhere else */
 	char indent[INDENT_MAX + 1]; /* of the line's branches */
 };
@@ -150,6 +153,48 @@ static bool shows(const struct tree *tree, uint32_t from, uint32_t slot) {
 	return nodes[from].knot != WAITS_NONE && nodes[from].knot == nodes[tree->walk->out.other[slot]].knot;
 }
 
+static void add_stack_line(struct tree *tree, const char *branch) {
+	strbuf_adds(tree->sb, tree->indent);
+	strbuf_adds(tree->sb, branch);
+}
+
+/* Below the thread's own line, beside the branches that come. */
+static void add_stack(struct tree *tree, uint32_t index, const char *branch) {
+	const struct pyspyd_wait_node *node = &tree->walk->waits->nodes[index];
+	size_t n = min_of(node->frames_n, (size_t)STACK_MAX);
+
+	if (!node->native || tree->stacked[index])
+		return;
+	tree->stacked[index] = true;
+	for (size_t i = 0; i < n; i++) {
+		add_stack_line(tree, branch);
+		text_frame(tree->sb, &node->frames[i], true, tree->colour);
+		strbuf_adds(tree->sb, "\n");
+	}
+	if (node->frames_n > n) {
+		add_stack_line(tree, branch);
+		strbuf_addf(tree->sb, "… and %zu more\n", node->frames_n - n);
+	}
+	if (node->native_end) {
+		add_stack_line(tree, branch);
+		strbuf_adds(tree->sb, "… (native frames: ");
+		text_add(tree->sb, node->native_end, TEXT_NAME_MAX);
+		strbuf_adds(tree->sb, ")\n");
+	}
+	if (node->disagree) {
+		add_stack_line(tree, branch);
+		strbuf_adds(tree->sb, "… (native and Python frames do not agree)\n");
+	}
+}
+
+static bool has_children(const struct tree *tree, uint32_t from) {
+	uint32_t slot = tree->walk->out.start[from], end = slot + waits_walk_degree(tree->walk, from);
+
+	while (slot < end && !shows(tree, from, slot))
+		slot++;
+	return slot < end;
+}
+
 static void add_children(struct tree *tree, uint32_t from, unsigned depth);
 
 static void add_child(struct tree *tree, uint32_t from, uint32_t slot, unsigned depth, bool last) {
@@ -170,6 +215,7 @@ static void add_child(struct tree *tree, uint32_t from, uint32_t slot, unsigned 
 	if (tree->told[to])
 		return;
 	memcpy(tree->indent + end, last ? "   " : "|  ", 4);
+	add_stack(tree, to, has_children(tree, to) ? "|  " : "   ");
 	add_children(tree, to, depth + 1);
 	tree->indent[end] = '\0';
 }
@@ -230,6 +276,7 @@ static void add_brief(struct tree *tree, uint32_t root) {
 	strbuf_adds(tree->sb, waits_link(&nodes[root], &nodes[edge->to]));
 	waits_name(tree->sb, tree->walk->waits, edge->to, edge->expression);
 	strbuf_adds(tree->sb, " (see above)\n");
+	add_stack(tree, root, "   ");
 }
 
 static void add_chain(struct tree *tree, uint32_t root) {
@@ -239,6 +286,7 @@ static void add_chain(struct tree *tree, uint32_t root) {
 		tree->chains[to]++;
 	add_node(tree, root, NULL);
 	strbuf_adds(tree->sb, "\n");
+	add_stack(tree, root, has_children(tree, root) ? "|  " : "   ");
 	add_children(tree, root, 0);
 }
 
@@ -267,10 +315,19 @@ static bool is_flat(const struct waits_walk *walk, uint32_t index) {
 static bool add_chains(struct strbuf *sb, const struct waits_walk *walk, bool colour) {
 	size_t n = walk->waits->nodes_n + 1;
 	_free_ bool *told = calloc(n, sizeof(*told)), *here = calloc(n, sizeof(*here));
+	_free_ bool *stacked = calloc(n, sizeof(*stacked));
 	_free_ uint32_t *chains = calloc(n, sizeof(*chains));
-	struct tree tree = { .sb = sb, .walk = walk, .colour = colour, .told = told, .here = here, .chains = chains };
+	struct tree tree = {
+		.sb = sb,
+		.walk = walk,
+		.colour = colour,
+		.told = told,
+		.here = here,
+		.stacked = stacked,
+		.chains = chains,
+	};
 
-	if (!told || !here || !chains)
+	if (!told || !here || !stacked || !chains)
 		return false;
 	for (size_t i = 0; i < walk->roots_n; i++) {
 		if (is_flat(walk, walk->roots[i]))

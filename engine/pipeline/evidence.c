@@ -60,6 +60,7 @@ struct reading {
 	struct sample_target *target;
 	struct pyspyd_finding_thread *threads;
 	size_t n;
+	bool all; /* is wanted, and is to say why there is none */
 	uint64_t cpu_ns;
 };
 
@@ -118,16 +119,24 @@ static int read_thread(struct reading *reading, struct native_look *native, pid_
 }
 
 /* A thread that was seen in samples has the hottest stack, which is not where it stands now. */
-static bool is_wanted(const struct pyspyd_finding_thread *thread) {
-	return thread->thread.tid && (thread->waits_for || !thread->thread.frames_n);
+static bool is_wanted(const struct reading *reading, const struct pyspyd_finding_thread *thread) {
+	return thread->thread.tid && (reading->all || thread->waits_for || !thread->thread.frames_n);
 }
 
-static void add_to(struct reading *reading, struct native_look *native, struct pyspyd_thread *thread) {
+/* Return: why there are none; static; NULL: there are. */
+static const char *add_to(struct reading *reading, struct native_look *native, struct pyspyd_thread *thread) {
 	struct pyspyd_thread now = { 0 };
+	const char *why = NULL;
 
-	if (!sleeps(reading->target, thread->tid) || read_thread(reading, native, thread->tid, &now))
-		return;
-	if (!now.incomplete && has_native(&now) && same_place(thread, &now)) {
+	if (!sleeps(reading->target, thread->tid))
+		return "it runs: to see them it has to be stopped";
+	if (read_thread(reading, native, thread->tid, &now))
+		return "it has ended, or could not be read";
+	if (!has_native(&now)) {
+		why = now.native_end ? now.native_end : "it has none";
+	} else if (now.incomplete || !same_place(thread, &now)) {
+		why = "it moved while it was looked at";
+	} else {
 		pyspyd_frames_free(thread->frames, thread->frames_n);
 		thread->frames = take_ptr(now.frames);
 		thread->frames_n = now.frames_n;
@@ -139,6 +148,7 @@ static void add_to(struct reading *reading, struct native_look *native, struct p
 	}
 	pyspyd_frames_free(now.frames, now.frames_n);
 	free(now.name);
+	return why;
 }
 
 static uint64_t thread_cpu_ns(void) {
@@ -153,12 +163,18 @@ static void read_all(struct reading *reading, struct native_look *native) {
 	struct sample_target *target = reading->target;
 
 	for (size_t i = 0; i < reading->n; i++)
-		if (is_wanted(&reading->threads[i]) && sleeps(target, reading->threads[i].thread.tid))
+		if (is_wanted(reading, &reading->threads[i]) && sleeps(target, reading->threads[i].thread.tid))
 			native_look_warm_for(native, reading->threads[i].thread.tid);
 	pthread_mutex_lock(&target->lock);
-	for (size_t i = 0; i < reading->n; i++)
-		if (is_wanted(&reading->threads[i]))
-			add_to(reading, native, &reading->threads[i].thread);
+	for (size_t i = 0; i < reading->n; i++) {
+		struct pyspyd_thread *thread = &reading->threads[i].thread;
+		const char *why = is_wanted(reading, &reading->threads[i]) ? add_to(reading, native, thread) : NULL;
+
+		if (reading->all && why) {
+			thread->native = true;
+			thread->native_end = why;
+		}
+	}
 	pthread_mutex_unlock(&target->lock);
 }
 
@@ -195,9 +211,56 @@ void evidence_add(struct evidence *evidence, struct sample_target *target, struc
 	bool wanted = false;
 
 	for (size_t i = 0; i < finding->threads_n; i++)
-		wanted = wanted || is_wanted(&finding->threads[i]);
+		wanted = wanted || is_wanted(&reading, &finding->threads[i]);
 	if (wanted && may_spend(evidence))
 		run(&reading);
+}
+
+/* Wait graphs. */
+
+static bool is_of(const struct pyspyd_wait_node *node, const struct sample_target *target) {
+	return node->kind == PYSPYD_WAIT_THREAD && node->pid == target->proc.pid;
+}
+
+/* Where the frame that was the at'th of Python's alone stands now. */
+static size_t site_in(const struct pyspyd_thread *thread, size_t at) {
+	for (size_t i = 0; i < thread->frames_n; i++)
+		if (thread->frames[i].lang == PYSPYD_PYTHON && !at--)
+			return i;
+	return thread->frames_n;
+}
+
+static void give_back(struct pyspyd_wait_node *node, struct pyspyd_thread *thread) {
+	if (node->site >= node->frames_n)
+		node->site = thread->frames_n;
+	else if (thread->frames != node->frames)
+		node->site = site_in(thread, node->site);
+	node->frames = take_ptr(thread->frames);
+	node->frames_n = thread->frames_n;
+	node->native = thread->native;
+	node->native_end = thread->native_end;
+	node->disagree = thread->disagree;
+}
+
+int evidence_add_to_waits(struct evidence *evidence, struct sample_target *target, struct pyspyd_waits *waits) {
+	struct pyspyd_finding_thread *threads _free_ = calloc(waits->nodes_n + 1, sizeof(*threads));
+	struct reading reading = { .evidence = evidence, .target = target, .threads = threads, .all = true };
+
+	if (!threads)
+		return -ENOMEM;
+	for (size_t i = 0; i < waits->nodes_n; i++) {
+		const struct pyspyd_wait_node *node = &waits->nodes[i];
+
+		if (is_of(node, target))
+			threads[reading.n++].thread = (struct pyspyd_thread){
+				.tid = node->tid, .frames = node->frames, .frames_n = node->frames_n
+			};
+	}
+	run(&reading);
+	for (size_t i = 0, at = 0; i < waits->nodes_n; i++)
+		if (is_of(&waits->nodes[i], target))
+			give_back(&waits->nodes[i], &threads[at++].thread);
+	return 0;
 }
 
 /* The call that holds a lock. */

@@ -4,6 +4,7 @@
 
 #include "engine/sample/target.h"
 #include "pyspyd/finding.h"
+#include "pyspyd/waits.h"
 
 /* Native and kernel frames as evidence of findings: for threads that sleep, which are read without a stop. What they
  * cost is bounded: after so much of it in a minute, findings have Python frames alone. */
@@ -17,6 +18,10 @@ void evidence_free(struct evidence *evidence);
 /* Puts native and kernel frames around the Python frames of the finding's threads that stand in this process, sleep,
  * and are still where the finding has seen them. Whatever fails leaves a thread as it was. Takes the target's lock. */
 void evidence_add(struct evidence *evidence, struct sample_target *target, struct pyspyd_finding *finding);
+
+/* The same for the threads of a wait graph that are of this process, whatever was spent before. Each of them says how
+ * well it went. Return: 0; -ENOMEM. */
+int evidence_add_to_waits(struct evidence *evidence, struct sample_target *target, struct pyspyd_waits *waits);
 
 /* The C function that a Python thread which sleeps has called, as "PQexec of libpq.so.5"; what is told is printable.
  * Return: whether it is known. */

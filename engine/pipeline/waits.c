@@ -4,6 +4,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/pipeline/describe.h"
+#include "engine/pipeline/evidence.h"
 #include "engine/waits/graph.h"
 #include "engine/waits/look.h"
 #include <time.h>
@@ -20,6 +21,18 @@ static int look(struct wait_looker *looker, struct sample_target *target, struct
 
 static void sleep_ns(uint64_t ns) {
 	nanosleep(&(struct timespec){ .tv_sec = (time_t)(ns / NS_PER_SEC), .tv_nsec = (long)(ns % NS_PER_SEC) }, NULL);
+}
+
+/* After the last look: what has moved since then keeps its Python frames alone. */
+static int add_native(struct sample_target *target, struct pyspyd_waits *waits) {
+	struct evidence *evidence;
+	int r = evidence_new(&evidence);
+
+	if (r)
+		return r;
+	r = evidence_add_to_waits(evidence, target, waits);
+	evidence_free(evidence);
+	return r;
 }
 
 static int run(struct wait_looker *looker, struct sample_target *target, const struct pyspyd_waits_options *options,
@@ -40,6 +53,8 @@ static int run(struct wait_looker *looker, struct sample_target *target, const s
 		now->process = (struct pyspyd_process){ 0 };
 		r = describe_process(&target->proc, target->rt.version, &now->process);
 	}
+	if (!r && options->native)
+		r = add_native(target, now);
 	pyspyd_waits_free(before);
 	if (r)
 		pyspyd_waits_free(now);

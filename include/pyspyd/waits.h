@@ -51,6 +51,10 @@ struct pyspyd_wait_node {
 	struct pyspyd_frame *frames; /* of a thread or task, most recent call first; may be empty */
 	size_t frames_n;
 	size_t site; /* index of the frame that tells people where it is: the innermost of the program's own */
+	bool native; /* native frames were asked for: `frames` has both kinds merged, and what follows as in
+			pyspyd_thread */
+	const char *native_end;
+	bool disagree;
 	/* filled by waits_solve */
 	bool stuck;    /* nothing that is left to happen in the graph lets it go on */
 	uint32_t knot; /* index of the knot it is part of, UINT32_MAX none */
@@ -128,6 +132,7 @@ struct pyspyd_waits_options {
 	uint64_t between_ns;     /* looks twice, that far apart, so that what moved is told from what stands; 0: once */
 	const char *const *park; /* NULL-terminated "MODULE:QUALNAME": further points where programs wait for
 				    work; may be NULL */
+	bool native;             /* native and kernel frames of threads that sleep; nobody is stopped for them */
 };
 
 /* Looks at a live process and at those that it waits for. With two looks the result is the second one, knots that the

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Findings about threads that sleep show native frames around Python's, and a gil-hog's C function is named; nobody is
-stopped for it.
+"""Findings about threads that sleep, and `waits --native`, show native frames around Python's, and a gil-hog's C function
+is named; nobody is stopped for it.
 
     native_findings.py [PATTERN...]    only interpreters whose names match"""
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from live import HERE, PYSPYD, Checks, Target, interpreters, skip
+from live import HERE, PYSPYD, Checks, Target, interpreters, pyspyd, skip
 
 WAITS = os.path.join(HERE, "../scenarios/waits")
 
@@ -49,13 +49,41 @@ def check(checks, name, command, scenario, kind, *options):
     return finding
 
 
+def check_waits(checks, name, command):
+    """All three threads of the deadlock sleep: each has both kinds of frames, and its site is still the program's."""
+    with open(os.path.join(WAITS, "deadlock_abba.py")) as f:
+        program = f.read()
+    with Target(command, program) as target:
+        target.ready()
+        for _ in range(100):  # until the circle has closed
+            status, out, err = pyspyd("waits", "--native", "--json", target.pid)
+            if status or json.loads(out)["knots"]:
+                break
+        _, text, _ = pyspyd("waits", "--native", target.pid)
+    if not checks.that(status == 0, "%s: waits --native: %s" % (name, err)):
+        return
+    threads = [t for t in json.loads(out)["threads"] if t["kind"] == "thread"]
+    checks.that(len(threads) == 3, "%s: %d threads" % (name, len(threads)))
+    for thread in threads:
+        what = "%s, waits: %s %s" % (name, thread["name"], [f["function"] for f in thread["stack"]])
+        native = thread.get("native", {})
+        checks.that(native.get("complete") and native.get("agrees") and native.get("stopped_us") == 0,
+                    "%s %s" % (what, native))
+        checks.that(set(kinds(thread)) >= {"native", "python"}, what)
+        checks.that(thread["site"] is not None and thread["stack"][thread["site"]]["lang"] == "python",
+                    "site %s: %s" % (thread["site"], what))
+    lines = [line for line in text.splitlines() if line.startswith(("|", " ")) and line.endswith("]")]
+    checks.that(len(lines) >= 9, "%s: native frames in the text: %s" % (name, lines))
+
+
 if os.geteuid() != 0:
     skip("needs root: reads registers of others' threads")
 CHECKS = Checks()
-for found, version, start in interpreters("3.11.2-system 3.8* 3.13.0-pyenv 3.14.10-sid"):
+for found, version, start in interpreters("3.11.2-system 3.8* 3.14.10-sid"):
     if version < (3, 8):
         continue
     check(CHECKS, found, start, "deadlock_abba", "deadlock")
+    check_waits(CHECKS, found, start)
     check(CHECKS, found, start, "hang_native_workers", "hang", "--hang-after", "3")
     hog = check(CHECKS, found, start, "gil_hog_native", "gil-hog")
     if hog:

@@ -180,6 +180,10 @@ grep -q DEADLOCK "$work/out" && fail "a healthy program deadlocks"
 expect 0 waits --once --json "$target"
 prints
 json_ok pyspyd.waits/1
+expect 0 waits --once --native --json "$target"
+prints
+json_ok pyspyd.waits/1
+grep -q '"native":{' "$work/out" || fail "waits --native does not say how the native frames went"
 expect 0 waits --dot "$target"
 prints
 grep -q '^digraph' "$work/out" || fail "no graph"

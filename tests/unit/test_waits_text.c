@@ -191,6 +191,69 @@ static json_t *parsed(const struct pyspyd_waits *waits) {
 	return object;
 }
 
+static void make_native(struct pyspyd_wait_node *node, const char *function, const char *end) {
+	struct pyspyd_frame *frames = calloc(2, sizeof(*frames));
+
+	frames[0] = (struct pyspyd_frame){ .lang = PYSPYD_NATIVE,
+		.function = strdup(function),
+		.qualname = strdup(function),
+		.file = strdup(""),
+		.module = strdup("/lib/libc.so.6") };
+	frames[1] = node->frames[0];
+	free(node->frames);
+	node->frames = frames;
+	node->frames_n = 2;
+	node->site = 1;
+	node->native = true;
+	node->native_end = end;
+}
+
+Test(waits_text, native_stacks_stand_once_below_their_threads) {
+	_waits_ struct pyspyd_waits *waits = bank();
+	json_t *object, *native;
+
+	make_native(&waits->nodes[1], "sem_wait", NULL);
+	make_native(&waits->nodes[3], "sem\x1bwait", "the caller is unknown");
+	waits->nodes[2].native = true;
+	waits->nodes[2].native_end = "it moved";
+	waits->nodes[2].disagree = true;
+	EXPECT_TEXT(pyspyd_waits_text(waits, false),
+		"Process 4711: python3 bank.py (Python 3.13.1)\n"
+		"\n"
+		"DEADLOCK (proven): Thread-1 (transfer, bank.py:12) waits for Lock 0x7f10 `dst.guard` held by Thread-2 "
+		"(transfer, bank.py:12), which waits for Lock 0x7f00 `dst.guard` held by Thread-1\n"
+		"  2 more wait behind it\n"
+		"\n"
+		"MainThread (main, bank.py:30), for 1 min 15 s\n"
+		"`- waits for Thread-1 `worker` (transfer, bank.py:12)\n"
+		"   |  sem_wait [libc.so.6]\n"
+		"   |  transfer (bank.py:12)\n"
+		"   `- waits for Lock 0x7f10 `dst.guard`\n"
+		"      `- held by Thread-2 (transfer, bank.py:12)\n"
+		"         |  transfer (bank.py:12)\n"
+		"         |  … (native frames: it moved)\n"
+		"         |  … (native and Python frames do not agree)\n"
+		"         `- waits for Lock 0x7f00 `dst.guard`\n"
+		"            `- held by Thread-1 (transfer, bank.py:12): the circle closes\n"
+		"Thread-3 (audit, bank.py:20) waits for Lock 0x7f00 `account.guard` (see above)\n"
+		"   sem\\x1bwait [libc.so.6]\n"
+		"   audit (bank.py:20)\n"
+		"   … (native frames: the caller is unknown)\n"
+		"\n"
+		"3 threads idle: queue worker\n"
+		"1 thread running: spinner (spin, bank.py:5)\n"
+		"\n"
+		"note: process 77 cannot be read\n");
+	object = parsed(waits);
+	native = json_object_get(at(object, "threads", 2), "native");
+	expect_keys(native, "complete why agrees stopped_us");
+	cr_expect_str_eq(string(native, "why"), "it moved");
+	cr_expect(json_is_false(json_object_get(native, "agrees")));
+	cr_expect_eq(json_integer_value(json_object_get(at(object, "threads", 3), "site")), 1);
+	cr_expect_null(json_object_get(at(object, "threads", 0), "native"));
+	json_decref(object);
+}
+
 Test(waits_text, json) {
 	_waits_ struct pyspyd_waits *waits = bank();
 	json_t *object = parsed(waits), *one = at(object, "threads", 1), *chain = at(object, "chains", 0);
