@@ -74,16 +74,23 @@ static int open_in_root(int root_fd, const char *path) {
 	return -errno;
 }
 
+static int open_below(int root_fd, const char *path, mode_t type, int *ret_fd) {
+	_close_ int place = open_in_root(root_fd, path);
+	int r = place < 0 ? place : open_type(place, type, ret_fd);
+
+	return r == -EPERM ? -EACCES : r;
+}
+
+int proc_open_below(int root_fd, const char *path, int *ret_fd) {
+	return open_below(root_fd, path, S_IFREG, ret_fd);
+}
+
 static int root_open(const struct proc *proc, const char *path, mode_t type, int *ret_fd) {
 	_close_ int root_fd = openat(proc->dir_fd, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	_close_ int place = -1;
-	int r;
 
 	if (root_fd < 0)
 		return proc_condition(proc, "root", -errno);
-	place = open_in_root(root_fd, path);
-	r = place < 0 ? place : open_type(place, type, ret_fd);
-	return r == -EPERM ? -EACCES : r;
+	return open_below(root_fd, path, type, ret_fd);
 }
 
 int proc_root_open(const struct proc *proc, const char *path, int *ret_fd) {

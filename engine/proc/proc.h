@@ -123,7 +123,10 @@ int proc_map_open(const struct proc *proc, const struct proc_map *map, int *ret_
  * negative errno. */
 int proc_root_open(const struct proc *proc, const char *path, int *ret_fd);
 
-/* The same for a folder, to be listed. */
+/* The same below any folder, given by a descriptor. Return: 0; -ENOENT; -EACCES; negative errno. */
+int proc_open_below(int root_fd, const char *path, int *ret_fd);
+
+/* As proc_root_open for a folder, to be listed. */
 int proc_root_open_folder(const struct proc *proc, const char *path, int *ret_fd);
 
 /* Who it is, for people and findings. */

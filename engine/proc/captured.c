@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT */
+/* Writes a tree of /proc. Names in it are numbers and fixed words; what the process has chosen only goes into files and
+ * the targets of links, in the way in which the kernel would show it there. */
+#include "engine/proc/captured.h"
+
+#include "engine/base/strbuf.h"
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#define STAT_ZEROS_BEFORE_THREADS 15 /* fields 5 to 19 of stat */
+#define STAT_ZEROS_AFTER_THREADS 32  /* 21 to 52 */
+
+struct captured {
+	char *root;
+	pid_t pid;
+};
+
+static int write_file(int dir_fd, const char *name, const void *data, size_t len) {
+	_close_ int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	size_t done = 0;
+
+	if (fd < 0)
+		return -errno;
+	while (done < len) {
+		ssize_t n = write(fd, (const char *)data + done, len - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+static int write_text(int dir_fd, const char *name, struct strbuf *sb) {
+	int r = sb->failed ? -ENOMEM : write_file(dir_fd, name, strbuf_str(sb), sb->len);
+
+	strbuf_deinit(sb);
+	*sb = (struct strbuf){ 0 };
+	return r;
+}
+
+static void add_stat(
+	struct strbuf *sb, const struct captured_process *process, pid_t id, const char *comm, char state) {
+	strbuf_addf(sb, "%d (%s) %c %d", (int)id, comm, state, (int)process->ppid);
+	for (int i = 0; i < STAT_ZEROS_BEFORE_THREADS; i++)
+		strbuf_adds(sb, " 0");
+	strbuf_addf(sb, " %zu", process->threads_n);
+	for (int i = 0; i < STAT_ZEROS_AFTER_THREADS; i++)
+		strbuf_adds(sb, " 0");
+	strbuf_adds(sb, "\n");
+}
+
+static int write_stat(int dir_fd, const struct captured_process *process, pid_t id, const char *comm, char state) {
+	struct strbuf sb = { 0 };
+
+	add_stat(&sb, process, id, comm, state);
+	return write_text(dir_fd, "stat", &sb);
+}
+
+static int write_status(int dir_fd, const struct captured_process *process, pid_t id) {
+	struct strbuf sb = { 0 };
+
+	strbuf_addf(&sb, "Pid:\t%d\nUid:\t%u\t%u\t%u\t%u\nGid:\t%u\t%u\t%u\t%u\nNSpid:\t%d\n", (int)id, process->uid,
+		process->uid, process->uid, process->uid, process->gid, process->gid, process->gid, process->gid,
+		(int)id);
+	return write_text(dir_fd, "status", &sb);
+}
+
+static int write_comm(int dir_fd, const char *comm) {
+	struct strbuf sb = { 0 };
+
+	strbuf_addf(&sb, "%s\n", comm);
+	return write_text(dir_fd, "comm", &sb);
+}
+
+static void add_map(struct strbuf *sb, const struct proc_map *map) {
+	strbuf_addf(sb, "%" PRIx64 "-%" PRIx64 " %c%c%c%c %08" PRIx64 " %02x:%02x %" PRIu64 " ", map->start, map->end,
+		map->read ? 'r' : '-', map->write ? 'w' : '-', map->exec ? 'x' : '-', map->shared ? 's' : 'p',
+		map->offset, major(map->dev), minor(map->dev), map->inode);
+	for (const char *at = map->path; *at; at++) {
+		if (*at == '\n')
+			strbuf_adds(sb, "\\012");
+		else
+			strbuf_add(sb, at, 1);
+	}
+	strbuf_adds(sb, "\n");
+}
+
+static int write_maps(int dir_fd, const proc_map_vec *maps) {
+	struct strbuf sb = { 0 };
+
+	vec_foreach (map, maps)
+		add_map(&sb, map);
+	return write_text(dir_fd, "maps", &sb);
+}
+
+static int write_link(int dir_fd, const char *name, const char *target) {
+	return !target || !symlinkat(target, dir_fd, name) ? 0 : -errno;
+}
+
+static int write_process(int dir_fd, const struct captured_process *process) {
+	char state = process->threads_n ? process->threads[0].state : 'S';
+	int r = write_stat(dir_fd, process, process->pid, process->comm, state);
+
+	if (!r)
+		r = write_status(dir_fd, process, process->pid);
+	if (!r)
+		r = write_comm(dir_fd, process->comm);
+	if (!r)
+		r = write_maps(dir_fd, process->maps);
+	if (!r)
+		r = write_file(dir_fd, "cmdline", process->cmdline, process->cmdline_len);
+	if (!r)
+		r = write_file(dir_fd, "auxv", process->auxv, process->auxv_len);
+	if (!r)
+		r = write_link(dir_fd, "exe", process->exe);
+	return r ? r : write_link(dir_fd, "root", process->root);
+}
+
+static int write_thread(int task_fd, const struct captured_process *process, const struct captured_thread *thread) {
+	static const char no_times[] = "0 0 0\n";
+	const char *comm = thread->comm ? thread->comm : "?";
+	_close_ int fd = -1;
+	char name[16];
+	int r;
+
+	snprintf(name, sizeof(name), "%d", (int)thread->tid);
+	if (mkdirat(task_fd, name, 0700))
+		return errno == EEXIST ? 0 : -errno; /* a thread is there once */
+	fd = openat(task_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
+	r = write_stat(fd, process, thread->tid, comm, thread->state);
+	if (!r)
+		r = write_status(fd, process, thread->tid);
+	if (!r)
+		r = write_comm(fd, comm);
+	if (!r)
+		r = write_file(fd, "schedstat", no_times, strlen(no_times));
+	return r ? r : write_file(fd, "syscall", thread->system_call, strlen(thread->system_call));
+}
+
+static int make_folder(int dir_fd, const char *name, int *ret_fd) {
+	int fd;
+
+	if (mkdirat(dir_fd, name, 0700))
+		return -errno;
+	fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
+	*ret_fd = fd;
+	return 0;
+}
+
+static int write_tree(const char *root, const struct captured_process *process) {
+	_close_ int root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW), fd = -1, task_fd = -1;
+	char name[16];
+	int r;
+
+	if (root_fd < 0)
+		return -errno;
+	snprintf(name, sizeof(name), "%d", (int)process->pid);
+	r = make_folder(root_fd, name, &fd);
+	if (!r)
+		r = write_process(fd, process);
+	if (!r)
+		r = make_folder(fd, "task", &task_fd);
+	for (size_t i = 0; !r && i < process->threads_n; i++)
+		if (process->threads[i].tid > 0)
+			r = write_thread(task_fd, process, &process->threads[i]);
+	return r;
+}
+
+int captured_new(const struct captured_process *process, struct captured **ret_captured, struct err *err) {
+	const char *folder = getenv("TMPDIR");
+	struct captured *captured;
+	int r;
+
+	if (process->pid <= 0)
+		return -EINVAL;
+	captured = calloc(1, sizeof(*captured));
+	if (!captured)
+		return -ENOMEM;
+	captured->pid = process->pid;
+	if (asprintf(&captured->root, "%s/pyspyd-XXXXXX", folder && folder[0] == '/' ? folder : "/tmp") < 0) {
+		free(captured);
+		return -ENOMEM;
+	}
+	if (!mkdtemp(captured->root)) {
+		r = err_set(err, -errno, "no temporary folder %s: %s", captured->root, strerror(errno));
+		free(captured->root);
+		free(captured);
+		return r;
+	}
+	r = write_tree(captured->root, process);
+	if (r) {
+		err_set(err, r, "%s: %s", captured->root, strerror(-r));
+		captured_free(captured);
+		return r;
+	}
+	*ret_captured = captured;
+	return 0;
+}
+
+const char *captured_root(const struct captured *captured) {
+	return captured->root;
+}
+
+/* Links are removed, never followed. `depth` is that of the tree that we made. */
+static void remove_below(int dir_fd, int depth) {
+	_closedir_ DIR *dir = fdopendir(dir_fd);
+	const struct dirent *entry;
+
+	if (!dir) {
+		close(dir_fd);
+		return;
+	}
+	while ((entry = readdir(dir))) {
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+			continue;
+		if (depth > 0 && entry->d_type == DT_DIR) {
+			int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+			if (fd >= 0)
+				remove_below(fd, depth - 1);
+			unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR);
+		} else {
+			unlinkat(dirfd(dir), entry->d_name, 0);
+		}
+	}
+}
+
+void captured_free(struct captured *captured) {
+	int fd;
+
+	if (!captured)
+		return;
+	fd = open(captured->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd >= 0)
+		remove_below(fd, 3); /* PID, task, TID */
+	rmdir(captured->root);
+	free(captured->root);
+	free(captured);
+}
