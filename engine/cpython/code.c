@@ -8,9 +8,9 @@
 #include "engine/cpython/objects.h"
 #include <string.h>
 
-#define CODE_BYTES_MAX 512 /* of a code object without its bytecode: larger than any version's */
-#define RECHECK_NS \
-	(20 * NS_PER_MS)      /* where no counter tells: callers are looked at again this often, the leaf always */
+#define CODE_BYTES_MAX 512          /* of a code object without its bytecode: larger than any version's */
+#define RECHECK_NS (20 * NS_PER_MS) /* callers that nothing vouches for are looked at again this often */
+#define NEVER 0
 #define GLOBALS_LOOKED_AT 16  /* __name__ is among the first entries of a module's dictionary */
 #define CHECKED_TEXT_BYTES 32 /* as PYB_TEXT of bpf/sample.h */
 #define CHECKED_AT_ONCE 32
@@ -94,31 +94,61 @@ static uint64_t mix(uint64_t a, uint64_t b) {
 	return a ^ a >> 29;
 }
 
-/* The end of a str or bytes object. */
-static uint64_t mix_text(const struct py_code_cache *cache, raddr object, uint32_t len_offset, uint32_t data_offset) {
-	uint64_t words[CHECKED_TEXT_BYTES / 8] = { 0 }, len = 0, n;
+/* The end of what a str or bytes object holds. */
+static struct py_text_end text_end(
+	const struct py_code_cache *cache, raddr object, uint32_t len_offset, uint32_t data_offset) {
+	struct py_text_end end = { 0 };
 
-	(void)!mem_read_u64(cache->rt->reader.mem, object + len_offset, &len);
-	n = min_of(len, (uint64_t)sizeof(words));
-	if (mem_read(cache->rt->reader.mem, object + data_offset + len - n, words, n))
-		memset(words, 0, sizeof(words));
-	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+	(void)!mem_read_u64(cache->rt->reader.mem, object + len_offset, &end.len);
+	end.n = (uint32_t)min_of(end.len, (uint64_t)CHECKED_TEXT_BYTES);
+	end.at = object + data_offset + end.len - end.n;
+	return end;
+}
+
+static void ends_of(
+	const struct py_code_cache *cache, const struct code_image *image, struct py_text_end ends[PY_CODE_TEXTS]) {
+	const struct layout *l = &cache->rt->reader.layout;
+
+	ends[0] = text_end(cache, image_u64(image, l->code_name), l->unicode_length, l->unicode_ascii_size);
+	ends[1] = text_end(cache, image_u64(image, l->code_filename), l->unicode_length, l->unicode_ascii_size);
+	ends[2] = text_end(cache, image_u64(image, l->code_linetable), l->var_size, l->bytes_data);
+}
+
+static uint64_t mix_words(uint64_t len, const uint64_t words[CHECKED_TEXT_BYTES / 8]) {
+	for (size_t i = 0; i < CHECKED_TEXT_BYTES / 8; i++)
 		len = mix(len, words[i]);
 	return len;
+}
+
+static uint64_t mix_end(const struct py_code_cache *cache, const struct py_text_end *end) {
+	uint64_t words[CHECKED_TEXT_BYTES / 8] = { 0 };
+
+	if (mem_read(cache->rt->reader.mem, end->at, words, end->n))
+		memset(words, 0, sizeof(words));
+	return mix_words(end->len, words);
+}
+
+static uint64_t mix_ends(const struct py_code_cache *cache, const struct py_text_end ends[PY_CODE_TEXTS]) {
+	uint64_t hash = 0;
+
+	for (size_t i = 0; i < PY_CODE_TEXTS; i++)
+		hash = mix(hash, mix_end(cache, &ends[i]));
+	return hash;
 }
 
 /* The same numbers as the sampling program's, out of the same fields (bpf/walk.h). */
 static uint32_t check_of(const struct py_code_cache *cache, const struct code_image *image) {
 	const struct layout *l = &cache->rt->reader.layout;
-	uint64_t name = image_u64(image, l->code_name), hash = 0;
+	struct py_text_end ends[PY_CODE_TEXTS];
+	uint64_t hash = 0;
 
 	if (py_code_has_unique_version(cache->rt))
 		return image_u32(image, l->code_version);
-	(void)!mem_read_u64(cache->rt->reader.mem, name + py_str_hash_offset(l), &hash);
-	hash = mix(mix(hash, image_u32(image, l->code_firstlineno)),
-		mix_text(cache, name, l->unicode_length, l->unicode_ascii_size));
-	hash = mix(hash, mix_text(cache, image_u64(image, l->code_filename), l->unicode_length, l->unicode_ascii_size));
-	hash = mix(hash, mix_text(cache, image_u64(image, l->code_linetable), l->var_size, l->bytes_data));
+	(void)!mem_read_u64(cache->rt->reader.mem, image_u64(image, l->code_name) + py_str_hash_offset(l), &hash);
+	hash = mix(hash, image_u32(image, l->code_firstlineno));
+	ends_of(cache, image, ends);
+	for (size_t i = 0; i < PY_CODE_TEXTS; i++)
+		hash = mix(hash, mix_end(cache, &ends[i]));
 	return (uint32_t)hash | 1;
 }
 
@@ -215,10 +245,17 @@ static int decode(struct py_code_cache *cache, const struct py_raw_frame *frame,
 }
 
 static int add(struct py_code_cache *cache, const struct py_raw_frame *frame, const struct code_image *image,
-	uint64_t sum, uint64_t checked, size_t at) {
-	struct py_code code = { .addr = frame->code, .checksum = sum, .checked = checked, .serial = ++cache->serials };
+	uint64_t checked, size_t at) {
+	struct py_code code = { .addr = frame->code,
+		.checksum = checksum(&cache->rt->reader.layout, image),
+		.checked = checked,
+		.serial = ++cache->serials };
 	int r = decode(cache, frame, image, &code);
 
+	if (!py_code_has_unique_version(cache->rt)) {
+		ends_of(cache, image, code.ends);
+		code.texts = mix_ends(cache, code.ends);
+	}
 	if (!r && at == cache->codes.n) {
 		r = vec_push(&cache->codes, (struct py_code){ 0 });
 		if (!r)
@@ -243,32 +280,59 @@ static bool still_good(
 			  : code->checked == now_ns || (!leaf && now_ns - code->checked < RECHECK_NS);
 }
 
+/* What one code object is checked by. */
+struct check {
+	struct py_code *code;
+	struct code_image image;
+	uint64_t texts[PY_CODE_TEXTS][CHECKED_TEXT_BYTES / 8];
+};
+
+#define CHECK_RANGES (1 + PY_CODE_TEXTS)
+
+static void ask(const struct py_code_cache *cache, struct check *check, struct mem_range ranges[CHECK_RANGES]) {
+	check->image.len = image_len(cache);
+	ranges[0] = (struct mem_range){ .addr = check->code->addr, .len = check->image.len, .buf = check->image.bytes };
+	memset(check->texts, 0, sizeof(check->texts));
+	for (size_t i = 0; i < PY_CODE_TEXTS; i++)
+		ranges[1 + i] = (struct mem_range){
+			.addr = check->code->ends[i].at, .len = check->code->ends[i].n, .buf = check->texts[i]
+		};
+}
+
+static bool is_same(const struct py_code_cache *cache, const struct check *check) {
+	uint64_t texts = 0;
+
+	if (checksum(&cache->rt->reader.layout, &check->image) != check->code->checksum)
+		return false;
+	if (py_code_has_unique_version(cache->rt))
+		return true;
+	for (size_t i = 0; i < PY_CODE_TEXTS; i++)
+		texts = mix(texts, mix_words(check->code->ends[i].len, check->texts[i]));
+	return texts == check->code->texts;
+}
+
+/* Where no counter tells whether code was freed, the frames next to the leaf are never believed unread. */
 void py_code_check_many(struct py_code_cache *cache, const struct py_raw_frame *frames, size_t n, uint64_t generation,
 	uint64_t now_ns) {
-	struct code_image images[CHECKED_AT_ONCE];
-	struct mem_range ranges[CHECKED_AT_ONCE];
-	size_t asked[CHECKED_AT_ONCE], asked_n = 0, done = 0;
+	struct check checks[CHECKED_AT_ONCE];
+	struct mem_range ranges[CHECKED_AT_ONCE * CHECK_RANGES];
+	size_t asked_n = 0, done = 0;
 
 	for (size_t i = 0; i < n && asked_n < CHECKED_AT_ONCE; i++) {
 		uint64_t at;
 
 		if (frames[i].check || !map_get(&cache->index, frames[i].code, &at) ||
-			still_good(&cache->codes.items[at], &frames[i], generation, now_ns, i == 0))
+			still_good(&cache->codes.items[at], &frames[i], generation, now_ns, true))
 			continue;
-		images[asked_n].len = image_len(cache);
-		ranges[asked_n] = (struct mem_range){
-			.addr = frames[i].code, .len = images[asked_n].len, .buf = images[asked_n].bytes
-		};
-		asked[asked_n++] = at;
+		checks[asked_n].code = &cache->codes.items[at];
+		checks[asked_n].code->checked = generation ? generation : now_ns; /* recursion asks for it once */
+		ask(cache, &checks[asked_n], &ranges[asked_n * CHECK_RANGES]);
+		asked_n++;
 	}
-	if (asked_n < 2)
-		return; /* a look of its own does as well */
-	(void)!mem_read_many(cache->rt->reader.mem, ranges, asked_n, &done);
-	for (size_t i = 0; i < min_of(done, asked_n); i++) {
-		struct py_code *code = &cache->codes.items[asked[i]];
-
-		if (checksum(&cache->rt->reader.layout, &images[i]) == code->checksum)
-			code->checked = generation ? generation : now_ns;
+	(void)!mem_read_many(cache->rt->reader.mem, ranges, asked_n * CHECK_RANGES, &done);
+	for (size_t i = 0; i < asked_n; i++) {
+		if ((i + 1) * CHECK_RANGES > done || !is_same(cache, &checks[i]))
+			checks[i].code->checked = NEVER;
 	}
 }
 
@@ -291,6 +355,27 @@ static int check_again(const struct py_code_cache *cache, const struct py_raw_fr
 	return r ? r : check_of(cache, &image) == frame->check ? 0 : PY_E_TYPE;
 }
 
+/* Reads the fields of the code object that is at the frame's address now, and tells whether it is `known` still (NULL:
+ * none was decoded there). Return: 0; MEM_E_*; negative errno. */
+static int look_at(const struct py_code_cache *cache, const struct py_raw_frame *frame, struct py_code *known,
+	struct check *check, bool *ret_same) {
+	struct mem_range ranges[CHECK_RANGES];
+	size_t done = 0;
+	int r;
+
+	if (!known) {
+		*ret_same = false;
+		return read_image(cache, frame->code, &check->image);
+	}
+	check->code = known;
+	ask(cache, check, ranges);
+	r = mem_read_many(cache->rt->reader.mem, ranges, CHECK_RANGES, &done);
+	if (r && !done)
+		return r;
+	*ret_same = !r && is_same(cache, check);
+	return 0;
+}
+
 static void forget_globals(struct py_code_cache *cache, uint64_t now_ns) {
 	if (now_ns - cache->last_globals_ns <= RECHECK_NS)
 		return;
@@ -300,9 +385,10 @@ static void forget_globals(struct py_code_cache *cache, uint64_t now_ns) {
 
 int py_code_lookup(struct py_code_cache *cache, const struct py_raw_frame *frame, uint64_t generation, uint64_t now_ns,
 	bool leaf, const struct py_code **ret_code) {
-	struct code_image image;
-	uint64_t at = cache->codes.n, sum;
+	struct check check;
+	uint64_t at = cache->codes.n;
 	struct py_code *code = NULL;
+	bool same;
 	int r;
 
 	if (map_get(&cache->index, frame->code, &at)) {
@@ -316,22 +402,21 @@ int py_code_lookup(struct py_code_cache *cache, const struct py_raw_frame *frame
 		at = 0;
 	}
 	forget_globals(cache, now_ns);
-	r = read_image(cache, frame->code, &image);
+	r = look_at(cache, frame, code, &check, &same);
 	if (r)
 		return r;
-	sum = checksum(&cache->rt->reader.layout, &image);
-	if (frame->check && check_of(cache, &image) != frame->check)
+	if (frame->check && check_of(cache, &check.image) != frame->check)
 		return PY_E_TYPE;
-	if (code && code->checksum == sum && (!code->check || !frame->check || code->check == frame->check)) {
+	if (same && (!code->check || !frame->check || code->check == frame->check)) {
 		code->checked = generation ? generation : now_ns;
 		code->check = frame->check ? frame->check : code->check;
 		*ret_code = code;
 		return 0;
 	}
 	cache->reused_addresses += code != NULL;
-	r = add(cache, frame, &image, sum, generation ? generation : now_ns, at);
+	r = add(cache, frame, &check.image, generation ? generation : now_ns, at);
 	if (!r && frame->check && (r = check_again(cache, frame)))
-		cache->codes.items[at].checksum = ~sum; /* not to be found again */
+		cache->codes.items[at].checksum ^= UINT64_MAX; /* not to be found again */
 	if (r)
 		return r;
 	cache->codes.items[at].check = frame->check;

@@ -9,18 +9,30 @@
 /* The second stage of a sample: from raw words to function, file and line, through a cache of decoded code objects.
  *
  * A code object's address is reused after it is freed. What tells a new one from the one that was decoded: the
- * interpreter's counter, where it has one (3.12+: it stands still while no code object was made or freed), else, and
- * when the counter moved, the object's own fields. */
+ * interpreter's counter, where it has one (3.13+: it stands still while no code object was made or freed), else, and
+ * when the counter moved, the object's own fields; up to 3.11, where a new one may have all its parts where the old one
+ * had them, also the ends of its texts. */
+
+#define PY_CODE_TEXTS 3 /* name, file, line table */
+
+/* The end of a text in the target's memory. */
+struct py_text_end {
+	raddr at;
+	uint64_t len; /* of the whole text */
+	uint32_t n;   /* bytes of the end */
+};
 
 struct py_code {
 	raddr addr;
-	uint64_t serial;       /* never reused; tells two code objects apart that had the same address */
-	uint64_t checked;      /* counter or clock when it was last found unchanged */
-	uint64_t checksum;     /* of the object's fields */
-	uint32_t check;        /* as in py_raw_frame; 0: none */
-	raddr bytecode;        /* 3.11+: first instruction */
-	raddr tlbc;            /* free-threaded: array of thread-local copies, 0 none */
-	uint32_t bytecode_len; /* bytes */
+	uint64_t serial;   /* never reused; tells two code objects apart that had the same address */
+	uint64_t checked;  /* counter or clock when it was last found unchanged */
+	uint64_t checksum; /* of the object's fields */
+	struct py_text_end ends[PY_CODE_TEXTS];
+	uint64_t texts;                        /* what those bytes say; where no version tells code objects apart */
+	uint32_t check;                        /* as in py_raw_frame; 0: none */
+	raddr bytecode;                        /* 3.11+: first instruction */
+	raddr tlbc;                            /* free-threaded: array of thread-local copies, 0 none */
+	uint32_t bytecode_len;                 /* bytes */
 	uint32_t name, qualname, file, module; /* interned in the cache's strings */
 	int first_line;
 	uint8_t *linetable;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Time off CPU, against the program's own account of what its threads slept where: time that passed, less what they were
-on a CPU. Sleeps that began before the recording and go on after it, short ones that are only summed, waits for the GIL;
-few privileges, and none."""
+on a CPU or waited for one. Sleeps that began before the recording and go on after it, short ones that are only summed,
+waits for the GIL; few privileges, and none."""
 
 import json
 import os
@@ -18,10 +18,18 @@ NEAR = 0.02  # of what the program says
 TARGET = r"""
 import json, os, sys, threading, time
 
+def queued():
+    try:
+        with open("/proc/thread-self/schedstat") as f:
+            return int(f.read().split()[1]) / 1e9
+    except OSError:
+        return 0
+
 def account(sums, name, call, *args):
-    began, ran = time.monotonic(), time.thread_time()
+    waited, began, ran = queued(), time.monotonic(), time.thread_time()
     call(*args)
-    sums[name] = sums.get(name, 0) + time.monotonic() - began - (time.thread_time() - ran)
+    slept = time.monotonic() - began - (time.thread_time() - ran)
+    sums[name] = sums.get(name, 0) + slept - (queued() - waited)
 
 def nap(): time.sleep(0.02)
 def rest(): time.sleep(0.05)
@@ -77,18 +85,34 @@ for line in sys.stdin:
 
 
 def start_record(pid, path, *args, **options):
-    """Runs it until its sampler goes round. Return: the process."""
+    """Runs it until its programs are attached and all that it has still to do is to wait. Return: the process."""
     record = subprocess.Popen(list(options.get("prefix", ())) + [
         live.PYSPYD, "record", "--mode", "offcpu", "--pid", str(pid), "-f", "collapsed", "-o", path] + list(args),
         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while record.poll() is None:
         try:
-            if len(os.listdir("/proc/%d/task" % record.pid)) > 1:
+            if attached(record.pid) and all(state(record.pid, tid) == "S" for tid in tasks(record.pid)):
                 break
         except FileNotFoundError:
-            break
+            pass
         os.sched_yield()
     return record
+
+
+def tasks(pid):
+    return os.listdir("/proc/%d/task" % pid)
+
+
+def state(pid, tid):
+    with open("/proc/%d/task/%s/stat" % (pid, tid)) as f:
+        return f.read().rsplit(")", 1)[1].split()[0]
+
+
+def attached(pid):
+    """Whether a process holds links of eBPF programs, and has its samplers."""
+    folder = "/proc/%d/fd" % pid
+    return len(tasks(pid)) > 1 and any(os.readlink(os.path.join(folder, fd)) == "anon_inode:bpf_link"
+                                       for fd in os.listdir(folder))
 
 
 def until_it_reads(pid):
@@ -101,8 +125,13 @@ def until_it_reads(pid):
 
 
 def end_record(record, path):
-    """Return: exit status, stderr, {stack: seconds}."""
+    """As wait_record."""
     record.send_signal(signal.SIGINT)
+    return wait_record(record, path)
+
+
+def wait_record(record, path):
+    """Return: exit status, stderr, {stack: seconds}."""
     said = record.communicate(timeout=live.COMMAND_S)[1].decode()
     stacks = {}
     if os.path.exists(path):
@@ -191,8 +220,8 @@ def check_privileges(checks, target, folder):
     os.chmod(open_folder, 0o777)
     try:
         path = os.path.join(open_folder, "few")
-        record = start_record(target.pid, path, prefix=nobody + ["--inh-caps", few, "--ambient-caps", few])
-        status, said, stacks = end_record(record, path)
+        record = start_record(target.pid, path, "-d", "1", prefix=nobody + ["--inh-caps", few, "--ambient-caps", few])
+        status, said, stacks = wait_record(record, path)
         checks.that(status == 0 and stacks, "with three capabilities: exit %s: %s" % (status, said))
         record = start_record(target.pid, os.path.join(open_folder, "none"), "-d", "1",
                               prefix=nobody + ["--inh-caps=-all", "--ambient-caps=-all"])

@@ -50,7 +50,7 @@ def wrong(stack):
         if function.startswith("f_"):
             numbers.add(int(function[2:]))
         first = n % 40 + 1
-        lines = (0, first, first + 2) if function == "<module>" else (first, first + 1)
+        lines = (0, 1, first, first + 2) if function == "<module>" else (first, first + 1)
         if line not in lines:
             return "line %d of %s in %s" % (line, function, file)
     return "different ones: %s" % sorted(numbers) if len(numbers) > 1 else ""
@@ -63,18 +63,19 @@ def one(checks, name, command, source):
         said, message = sampled.sample(source, "cpu", target.pid, hz=1997, seconds=sampled.SECONDS)
     if not checks.that(said, "%s: %s" % (where, message)):
         return
-    samples = bad = inside = 0
+    samples = bad = inside = noted = 0
     for stack in said["stacks"]:
         samples += stack["count"]
         inside += stack["count"] if any(file.startswith(("m_", "s_")) for _, file, _ in stack["frames"]) else 0
         what = wrong(stack)
         if what:
             bad += stack["count"]
-            if bad < 4:
+            if noted < 3:
+                noted += 1
                 live.note("%s: %s" % (where, what))
     accuracy = said["accuracy"]
-    # Without eBPF callers are believed for a while where versions have no number for their code.
-    checks.that(bad <= (0 if source == "bpf" else samples // 4), "%s: %d of %d stacks are wrong" % (where, bad, samples))
+    # Without eBPF the thread may go on, on another CPU, while its code is looked at.
+    checks.that(bad <= (0 if source == "bpf" else samples // 100), "%s: %d of %d stacks are wrong" % (where, bad, samples))
     checks.that(inside or source == "vm", "%s: none of %d stacks is in such code: %s" % (where, samples, accuracy))
     live.note("%s: %d samples, %d in such code, %d wrong; %d unresolved, %d torn" % (
         where, samples, inside, bad, accuracy["unreadable"], accuracy["torn"]))

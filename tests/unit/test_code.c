@@ -144,6 +144,33 @@ Test(code, notices_addresses_that_are_used_again) {
 	image_each(check_reuse);
 }
 
+/* A new code object whose parts all lie where the old one's did; what is of another file is told by its text. */
+static void check_reused_parts(struct image *img) {
+	raddr file;
+	const struct py_code *code;
+	struct py_raw_frame frames[2];
+	struct fixture f;
+
+	if (py_code_has_unique_version(&img->rt))
+		return;
+	open_fixture(&f, img);
+	file = image_u64(img, f.code + img->l->code_filename) + img->l->unicode_ascii_size;
+	cr_assert_eq(lookup(&f, 0, 1000 * MS, true, &code), 0);
+	image_put(img, file, "/src/play.py", 12);
+	cr_assert_eq(lookup(&f, 0, 2000 * MS, true, &code), 0);
+	cr_assert_str_eq(intern_str(&f.strings, code->file), "/src/play.py");
+	image_put(img, file, "/src/rest.py", 12);
+	frames[0] = frames[1] = f.frame;
+	py_code_check_many(&f.cache, frames, 2, 0, 2001 * MS);
+	cr_assert_eq(lookup(&f, 0, 2001 * MS, false, &code), 0);
+	cr_assert_str_eq(intern_str(&f.strings, code->file), "/src/rest.py", "as a caller, too");
+	close_fixture(&f);
+}
+
+Test(code, notices_parts_that_are_used_again) {
+	image_each(check_reused_parts);
+}
+
 /* Each of these must be refused, and leave the cache able to decode the sound object. */
 static void expect_refused(struct fixture *f, uint32_t offset, uint64_t value) {
 	uint64_t good = image_u64(f->img, f->code + offset);
