@@ -278,6 +278,8 @@ static void drop_unproven(const struct layout *measured, struct layout *layout) 
 		layout->tstate_id = LAYOUT_NONE;
 		layout->tstate_dict = LAYOUT_NONE;
 		layout->tstate_exc_info = LAYOUT_NONE;
+		if (layout->tstate_current_exception == measured->tstate_current_exception)
+			layout->tstate_current_exception = LAYOUT_NONE;
 		layout->tstate_state = LAYOUT_NONE;
 		if (layout->tstate_holds_gil == measured->tstate_holds_gil)
 			layout->tstate_holds_gil = LAYOUT_NONE;
