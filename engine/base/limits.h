@@ -14,6 +14,12 @@
 #define LIMIT_LINETABLE_BYTES (4U << 20)
 #define LIMIT_LOCALS 256               /* variables shown of one frame */
 #define LIMIT_VALUE_CHARS 120          /* of one variable's value */
+#define LIMIT_EXCEPTIONS 64            /* of one thread, with all that they lead to */
+#define LIMIT_EXCEPTION_MEMBERS 16     /* shown of one group of exceptions */
+#define LIMIT_EXCEPTION_NOTES 16       /* of one exception */
+#define LIMIT_MESSAGE_CHARS 1000       /* of one exception's message, and of one note */
+#define LIMIT_TRACEBACK_INNER 64       /* frames shown of a traceback: where it was raised, */
+#define LIMIT_TRACEBACK_OUTER 32       /* and where the calls began */
 #define LIMIT_DICT_ENTRIES (1U << 20)  /* looked at in one dictionary */
 #define LIMIT_MAPS 65536               /* lines of one /proc/PID/maps */
 #define LIMIT_INTERN_BYTES (64U << 20) /* of one table of strings */

@@ -7,12 +7,15 @@
  *     parse (/srv/app/json.py:88)
  *       text: str = '{"a": 1}'
  *     <module> (/srv/app/app.py:3)
+ *     Handles ValueError: bad number
+ *       number (/srv/app/json.py:31)
  *
  * The tasks of asyncio, where they were asked for, are dump_tasks.c's. */
 #include "pyspyd/dump.h"
 
 #include "engine/base/util.h"
 #include "engine/finding/dump_tasks.h"
+#include "engine/finding/exceptions.h"
 #include "engine/finding/stack_json.h"
 #include "engine/finding/stack_text.h"
 #include <inttypes.h>
@@ -151,6 +154,7 @@ static void add_thread(struct strbuf *sb, const struct pyspyd_thread *thread, bo
 		strbuf_adds(sb, "  … (incomplete: it moved while it was read, or memory was not there)\n");
 	if (thread->native)
 		add_native_remarks(sb, thread);
+	exceptions_text(sb, thread->exceptions, thread->exceptions_n, colour);
 }
 
 char *pyspyd_dump_text(const struct pyspyd_dump *dump, bool colour) {

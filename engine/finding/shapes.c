@@ -31,12 +31,31 @@ void pyspyd_frames_free(struct pyspyd_frame *frames, size_t n) {
 	free(frames);
 }
 
+static void exception_deinit(struct pyspyd_exception *exception) {
+	free(exception->type);
+	free(exception->message);
+	for (size_t i = 0; i < exception->notes_n; i++)
+		free(exception->notes[i]);
+	free(exception->notes);
+	pyspyd_frames_free(exception->traceback, exception->traceback_n);
+	pyspyd_exceptions_free(exception->cause, 1);
+	pyspyd_exceptions_free(exception->context, 1);
+	pyspyd_exceptions_free(exception->members, exception->members_n);
+}
+
+void pyspyd_exceptions_free(struct pyspyd_exception *exceptions, size_t n) {
+	for (size_t i = 0; exceptions && i < n; i++)
+		exception_deinit(&exceptions[i]);
+	free(exceptions);
+}
+
 void pyspyd_threads_free(struct pyspyd_thread *threads, size_t n) {
 	if (!threads)
 		return;
 	for (size_t i = 0; i < n; i++) {
 		free(threads[i].name);
 		pyspyd_frames_free(threads[i].frames, threads[i].frames_n);
+		pyspyd_exceptions_free(threads[i].exceptions, threads[i].exceptions_n);
 	}
 	free(threads);
 }

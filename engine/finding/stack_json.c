@@ -7,6 +7,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/strbuf.h"
+#include "engine/finding/exceptions.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -215,6 +216,8 @@ json_t *stack_json_thread(const struct pyspyd_thread *thread, const char *role, 
 		ok, object, "interpreter", thread->interpreter < 0 ? json_null() : json_integer(thread->interpreter));
 	ok = json_put(ok, object, "truncated", json_boolean(thread->truncated));
 	ok = json_put(ok, object, "incomplete", json_boolean(thread->incomplete));
+	if (thread->exceptions_known)
+		ok = json_put(ok, object, "exceptions", exceptions_json(thread->exceptions, thread->exceptions_n));
 	if (thread->native)
 		ok = json_put(ok, object, "native",
 			stack_json_native(thread->native_end, thread->disagree, thread->stopped_ns));

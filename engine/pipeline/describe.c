@@ -2,16 +2,17 @@
 /* From the engine's words to the shapes that people and machines are shown.
  *
  * With native frames, a thread that runs is stopped where that is allowed. In the stop its Python frames are copied,
- * and its variables as far as STOPPED_LOCALS_NS allows; names and lines are looked up when it runs again. */
+ * and its variables and exceptions as far as STOPPED_NS allows; names and lines are looked up when it runs again. */
 #include "engine/pipeline/describe.h"
 
 #include "engine/base/clock.h"
+#include "engine/cpython/exceptions.h"
 #include "engine/cpython/locals.h"
 #include "engine/sample/still.h"
 #include <string.h>
 #include <sys/syscall.h>
 
-#define STOPPED_LOCALS_NS (500 * NS_PER_US)
+#define STOPPED_NS (500 * NS_PER_US)
 
 int describe_process(const struct proc *proc, const char *python, struct pyspyd_process *ret) {
 	struct proc_identity id;
@@ -45,6 +46,9 @@ struct thread_look {
 	struct py_interp_view view;
 	struct pyspyd_frame *frames; /* of the last try */
 	size_t frames_n;
+	struct pyspyd_exception *exceptions; /* of the last try that could read them */
+	size_t exceptions_n;
+	bool exceptions_known;
 	int result; /* of the last try */
 };
 
@@ -110,6 +114,27 @@ static int read_locals(struct thread_look *look, uint64_t deadline_ns) {
 	return r;
 }
 
+static void drop_exceptions(struct thread_look *look) {
+	pyspyd_exceptions_free(look->exceptions, look->exceptions_n);
+	look->exceptions = NULL;
+	look->exceptions_n = 0;
+	look->exceptions_known = false;
+}
+
+/* Return: 0, also where they could not be read; MEM_E_GONE; negative errno. */
+static int read_exceptions(struct thread_look *look, uint64_t deadline_ns) {
+	struct sample_target *target = look->target;
+	int r;
+
+	if (!look->options->exceptions || !look->thread)
+		return 0;
+	drop_exceptions(look);
+	r = py_exceptions_read(&target->rt, &target->codes, look->thread->py.tstate, look->stack.code_generation,
+		deadline_ns, &look->exceptions, &look->exceptions_n);
+	look->exceptions_known = !r;
+	return r == MEM_E_GONE || r < 0 ? r : 0;
+}
+
 static int decode(struct thread_look *look) {
 	for (size_t i = 0; i < look->frames_n; i++) {
 		int r = fill_frame(look, &look->stack.frames.items[i], i == 0, &look->frames[i]);
@@ -133,6 +158,8 @@ static int look_once(void *userdata) {
 
 		r = decode(look);
 		r = r ? r : read;
+		read = read_exceptions(look, 0);
+		r = r ? r : read;
 	}
 	if (!native || r == MEM_E_GONE || r < 0)
 		return r;
@@ -143,9 +170,13 @@ static int look_once(void *userdata) {
 static void look_stopped(void *userdata) {
 	struct thread_look *look = userdata;
 
+	uint64_t deadline_ns = clock_mono_ns() + STOPPED_NS;
+
 	look->result = capture(look);
 	if (!look->result)
-		look->result = read_locals(look, clock_mono_ns() + STOPPED_LOCALS_NS);
+		look->result = read_locals(look, deadline_ns);
+	if (!look->result)
+		look->result = read_exceptions(look, deadline_ns);
 }
 
 /* Return: 0 with *ret_done, whether it was stopped and looked at; MEM_E_GONE; negative errno. */
@@ -261,6 +292,7 @@ static int merge(struct thread_look *look, struct pyspyd_thread *ret) {
 
 static int thread_failed(int r, struct thread_look *look) {
 	drop_frames(look);
+	drop_exceptions(look);
 	py_raw_stack_deinit(&look->stack);
 	return r == MEM_E_GONE || r == PROC_E_GONE ? PYSPYD_E_GONE : r;
 }
@@ -271,6 +303,9 @@ static int finish(struct thread_look *look, enum still_proof proof, struct pyspy
 
 	ret->frames = take_ptr(look->frames);
 	ret->frames_n = look->frames_n;
+	ret->exceptions = take_ptr(look->exceptions);
+	ret->exceptions_n = look->exceptions_n;
+	ret->exceptions_known = look->exceptions_known;
 	ret->truncated = look->stack.truncated;
 	ret->incomplete = look->result || proof != STILL_PROVEN;
 	r = merge(look, ret);

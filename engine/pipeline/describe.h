@@ -14,6 +14,7 @@ int describe_process(const struct proc *proc, const char *python, struct pyspyd_
  * could not be read is marked in *ret. */
 struct describe_options {
 	bool locals, unmask;
+	bool exceptions;
 	struct native_look *native; /* native frames too; NULL: Python's alone */
 };
 int describe_thread(struct sample_target *target, struct sample_thread *thread, const struct py_thread_names *names,

@@ -43,7 +43,10 @@ static int add_described(struct job *job, int r) {
 
 static struct describe_options describe_options(const struct job *job) {
 	return (struct describe_options){
-		.locals = job->options->locals, .unmask = job->options->unmask, .native = job->native
+		.locals = job->options->locals,
+		.unmask = job->options->unmask,
+		.exceptions = true,
+		.native = job->native,
 	};
 }
 

@@ -42,6 +42,32 @@ struct pyspyd_frame {
 
 enum pyspyd_gil { PYSPYD_GIL_NONE, PYSPYD_GIL_HELD, PYSPYD_GIL_WAITING, PYSPYD_GIL_UNKNOWN };
 
+enum pyspyd_exception_state {
+	PYSPYD_EXCEPTION_LINKED,  /* another one leads to it */
+	PYSPYD_EXCEPTION_RAISED,  /* on its way, not yet handled */
+	PYSPYD_EXCEPTION_HANDLED, /* in an except or finally block, or in what that calls */
+};
+
+struct pyspyd_exception {
+	enum pyspyd_exception_state state;
+	char *type;      /* "module.QualName" */
+	char *message;   /* as str() would say; of its arguments alone where own_str */
+	bool own_str;    /* its class has a __str__ of its own, which is not run */
+	bool repeated;   /* another one of this thread's: shown whole where it was met first */
+	bool incomplete; /* there is more, beyond a limit or not readable */
+	char **notes;    /* 3.11+ */
+	size_t notes_n;
+	struct pyspyd_frame *traceback; /* where it was raised, then whom it passed on its way */
+	size_t traceback_n;
+	size_t traceback_gap; /* index before which traceback_omitted frames are left out */
+	size_t traceback_omitted;
+	struct pyspyd_exception *cause;   /* __cause__ */
+	struct pyspyd_exception *context; /* __context__, unless it is suppressed */
+	struct pyspyd_exception *members; /* of a group (3.11+) */
+	size_t members_n;
+	size_t members_total; /* members_n and those left out */
+};
+
 struct pyspyd_thread {
 	pid_t tid;      /* as this process sees it; 0 where unknown */
 	uint64_t ident; /* Python's thread ident */
@@ -52,6 +78,9 @@ struct pyspyd_thread {
 	int64_t interpreter;         /* 0 is the main one; negative: Python does not know the thread */
 	struct pyspyd_frame *frames; /* most recent call first */
 	size_t frames_n;
+	bool exceptions_known;               /* they were asked for, and could be read */
+	struct pyspyd_exception *exceptions; /* the one on its way, then those being handled, innermost first */
+	size_t exceptions_n;
 	bool truncated;  /* deeper than the limit: the outermost calls are missing */
 	bool incomplete; /* the thread moved while it was read, or memory was not to be had: what is shown may lack
 			    frames */
@@ -75,6 +104,7 @@ struct pyspyd_process {
 
 void pyspyd_frame_deinit(struct pyspyd_frame *frame);
 void pyspyd_frames_free(struct pyspyd_frame *frames, size_t n);
+void pyspyd_exceptions_free(struct pyspyd_exception *exceptions, size_t n);
 void pyspyd_threads_free(struct pyspyd_thread *threads, size_t n);
 void pyspyd_process_deinit(struct pyspyd_process *process);
 
