@@ -15,10 +15,9 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from live import BUILD, HERE, Checks, Target, interpreters, note, skip
+from native_compare import DRIVER, HAS_GDB, at_rest, compare, driver, gdb
 
-DRIVER = os.path.join(BUILD, "tests/live/native_driver")
 TARGET = os.path.join(BUILD, "tests/live/native_target")
-SYSTEM = ("libc.so", "ld-linux")  # their functions have many names each
 
 CASES = {
     "wait": ["known_wait", "main"],
@@ -69,73 +68,8 @@ outer()
 MERGED_WANT = ["python " + name for name in ("wait", "leaf", "generate", "__lt__", "inner", "outer", "<module>")]
 
 
-def driver(pid, mode):
-    """[(first line's words, [(pc, flags, name, module)…])…] by thread."""
-    done = subprocess.run([DRIVER, str(pid), mode], stdout=subprocess.PIPE, timeout=60)
-    return parse(done.stdout.decode("utf-8", "replace"))
-
-
-def parse(text):
-    threads = {}
-    frames = []
-    for line in text.splitlines():
-        words = line.split(" ")
-        if words[0] == "thread":
-            frames = []
-            threads[int(words[1])] = (words[2:], frames)
-        elif words[0] in ("frame", "python"):
-            frames.append(words)
-    return threads
-
-
-def gdb(pid):
-    done = subprocess.run(
-        ["gdb", "-nx", "-batch", "-ex", "set backtrace past-main on", "-ex", "set backtrace limit 2000",
-         "-ex", "set debuginfod enabled off", "-p", str(pid), "-x", os.path.join(HERE, "native_gdb.py")],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-    return parse(done.stdout.decode("utf-8", "replace"))
-
-
-def plain(name):
-    """A function's name without what one of the two shows and the other does not."""
-    name = re.sub(r".*::_FUN$", "_FUN", name)  # a lambda
-    name = re.sub(r"\[clone.*|\.(cold|part|isra|constprop|lto_priv).*|@.*", "", name)
-    return re.sub(r"\(.*", "", name)
-
-
-def same_names(ours, theirs):
-    """Where the names differ, beyond the many names of libc's functions."""
-    wrong = []
-    for mine, other in zip(ours, theirs):
-        if plain(mine[3]) == plain(other[2]) or any(part in mine[4] for part in SYSTEM) or "vdso" in mine[4]:
-            continue
-        if mine[3] != "?" or other[2] != "?":
-            wrong.append((mine[3], other[2]))
-    return wrong
-
-
-def compare(checks, what, ours, theirs):
-    checks.that(bool(theirs), "%s: gdb shows nothing" % what)
-    for tid, (_, frames) in theirs.items():
-        head, mine = ours.get(tid, (["missing"], []))
-        text = "%s: thread %d (%s)" % (what, tid, " ".join(head))
-        checks.that(" ".join(head[1:]) == "complete", text)
-        pcs, other = [f[1] for f in mine], [f[1] for f in frames]
-        if checks.that(pcs == other, "%s: ours %s, gdb's %s" % (text, mine[:40], frames[:40])):
-            wrong = same_names(mine, frames)
-            checks.that(not wrong, "%s: names differ: %s" % (text, wrong))
-
-
 def known(frames):
     return [f[3] for f in frames if f[3].startswith(("known_", "run_")) or f[3] == "main"]
-
-
-def at_rest(target):
-    """Waits until the kernel shows the target's first thread in a system call."""
-    while True:
-        with open("/proc/%d/syscall" % target.pid) as file:
-            if not file.read().startswith("running"):
-                return
 
 
 def check_case(checks, name, want):
@@ -243,7 +177,6 @@ def check_cold(checks, name, command):
     checks.that(got == ["cold", want.group(1), want.group(2)], "%s: %s, not %s" % (name, got, want.groups()))
 
 
-HAS_GDB = shutil.which("gdb") is not None
 if os.geteuid() != 0:
     skip("needs root: stops processes")
 if not HAS_GDB:
