@@ -7,8 +7,10 @@
  * claim 60 million sections.
  *
  * Does not read extended numbering (more than 65,279 sections or 65,534 segments: no linked file has it), compressed
- * sections, symbol versions, or a dynamic symbol table without section headers. */
+ * sections, or symbol versions. */
 #include "engine/elf/elf_image.h"
+
+#include "engine/elf/elf_guess.h"
 
 #include <elf.h>
 #include <endian.h>
@@ -19,9 +21,10 @@
 #define NAMES_MAX (1U << 20)     /* section names */
 #define SYMBOLS_MAX (256U << 20) /* bytes of one symbol table, and of its strings */
 #define NOTES_MAX (64U << 10)
-#define LOADS_MAX 64         /* segments looked at */
-#define BIAS_MAPS_MAX 1024   /* mappings of one file looked at */
-#define NOTE_ALIGN_DEFAULT 4 /* p_align 8 means 8, everything else 4 */
+#define RELOCATIONS_MAX (64U << 20) /* bytes of one section */
+#define LOADS_MAX 64                /* segments looked at */
+#define BIAS_MAPS_MAX 1024          /* mappings of one file looked at */
+#define NOTE_ALIGN_DEFAULT 4        /* p_align 8 means 8, everything else 4 */
 #define NATIVE_DATA (__BYTE_ORDER == __LITTLE_ENDIAN ? ELFDATA2LSB : ELFDATA2MSB)
 
 struct symbols {
@@ -44,6 +47,7 @@ struct elf_image {
 	size_t sections_n;
 	char *section_names; /* ends with NUL */
 	size_t section_names_len;
+	bool guessed; /* the sections are */
 	struct symbols dynamic, full;
 };
 
@@ -147,6 +151,26 @@ static int read_sections(struct elf_image *img) {
 	return 0;
 }
 
+/* Return: as read_sections. */
+static int guess_sections(struct elf_image *img) {
+	struct elf_sections guessed;
+	int r;
+
+	if (img->sections_n)
+		return 0;
+	r = elf_sections_guess(img, img->loads, img->loads_n, &guessed);
+	if (r)
+		return r;
+	free(img->sections);
+	free(img->section_names);
+	img->sections = guessed.items;
+	img->sections_n = guessed.n;
+	img->section_names = guessed.names;
+	img->section_names_len = guessed.names_len;
+	img->guessed = true;
+	return 0;
+}
+
 int elf_image_open(int fd, struct elf_image **ret) {
 	struct elf_image *img;
 	struct stat st;
@@ -168,6 +192,8 @@ int elf_image_open(int fd, struct elf_image **ret) {
 		r = read_segments(img);
 	if (!r)
 		r = read_sections(img);
+	if (!r)
+		r = guess_sections(img);
 	if (r) {
 		elf_image_free(img);
 		return r;
@@ -219,6 +245,10 @@ static const Elf64_Shdr *section_named(const struct elf_image *img, const char *
 			return section;
 	}
 	return NULL;
+}
+
+bool elf_image_is_guessed(const struct elf_image *img) {
+	return img->guessed;
 }
 
 bool elf_image_has_section(const struct elf_image *img, const char *name) {
@@ -357,17 +387,31 @@ int elf_image_symbol(struct elf_image *img, const char *name, uint64_t *ret_vadd
 	return -ENOENT;
 }
 
-static bool is_code_symbol(const struct elf_image *img, const struct symbols *symbols, const Elf64_Sym *symbol) {
+/* The section that a symbol is in; NULL: none. */
+static const Elf64_Shdr *section_of(const struct elf_image *img, const Elf64_Sym *symbol) {
+	if (!img->guessed)
+		return symbol->st_shndx < img->sections_n ? &img->sections[symbol->st_shndx] : NULL;
+	for (size_t i = 0; i < img->sections_n; i++)
+		if (img->sections[i].sh_flags & SHF_EXECINSTR &&
+			symbol->st_value - img->sections[i].sh_addr < img->sections[i].sh_size)
+			return &img->sections[i];
+	return NULL;
+}
+
+/* Return: its section; NULL: it is none. */
+static const Elf64_Shdr *code_of_symbol(
+	const struct elf_image *img, const struct symbols *symbols, const Elf64_Sym *symbol) {
 	unsigned type = ELF64_ST_TYPE(symbol->st_info);
 	const char *name = symbols->names + symbol->st_name;
+	const Elf64_Shdr *section;
 
-	if (symbol->st_name >= symbols->names_len || symbol->st_shndx == SHN_UNDEF ||
-		symbol->st_shndx >= img->sections_n || !*name)
-		return false;
-	if (type == STT_FUNC || type == STT_GNU_IFUNC)
-		return true;
+	if (symbol->st_name >= symbols->names_len || symbol->st_shndx == SHN_UNDEF || !*name)
+		return NULL;
+	section = section_of(img, symbol);
+	if (!section || type == STT_FUNC || type == STT_GNU_IFUNC)
+		return section;
 	/* "$x" and the like tell code from data on aarch64 */
-	return type == STT_NOTYPE && *name != '$' && img->sections[symbol->st_shndx].sh_flags & SHF_EXECINSTR;
+	return type == STT_NOTYPE && *name != '$' && section->sh_flags & SHF_EXECINSTR ? section : NULL;
 }
 
 int elf_image_each_symbol(struct elf_image *img, bool dynamic, elf_symbol_fn fn, void *userdata) {
@@ -376,7 +420,7 @@ int elf_image_each_symbol(struct elf_image *img, bool dynamic, elf_symbol_fn fn,
 
 	for (size_t i = 0; !r && i < symbols->n; i++) {
 		const Elf64_Sym *symbol = &symbols->items[i];
-		const Elf64_Shdr *section;
+		const Elf64_Shdr *section = code_of_symbol(img, symbols, symbol);
 		struct elf_symbol found = {
 			.vaddr = symbol->st_value,
 			.size = symbol->st_size,
@@ -385,14 +429,50 @@ int elf_image_each_symbol(struct elf_image *img, bool dynamic, elf_symbol_fn fn,
 			.label = ELF64_ST_TYPE(symbol->st_info) == STT_NOTYPE,
 		};
 
-		if (!is_code_symbol(img, symbols, symbol))
+		if (!section)
 			continue;
 		found.name = symbols->names + symbol->st_name;
-		section = &img->sections[symbol->st_shndx];
 		found.limit = section->sh_addr + section->sh_size;
 		r = fn(&found, userdata);
 	}
 	return r;
+}
+
+static bool fills_slot(const struct elf_image *img, uint64_t type) {
+	return img->header.e_machine == EM_X86_64     ? type == R_X86_64_JUMP_SLOT || type == R_X86_64_GLOB_DAT
+		: img->header.e_machine == EM_AARCH64 ? type == R_AARCH64_JUMP_SLOT || type == R_AARCH64_GLOB_DAT
+						      : false;
+}
+
+static int slots_in(struct elf_image *img, const char *section, bool lazy, elf_slot_fn fn, void *userdata) {
+	const struct symbols *symbols = &img->dynamic;
+	_free_ Elf64_Rela *items = NULL;
+	uint64_t ignored;
+	size_t len = 0;
+	int r = elf_image_section_read(img, section, RELOCATIONS_MAX, &items, &len, &ignored);
+
+	if (r)
+		return r == -ENOENT || r == -EFBIG || r == -EIO ? 0 : r;
+	for (size_t i = 0; !r && i < len / sizeof(*items); i++) {
+		struct elf_slot slot = { .vaddr = items[i].r_offset, .order = lazy ? (uint32_t)i : UINT32_MAX };
+		uint64_t symbol = ELF64_R_SYM(items[i].r_info);
+
+		if (!fills_slot(img, ELF64_R_TYPE(items[i].r_info)) || symbol >= symbols->n ||
+			symbols->items[symbol].st_name >= symbols->names_len)
+			continue;
+		slot.name = symbols->names + symbols->items[symbol].st_name;
+		if (*slot.name)
+			r = fn(&slot, userdata);
+	}
+	return r;
+}
+
+int elf_image_each_slot(struct elf_image *img, elf_slot_fn fn, void *userdata) {
+	int r = need_symbols(img, SHT_DYNSYM, &img->dynamic);
+
+	if (!r)
+		r = slots_in(img, ".rela.plt", true, fn, userdata);
+	return r ? r : slots_in(img, ".rela.dyn", false, fn, userdata);
 }
 
 static size_t align_up(size_t n, size_t align) {

@@ -17,7 +17,8 @@
 struct elf_image;
 
 /* ELF64 in this machine's byte order, executables and shared objects, up to 4 GiB. `fd` stays the caller's and open as
- * long as the image is used; its file position does not matter. Section headers that cannot be read count as none.
+ * long as the image is used; its file position does not matter. Section headers that cannot be read count as none; for
+ * a file that has none, those sections that matter here are guessed from its segments (elf_guess.h).
  * Return: 0; -ENOEXEC it is none of these or broken; -EFBIG. */
 int elf_image_open(int fd, struct elf_image **ret);
 void elf_image_free(struct elf_image *img);
@@ -32,6 +33,9 @@ int elf_image_section(struct elf_image *img, const char *name, uint64_t *ret_vad
  * there is none, or it is compressed, or the file has no bytes for it; -EFBIG above max. */
 int elf_image_section_read(
 	struct elf_image *img, const char *name, size_t max, void *ret_data, size_t *ret_len, uint64_t *ret_vaddr);
+
+/* Whether the sections are guessed: those of code are whole segments then. */
+bool elf_image_is_guessed(const struct elf_image *img);
 
 /* Whether there is a section of that name, loaded or not. */
 bool elf_image_has_section(const struct elf_image *img, const char *name);
@@ -61,6 +65,17 @@ typedef int (*elf_symbol_fn)(const struct elf_symbol *symbol, void *userdata);
 /* Calls `fn` for each defined symbol of code with a name: of .symtab, or (dynamic) of .dynsym. Tables that are missing
  * or broken have none. Return: 0; what `fn` returned; -ENOMEM; errors of reading. */
 int elf_image_each_symbol(struct elf_image *img, bool dynamic, elf_symbol_fn fn, void *userdata);
+
+/* A place that the loader fills in with the address of a function or object. */
+struct elf_slot {
+	const char *name; /* the image's */
+	uint64_t vaddr;
+	uint32_t order; /* among those that are filled in when they are first called; UINT32_MAX: it is none of them */
+};
+typedef int (*elf_slot_fn)(const struct elf_slot *slot, void *userdata);
+
+/* Calls `fn` for each one with a name. Return: as elf_image_each_symbol. */
+int elf_image_each_slot(struct elf_image *img, elf_slot_fn fn, void *userdata);
 
 /* The GNU build id. Return: 0; -ENOENT; -ENOSPC where it is longer than cap. */
 int elf_image_build_id(struct elf_image *img, uint8_t *buf, size_t cap, size_t *ret_len);

@@ -47,11 +47,29 @@ static bool demangle(const char *symbol, char *buf, size_t size) {
 	return done && sink.n;
 }
 
+/* The stub of a function: its name, and "@plt" again. Return: whether it is one and was demangled. */
+static bool demangle_stub(const char *symbol, size_t len, char *buf, size_t size) {
+	static const char suffix[] = "@plt";
+	char name[SYMBOL_MAX];
+	size_t n;
+
+	if (len < sizeof(suffix) || strcmp(symbol + len - (sizeof(suffix) - 1), suffix))
+		return false;
+	memcpy(name, symbol, len);
+	name[len - (sizeof(suffix) - 1)] = '\0';
+	if (!demangle(name, buf, size))
+		return false;
+	n = strlen(buf);
+	if (size - n >= sizeof(suffix))
+		memcpy(buf + n, suffix, sizeof(suffix));
+	return true;
+}
+
 void native_demangle(const char *symbol, char *buf, size_t size) {
 	size_t len = strlen(symbol);
 
 	if (len < SYMBOL_MAX && symbol[0] == '_' && (symbol[1] == 'Z' || symbol[1] == 'R') &&
-		demangle(symbol, buf, size))
+		(demangle_stub(symbol, len, buf, size) || demangle(symbol, buf, size)))
 		return;
 	len = len < size - 1 ? len : size - 1;
 	memcpy(buf, symbol, len);

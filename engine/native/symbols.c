@@ -9,6 +9,7 @@
 #include "engine/native/cold.h"
 #include "engine/native/demangle.h"
 #include "engine/native/perf_map.h"
+#include "engine/native/plt.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -167,6 +168,8 @@ static int fill(const struct native_modules *modules, const struct native_module
 		r = symbol_table_add_image(table, img);
 	if (!r)
 		r = symbol_table_add_debugdata(table, img);
+	if (!r)
+		r = symbol_table_add_plt(table, img);
 	if (!r && module->kind == NATIVE_FILE)
 		r = add_debug_file(modules, module, img, table);
 	if (!r)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* One ELF file: its functions, those packed in it, the cold part of one, and its unwind table. */
+/* One ELF file: its functions, those packed in it, the stubs of its PLT, the cold part of one, and its unwind table. */
 #include "engine/native/cold.h"
+#include "engine/native/plt.h"
 #include "engine/native/unwind_table.h"
 
 #include <sys/mman.h>
@@ -15,6 +16,7 @@ static void ask(struct elf_image *img) {
 
 	symbol_table_add_image(&table, img);
 	symbol_table_add_debugdata(&table, img);
+	symbol_table_add_plt(&table, img);
 	symbol_table_add_cold(&table, img, "f");
 	symbol_table_sort(&table);
 	vec_foreach (row, &table.rows)

@@ -52,7 +52,7 @@ def gdb(pid):
 def plain(name):
     """A function's name without what one of the two shows and the other does not."""
     name = re.sub(r".*::_FUN$", "_FUN", name)  # a lambda
-    name = re.sub(r"\[clone.*|\.(cold|part|isra|constprop|lto_priv).*|@.*", "", name)
+    name = re.sub(r"\[clone.*|\.(cold|part|isra|constprop|lto_priv).*|@(?!plt).*", "", name)
     return re.sub(r"\(.*", "", name)
 
 

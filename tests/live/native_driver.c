@@ -2,17 +2,19 @@
 /* Prints the native stacks of a process's threads, which native_oracle.py compares with gdb's, or merged ones.
  *
  * usage: native_driver PID asleep|stop|merge
- *        native_driver FILE cold
+ *        native_driver FILE cold|stubs
  *
  *   thread TID STOPPED_NS STOP     "asleep", "merge": without stopping it; "stop": with all registers
  *   frame PC FLAGS NAME MODULE     most recent call first; FLAGS: "-", then "f" by the frame pointer, "r" recovered,
  *                                  "s" a signal's trampoline, "!" unmatched
  *   python NAME FLAGS
- *   cold START SIZE                of the evaluation loop's cold part, found without its symbol */
+ *   cold START SIZE                of the evaluation loop's cold part, found without its symbol
+ *   ADDRESS <NAME@plt>:            a stub of the PLT */
 #include "engine/base/clock.h"
 #include "engine/cpython/code.h"
 #include "engine/native/cold.h"
 #include "engine/native/merge.h"
+#include "engine/native/plt.h"
 #include "engine/native/symbols.h"
 #include "engine/native/unwind.h"
 
@@ -181,6 +183,20 @@ static int look_at_threads(struct look *look, bool stop) {
 	return r;
 }
 
+/* Names of stubs, as objdump shows them. */
+static int print_stubs(const char *path) {
+	_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct symbol_table table = { .end = UINT64_MAX };
+	struct elf_image *img;
+	int r = fd < 0 ? -errno : elf_image_open(fd, &img);
+
+	if (!r)
+		r = symbol_table_add_plt(&table, img);
+	vec_foreach (row, &table.rows)
+		printf("%016" PRIx64 " <%s>:\n", row->vaddr, table.names.items + row->name);
+	return r ? 1 : 0;
+}
+
 static int print_cold(const char *path) {
 	_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct symbol_table table = { .end = UINT64_MAX };
@@ -204,6 +220,8 @@ int main(int argc, char **argv) {
 
 	if (!r && !strcmp(argv[2], "cold"))
 		return print_cold(argv[1]);
+	if (!r && !strcmp(argv[2], "stubs"))
+		return print_stubs(argv[1]);
 	if (!r)
 		r = proc_open("/proc", atoi(argv[1]), &look.proc);
 	if (!r)

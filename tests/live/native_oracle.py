@@ -95,6 +95,44 @@ def check_vfork(checks):
         checks.that(known(frames) == ["known_vfork", "main"] and head[-1] == "complete", "vfork: %s %s" % (head, frames))
 
 
+def check_stubs(checks, path):
+    """Names of the PLT's stubs against those that objdump makes up."""
+    shown = subprocess.run(["objdump", "-d", "-j", ".plt", "-j", ".plt.sec", "-j", ".plt.got", path], stdout=subprocess.PIPE,
+                           stderr=subprocess.DEVNULL).stdout.decode("utf-8", "replace")
+    want = set(re.findall(r"^[0-9a-f]+ <(?!\*ABS)[^>]*@plt>:$", shown, re.M))
+    got = set(subprocess.run([DRIVER, path, "stubs"], stdout=subprocess.PIPE).stdout.decode("utf-8", "replace").splitlines())
+    checks.that(want <= got and (bool(want) or not got),
+                "stubs of %s: missing %s" % (path, sorted(want - got)[:5]))
+    # With .plt.sec, objdump gives no names to those of .plt, which the others jump to at the first call.
+    if "section .plt.sec" not in shown:
+        checks.that(got <= want, "stubs of %s: too many: %s" % (path, sorted(got - want)[:5]))
+
+
+def check_bare(checks, folder):
+    """A copy without section headers: the stacks are as long, and code of others has its names."""
+    bare = os.path.join(folder, "bare")
+    with open(TARGET, "rb") as file:
+        image = bytearray(file.read())
+    image[0x28:0x30] = bytes(8)  # e_shoff
+    image[0x3c:0x40] = bytes(4)  # e_shnum, e_shstrndx
+    with open(bare, "wb") as file:
+        file.write(image)
+    os.chmod(bare, 0o755)
+    for case in "deep", "qsort", "signal":
+        stacks = []
+        for program in TARGET, bare:
+            with Target([program, case]) as target:
+                target.ready()
+                at_rest(target)
+                head, frames = driver(target.pid, "asleep").get(target.pid, (["missing"], []))
+                stacks.append([f[4] for f in frames])
+                checks.that(" ".join(head[1:]) == "complete", "%s %s: %s" % (program, case, head))
+        checks.that(len(stacks[0]) == len(stacks[1]) > 3, "%s without sections: %d frames, not %d" % (
+            case, len(stacks[1]), len(stacks[0])))
+    plain = [subprocess.run([DRIVER, path, "stubs"], stdout=subprocess.PIPE).stdout for path in (TARGET, bare)]
+    checks.that(plain[0] and sorted(plain[0].splitlines()) == sorted(plain[1].splitlines()), "stubs without sections")
+
+
 def check_running(checks, name, want, times=20):
     with Target([TARGET, name]) as target:
         checks.that(target.ready(), "%s: not ready" % name)
@@ -190,6 +228,14 @@ check_running(CHECKS, "calls", ["known_calls", "main"], 100)
 check_running(CHECKS, "jit", ["known_spin", "known_made", "known_jit", "main"])
 with tempfile.TemporaryDirectory() as work:
     check_cxx(CHECKS, work)
+    check_bare(CHECKS, work)
+if shutil.which("objdump"):
+    FILES = [TARGET, os.path.realpath("/usr/bin/python3")] + sorted(
+        {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line})[:10]
+    for stub_file in FILES:
+        check_stubs(CHECKS, stub_file)
+else:
+    note("no objdump: names of stubs are not compared")
 for found, _, start in interpreters():
     if HAS_GDB and "chroot" not in start[0] and os.environ.get("NATIVE_GDB", "3.11.2") in found:
         check_python(CHECKS, found, start)

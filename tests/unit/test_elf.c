@@ -243,6 +243,16 @@ Test(elf, a_file_that_shrinks_is_an_error) {
 	close(fd);
 }
 
+static int count_symbol(const struct elf_symbol *symbol, void *userdata) {
+	*(size_t *)userdata += strlen(symbol->name) > 0;
+	return 0;
+}
+
+static int count_slot(const struct elf_slot *slot, void *userdata) {
+	*(size_t *)userdata += strlen(slot->name) > 0;
+	return 0;
+}
+
 /* Asks everything of whatever the file is: nothing is expected but to come back. */
 static void ask_everything(int fd) {
 	uint64_t vaddr, size;
@@ -256,6 +266,8 @@ static void ask_everything(int fd) {
 	elf_image_section(img, ".text", &vaddr, &size);
 	elf_image_symbol(img, "test_elf_nothing", &vaddr, &size);
 	elf_image_build_id(img, bytes, sizeof(bytes), &n);
+	elf_image_each_symbol(img, true, count_symbol, &n);
+	elf_image_each_slot(img, count_slot, &n);
 	elf_image_writable_loads(img, loads, ARRAY_SIZE(loads), &n);
 	for (size_t i = 0; i < n; i++)
 		elf_image_read_vaddr(img, loads[i].vaddr, bytes, sizeof(bytes));
@@ -313,6 +325,132 @@ Test(elf, bent_copies) {
 		cr_assert_eq(pwrite(fd, &value, n, at), (ssize_t)n);
 		ask_everything(fd);
 		cr_assert_eq(pwrite(fd, bytes + at, n, at), (ssize_t)n);
+	}
+	close(fd);
+}
+
+/* What is known of a file's code, as one number; and how much that is. */
+struct account {
+	uint64_t sum;
+	size_t symbols, slots;
+};
+
+static uint64_t sum_of(uint64_t sum, const char *name, uint64_t vaddr, uint64_t size) {
+	for (; *name; name++)
+		sum = sum * 31 + (unsigned char)*name;
+	return (sum * 31 + vaddr) * 31 + size;
+}
+
+static int add_symbol(const struct elf_symbol *symbol, void *userdata) {
+	struct account *account = userdata;
+
+	if (symbol->label)
+		return 0;
+	account->sum = sum_of(account->sum, symbol->name, symbol->vaddr, symbol->size);
+	account->symbols++;
+	cr_assert(symbol->limit >= symbol->vaddr + symbol->size);
+	return 0;
+}
+
+static int add_slot(const struct elf_slot *slot, void *userdata) {
+	struct account *account = userdata;
+
+	account->sum = sum_of(account->sum, slot->name, slot->vaddr, slot->order);
+	account->slots++;
+	return 0;
+}
+
+static struct account account_of(struct elf_image *img) {
+	struct account account = { 0 };
+
+	cr_assert_eq(elf_image_each_symbol(img, true, add_symbol, &account), 0);
+	cr_assert_eq(elf_image_each_slot(img, add_slot, &account), 0);
+	return account;
+}
+
+static void same_section(struct elf_image *a, struct elf_image *b, const char *name) {
+	uint64_t at, other;
+	size_t len, other_len;
+	uint8_t *data, *other_data;
+
+	if (elf_image_section_read(a, name, SIZE_MAX - 1, &data, &len, &at))
+		return;
+	cr_assert_eq(elf_image_section_read(b, name, SIZE_MAX - 1, &other_data, &other_len, &other), 0, "%s", name);
+	cr_expect_eq(at, other, "%s", name);
+	/* The end mark of .eh_frame is its section's, not the table's. */
+	cr_expect(other_len == len || other_len + 4 == len, "%s: %zu, not %zu", name, other_len, len);
+	cr_expect(!memcmp(data, other_data, min_of(len, other_len)), "%s", name);
+	free(data);
+	free(other_data);
+}
+
+Test(elf, without_section_headers) {
+	static const char *const sections[] = { ".dynsym", ".dynstr", ".rela.dyn", ".rela.plt", ".eh_frame_hdr",
+		".eh_frame" };
+	size_t len;
+	_free_ uint8_t *bytes = read_library(&len);
+	Elf64_Ehdr header;
+	struct account with, without;
+	struct elf_image *img, *bare;
+	int fd = memory_file(bytes, len), bare_fd = memory_file(bytes, len);
+
+	memcpy(&header, bytes, sizeof(header));
+	header.e_shoff = 0;
+	header.e_shnum = header.e_shstrndx = 0;
+	cr_assert_eq(pwrite(bare_fd, &header, sizeof(header), 0), (ssize_t)sizeof(header));
+	cr_assert_eq(elf_image_open(fd, &img), 0);
+	cr_assert_eq(elf_image_open(bare_fd, &bare), 0);
+	cr_expect_not(elf_image_is_guessed(img));
+	cr_expect(elf_image_is_guessed(bare));
+	with = account_of(img);
+	without = account_of(bare);
+	cr_expect_gt(with.symbols + with.slots, 10);
+	cr_expect_eq(with.symbols, without.symbols);
+	cr_expect_eq(with.slots, without.slots);
+	cr_expect_eq(with.sum, without.sum);
+	for (size_t i = 0; i < ARRAY_SIZE(sections); i++)
+		same_section(img, bare, sections[i]);
+	elf_image_free(img);
+	elf_image_free(bare);
+	close(fd);
+	close(bare_fd);
+}
+
+/* Bends what the guesses are made of. */
+Test(elf, bent_copies_without_section_headers) {
+	size_t len;
+	_free_ uint8_t *bytes = read_library(&len);
+	uint64_t state = 20261121, dynamic, size, places[2];
+	struct elf_image *img;
+	Elf64_Ehdr header;
+	int fd = memory_file(bytes, len);
+
+	cr_assert_eq(elf_image_open(fd, &img), 0);
+	cr_assert_eq(elf_image_segment(img, PT_DYNAMIC, &dynamic, &size), 0);
+	cr_assert_eq(elf_image_segment(img, PT_GNU_EH_FRAME, &places[1], &(uint64_t){ 0 }), 0);
+	/* Where these lie in the file is told by the bytes. */
+	for (places[0] = 0; places[0] + 64 < len; places[0] += 8) {
+		uint8_t want[64];
+
+		cr_assert_eq(elf_image_read_vaddr(img, dynamic, want, sizeof(want)), 0);
+		if (!memcmp(bytes + places[0], want, sizeof(want)))
+			break;
+	}
+	elf_image_free(img);
+	memcpy(&header, bytes, sizeof(header));
+	header.e_shoff = 0;
+	header.e_shnum = header.e_shstrndx = 0;
+	cr_assert_eq(pwrite(fd, &header, sizeof(header), 0), (ssize_t)sizeof(header));
+	for (int i = 0; i < 500; i++) {
+		off_t at =
+			(off_t)(i % 2 ? places[0] + next_random(&state) % 512 : places[1] + next_random(&state) % 16);
+		uint64_t value = next_random(&state) >> (next_random(&state) % 64);
+
+		if ((size_t)at + sizeof(value) > len)
+			continue;
+		cr_assert_eq(pwrite(fd, &value, sizeof(value), at), (ssize_t)sizeof(value));
+		ask_everything(fd);
+		cr_assert_eq(pwrite(fd, bytes + at, sizeof(value), at), (ssize_t)sizeof(value));
 	}
 	close(fd);
 }

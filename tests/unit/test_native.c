@@ -4,10 +4,12 @@
 #include "engine/native/demangle.h"
 #include "engine/native/lines.h"
 #include "engine/native/perf_map.h"
+#include "engine/native/plt.h"
 #include "engine/native/unwind.h"
 
 #include <criterion/criterion.h>
 #include <elf.h>
+#include <fcntl.h>
 #include <string.h>
 
 #define CODE_AT 0x400000U
@@ -420,6 +422,30 @@ Test(native, names_of_functions) {
 	symbol_table_deinit(&table);
 }
 
+/* Of this test, which calls criterion's functions: whether those of a known few have stubs depends on the linker. */
+Test(native, names_of_stubs) {
+	struct symbol_table table = { .end = UINT64_MAX };
+	int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	struct elf_image *img;
+	uint64_t start;
+
+	cr_assert_eq(elf_image_open(fd, &img), 0);
+	cr_assert_eq(symbol_table_add_plt(&table, img), 0);
+	symbol_table_sort(&table);
+	cr_expect_gt(table.rows.n, 0);
+	vec_foreach (row, &table.rows) {
+		const char *name = symbol_table_find(&table, row->vaddr + row->size - 1, &start);
+
+		cr_assert_not_null(name);
+		cr_expect_eq(start, row->vaddr);
+		cr_expect(row->size == 8 || row->size == 16 || row->size == 24);
+		cr_expect_str_eq(name + strlen(name) - 4, "@plt");
+	}
+	symbol_table_deinit(&table);
+	elf_image_free(img);
+	close(fd);
+}
+
 static void expect_demangled(const char *symbol, const char *want) {
 	char name[128];
 
@@ -437,6 +463,9 @@ Test(native, demangling) {
 	expect_demangled("_ZNSt6vectorIiSaIiEE9push_backERKi", "std::vector<int, std::allocator<int> >::push_back");
 	expect_demangled("_ZN3std2rt10lang_start17h0123456789abcdefE", "std::rt::lang_start");
 	expect_demangled("_RNvC6_123foo3bar", "123foo::bar");
+	expect_demangled("_ZN5known9unwindingEv@plt", "known::unwinding@plt");
+	expect_demangled("read@plt", "read@plt");
+	expect_demangled("_Z@plt", "_Z@plt");
 	expect_demangled("_Z", "_Z");
 	expect_demangled("_ZN5known", "_ZN5known");
 	native_demangle("_ZNSt6vectorIiSaIiEE9push_backERKi", name, 8);
