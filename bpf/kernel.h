@@ -31,6 +31,18 @@ struct task_struct___5_13 {
 	long state;
 } CORE;
 
+struct task_struct___5_15 {
+	unsigned int cpu;
+} CORE;
+
+struct thread_info {
+	unsigned int cpu;
+} CORE;
+
+struct sched_entity {
+	unsigned long long sum_exec_runtime;
+} CORE;
+
 struct thread_struct {
 #if defined(__TARGET_ARCH_x86)
 	unsigned long fsbase;
@@ -42,6 +54,7 @@ struct thread_struct {
 } CORE;
 
 struct sched_info {
+	unsigned long pcount;
 	unsigned long long run_delay;
 } CORE;
 
@@ -65,16 +78,29 @@ struct kernel_siginfo {
 } CORE;
 
 struct task_struct {
+	struct thread_info thread_info; /* the CPU is there since 5.16 */
 	int pid, tgid;
 	unsigned int flags;
 	unsigned int __state; /* before 5.14 a long called state */
-	int exit_code;
+	int exit_state, exit_code;
+	unsigned long nvcsw, nivcsw;
 	unsigned long long start_boottime;
 	struct task_struct *real_parent, *group_leader;
 	struct signal_struct *signal;
 	struct pid *thread_pid;
+	struct sched_entity se;
 	struct sched_info sched_info;
 	struct thread_struct thread;
+} CORE;
+
+/* What a program that is called for each task is given. */
+struct bpf_iter_meta {
+	struct seq_file *seq;
+} CORE;
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
 } CORE;
 
 /* The registers as the kernel's headers name them. */

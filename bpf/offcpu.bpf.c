@@ -291,11 +291,6 @@ int on_switch(__u64 *ctx) { /* preempted, previous, next */
 	return 0;
 }
 
-struct bpf_iter__task {
-	struct bpf_iter_meta *meta;
-	struct task_struct *task;
-} CORE;
-
 /* Those of begin_pid that sleep already. */
 SEC("iter/task")
 int find_sleepers(struct bpf_iter__task *ctx) {

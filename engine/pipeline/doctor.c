@@ -13,6 +13,7 @@
 #include "engine/sample/bpf_events.h"
 #include "engine/sample/bpf_offcpu.h"
 #include "engine/sample/bpf_source.h"
+#include "engine/sample/bpf_tasks.h"
 #include "engine/sample/priority.h"
 #include "pyspyd/version.h"
 #include <fcntl.h>
@@ -225,6 +226,26 @@ static void check_events(const struct patient *patient, struct report *report) {
 				     : "a kernel from 5.11 on, with CONFIG_DEBUG_INFO_BTF");
 }
 
+static void check_counters(const struct patient *patient, struct report *report) {
+	struct bpf_tasks *tasks;
+	struct err err = { 0 };
+	int r = bpf_tasks_new(&tasks, &err);
+
+	(void)patient;
+	if (!r) {
+		bpf_tasks_free(tasks);
+		strbuf_adds(&report->found, "one pass through the kernel's tasks tells which threads have run");
+		return;
+	}
+	report->result = PYSPYD_CHECK_LIMITED;
+	strbuf_adds(&report->found, err.text);
+	strbuf_adds(&report->effect,
+		"where many processes are watched each is asked which of its threads have run, which costs more");
+	strbuf_adds(&report->remedy,
+		r == PYSPYD_E_DENIED ? "what gives cap_bpf and cap_perfmon (above)"
+				     : "a kernel from 5.11 on, with CONFIG_DEBUG_INFO_BTF");
+}
+
 static void check_process(const struct patient *patient, struct report *report) {
 	enum access_layer layer;
 	struct err err = { 0 };
@@ -292,6 +313,7 @@ static const struct {
 	{ "ebpf", false, check_ebpf },
 	{ "off-cpu", false, check_off_cpu },
 	{ "process-events", false, check_events },
+	{ "counters", false, check_counters },
 	{ "process", true, check_process },
 	{ "cpus", true, check_cpus },
 };

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#define PIDS_DEFAULT (1U << 22) /* the most that the kernel ever gives (PID_MAX_LIMIT) */
+
 /* The last message of each thread: programs are loaded where they are needed. */
 static _Thread_local char last_message[256];
 
@@ -42,6 +44,18 @@ int bpf_run_here(int prog_fd) {
 	LIBBPF_OPTS(bpf_test_run_opts, options);
 
 	return bpf_prog_test_run_opts(prog_fd, &options);
+}
+
+unsigned bpf_pids_max(void) {
+	unsigned max = 0;
+	FILE *file = fopen("/proc/sys/kernel/pid_max", "re");
+
+	if (!file)
+		return PIDS_DEFAULT;
+	if (fscanf(file, "%u", &max) != 1 || max > PIDS_DEFAULT)
+		max = PIDS_DEFAULT;
+	fclose(file);
+	return max + 1;
 }
 
 int bpf_explain(struct err *err, int r, const char *what) {

@@ -14,6 +14,9 @@ void bpf_prepare(void);
 /* Runs a program of the type raw_tp once, here, by hand. Return: 0; negative errno. */
 int bpf_run_here(int prog_fd);
 
+/* How many pids there can be: they are less than this. */
+unsigned bpf_pids_max(void);
+
 /* Puts what the kernel and the library said last behind "what: ". `r` is a negative errno of the library.
  * Return: PYSPYD_E_DENIED where privileges are missing (CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN);
  * PYSPYD_E_UNSUPPORTED where the kernel cannot. */

@@ -14,7 +14,6 @@
 
 #include "events.skel.h"
 
-#define PIDS_DEFAULT (1U << 22) /* the most that the kernel ever gives (PID_MAX_LIMIT) */
 #define WORD_BITS 64
 
 /* Those that end a process unless it handles them, and are no way in which people ask it to end. */
@@ -37,18 +36,6 @@ static int on_ring(void *context, void *data, size_t size) {
 	return 0;
 }
 
-static unsigned pids_max(void) {
-	unsigned max = 0;
-	FILE *file = fopen("/proc/sys/kernel/pid_max", "re");
-
-	if (!file)
-		return PIDS_DEFAULT;
-	if (fscanf(file, "%u", &max) != 1 || max > PIDS_DEFAULT)
-		max = PIDS_DEFAULT;
-	fclose(file);
-	return max + 1;
-}
-
 static int map_watched(struct bpf_events *events) {
 	void *p = mmap(NULL, events->words_n * sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED,
 		bpf_map__fd(events->skel->maps.watched), 0);
@@ -65,7 +52,7 @@ static int load(struct bpf_events *events, bool starts) {
 	events->skel = events_bpf__open();
 	if (!events->skel)
 		return -errno;
-	events->words_n = (pids_max() + WORD_BITS - 1) / WORD_BITS;
+	events->words_n = (bpf_pids_max() + WORD_BITS - 1) / WORD_BITS;
 	events->skel->rodata->words_n = (uint32_t)events->words_n;
 	events->skel->rodata->want_starts = starts;
 	for (size_t i = 0; i < ARRAY_SIZE(deadly); i++)

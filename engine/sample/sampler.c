@@ -746,6 +746,7 @@ void sampler_free(struct sampler *sampler) {
 	}
 	free(sampler->cpus);
 	close_fd(&sampler->hurry_fd);
+	task_looks_free(sampler->task_looks);
 	bpf_source_free(sampler->kernel);
 	if (sampler->native)
 		free_native(sampler);

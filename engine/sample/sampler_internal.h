@@ -58,7 +58,8 @@ struct sampler {
 	struct map by_pid;               /* place in targets */
 	VEC(pid_t) kernel_pids;          /* that the kernel was told of */
 	struct native_stacks *native;
-	int hurry_fd; /* written to when it is to stop */
+	struct task_looks *task_looks; /* the kernel's sampler's; NULL: not wanted yet */
+	int hurry_fd;                  /* written to when it is to stop */
 };
 
 struct look {
@@ -102,6 +103,22 @@ void kernel_follow_changes(struct sampler *sampler, struct bpf_processes *proces
 struct sample_target *kernel_target_of(struct sampler *sampler, pid_t pid);
 struct sample_thread *kernel_thread_of(const struct sample_target *target, raddr tstate);
 void kernel_tell_threads(struct look *look, struct bpf_processes *processes);
+
+/* What a thread's counters and state say of it since the last look. `stat` is as of look->now_ns. */
+void kernel_look_at(struct look *look, struct sample_thread *thread, char state, const struct proc_schedstat *stat);
+
+/* It slept until it ran: that time goes to where it slept. */
+void kernel_wake(struct look *look, struct sample_thread *thread, const struct proc_schedstat *stat);
+
+/* Whether it has slept since its stack was read. */
+bool kernel_is_settled(const struct sample_thread *thread, const struct proc_schedstat *stat);
+
+/* Looks at many targets by passes through the kernel's tasks (sampler_tasks.c), where that pays: marks those that were
+ * passed, and those that changed. Between rounds. */
+void task_looks_turn(struct cpu_sampler *me, uint64_t tick, uint64_t now_ns);
+bool task_looks_are_fresh(const struct look *look); /* whether there was one for this look */
+void task_looks_at(struct look *look);              /* all threads of a target that was passed */
+void task_looks_free(struct task_looks *looks);
 
 /* Time off CPU (sampler_offcpu.c). Return: 0; PYSPYD_E_DENIED, PYSPYD_E_UNSUPPORTED with the reason; -ENOMEM. */
 int offcpu_new(const struct sampler_options *options, struct offcpu **ret_offcpu, struct err *err);

@@ -15,7 +15,9 @@
 
 #define LOOK_NS (50 * NS_PER_MS) /* between looks at those that sleep, on average */
 #define MANY_TARGETS 64
-#define LOOKS_APART_MAX 4             /* times LOOK_NS, with many targets */
+#define LOOKS_APART_MAX 4 /* times LOOK_NS, with many targets */
+#define NEWEST_AT_ONCE 64
+#define NEWEST_NS (5 * NS_PER_SEC)
 #define FIRST_LOOK_NS (4 * NS_PER_MS) /* where there is something new; then ever longer */
 
 static uint64_t period_ns(const struct look *look) {
@@ -24,23 +26,28 @@ static uint64_t period_ns(const struct look *look) {
 
 /* What a thread neither ran nor is known to have waited for a CPU was spent asleep, or is spent waiting for a CPU now:
  * the kernel tells of a wait when it is over. So idle_ns is time asleep only when the thread sleeps. */
+static void settle_as(struct look *look, struct sample_thread *thread, const struct proc_schedstat *stat) {
+	if (thread->settled_ns && look->now_ns > thread->settled_ns) {
+		uint64_t waited = stat->wait_ns - thread->settled_wait_ns;
+
+		thread->idle_ns += (int64_t)(look->now_ns - thread->settled_ns) -
+			(int64_t)(stat->run_ns - thread->settled_run_ns) - (int64_t)waited;
+		thread->queued_ns += (int64_t)waited;
+	}
+	if (stat->run_ns != thread->run_ns)
+		thread->ran_ns = look->now_ns;
+	thread->run_ns = thread->settled_run_ns = stat->run_ns;
+	thread->settled_wait_ns = stat->wait_ns;
+	thread->settled_slices = stat->slices;
+	thread->settled_ns = look->now_ns;
+}
+
 static bool settle(struct look *look, struct sample_thread *thread) {
 	struct proc_schedstat stat;
 
 	if (proc_task_schedstat(&thread->task, &stat))
 		return false;
-	if (thread->settled_ns && look->now_ns > thread->settled_ns) {
-		uint64_t waited = stat.wait_ns - thread->settled_wait_ns;
-
-		thread->idle_ns += (int64_t)(look->now_ns - thread->settled_ns) -
-			(int64_t)(stat.run_ns - thread->settled_run_ns) - (int64_t)waited;
-		thread->queued_ns += (int64_t)waited;
-	}
-	if (stat.run_ns != thread->run_ns)
-		thread->ran_ns = look->now_ns;
-	thread->run_ns = thread->settled_run_ns = stat.run_ns;
-	thread->settled_wait_ns = stat.wait_ns;
-	thread->settled_ns = look->now_ns;
+	settle_as(look, thread, &stat);
 	return true;
 }
 
@@ -92,9 +99,21 @@ static bool settle_end(struct look *look, struct sample_thread *thread, bool sto
 	return true;
 }
 
-void kernel_repeat(struct look *look, struct sample_thread *thread) {
-	bool stood = thread->captured && thread->settled_run_ns == thread->captured_run_ns;
+static void repeat_idle(struct look *look, struct sample_thread *thread) {
 	uint64_t ticks;
+
+	thread->flags &= ~(unsigned)(SAMPLE_RUNNING | SAMPLE_NATIVE);
+	ticks = take_ticks(look, &thread->idle_ns);
+	if (ticks)
+		emit(look, thread, NULL, 0, ticks);
+}
+
+static bool has_stood(const struct sample_thread *thread) {
+	return thread->captured && thread->settled_run_ns == thread->captured_run_ns;
+}
+
+void kernel_repeat(struct look *look, struct sample_thread *thread) {
+	bool stood = has_stood(thread);
 
 	if (!settle(look, thread) && !settle_end(look, thread, stood))
 		return;
@@ -104,20 +123,19 @@ void kernel_repeat(struct look *look, struct sample_thread *thread) {
 		emit_queued(look, thread);
 		return;
 	}
-	thread->flags &= ~(unsigned)(SAMPLE_RUNNING | SAMPLE_NATIVE);
-	ticks = take_ticks(look, &thread->idle_ns);
-	if (ticks)
-		emit(look, thread, NULL, 0, ticks);
+	repeat_idle(look, thread);
 }
 
-/* Reads the stack of a thread that sleeps. */
+/* Reads the stack of a thread that slept when it was settled. That it has not got a CPU since is seen at once; the time
+ * that it ran is counted later. */
 static void read_sleeping(struct look *look, struct sample_thread *thread) {
 	struct cpu_sampler *me = look->me;
 	struct proc_schedstat after;
 	uint64_t ticks;
 	int r = look_read_stack(look, thread);
 
-	if (proc_task_schedstat(&thread->task, &after) || after.run_ns != thread->run_ns) {
+	if (proc_task_schedstat(&thread->task, &after) || after.run_ns != thread->run_ns ||
+		after.slices != thread->settled_slices) {
 		me->count.discarded++;
 		return;
 	}
@@ -136,12 +154,22 @@ static void read_sleeping(struct look *look, struct sample_thread *thread) {
 		thread->captured_run_ns = UINT64_MAX; /* the sink has not seen it */
 }
 
-static void look_at_thread(struct look *look, struct sample_thread *thread) {
-	char state;
-	int cpu;
+void kernel_wake(struct look *look, struct sample_thread *thread, const struct proc_schedstat *stat) {
+	bool stood = has_stood(thread);
 
-	if (proc_task_state(&thread->task, &state, &cpu) || state == 'Z' || state == 'X' || !settle(look, thread))
+	settle_as(look, thread, stat);
+	if (stood)
+		repeat_idle(look, thread);
+}
+
+bool kernel_is_settled(const struct sample_thread *thread, const struct proc_schedstat *stat) {
+	return thread->captured && thread->captured_run_ns == stat->run_ns && thread->settled_slices == stat->slices;
+}
+
+void kernel_look_at(struct look *look, struct sample_thread *thread, char state, const struct proc_schedstat *stat) {
+	if (state == 'Z' || state == 'X')
 		return;
+	settle_as(look, thread, stat);
 	thread->counted_tick = look->tick;
 	emit_queued(look, thread);
 	if (state == 'R' || look->me->owner->options.mode == PYSPYD_MODE_CPU)
@@ -149,9 +177,18 @@ static void look_at_thread(struct look *look, struct sample_thread *thread) {
 	if (thread->idle_ns < (int64_t)period_ns(look))
 		return;
 	if (thread->captured && thread->run_ns == thread->captured_run_ns)
-		kernel_repeat(look, thread);
+		repeat_idle(look, thread);
 	else
 		read_sleeping(look, thread);
+}
+
+static void look_at_thread(struct look *look, struct sample_thread *thread) {
+	struct proc_schedstat stat;
+	char state;
+	int cpu;
+
+	if (!proc_task_state(&thread->task, &state, &cpu) && !proc_task_schedstat(&thread->task, &stat))
+		kernel_look_at(look, thread, state, &stat);
 }
 
 void kernel_tell_threads(struct look *look, struct bpf_processes *processes) {
@@ -180,61 +217,121 @@ static void begin(struct look *look) {
 
 /* What changes when a thread begins, or goes into another interpreter: which thread states are the newest. One may be
  * where an older one was. */
-static uint64_t newest_states(const struct sample_target *target) {
+static int find_newest(struct sample_target *target) {
 	const struct layout *l = &target->rt.reader.layout;
 	py_interp_vec interps = { 0 };
-	uint64_t sum = 0;
+	int r = py_interps_read(&target->rt, &interps);
 
-	if (py_interps_read(&target->rt, &interps))
-		interps.n = 0;
-	vec_foreach (interp, &interps) {
-		uint64_t first = 0, id = 0;
+	target->newest_words.n = 0;
+	if (!r)
+		r = vec_push(&target->newest_words, target->rt.interp_head);
+	for (size_t i = 0; !r && i < interps.n; i++) {
+		raddr interp = interps.items[i].addr;
+		uint64_t first = 0;
 
-		if (!mem_read_u64(target->mem, interp->addr + l->interp_threads_head, &first) && first &&
-			layout_has(l->tstate_id))
-			(void)!mem_read_u64(target->mem, first + l->tstate_id, &id);
-		sum = hash_mix(hash_mix(sum ^ first) ^ id);
+		r = vec_push(&target->newest_words, interp + l->interp_next);
+		if (!r)
+			r = vec_push(&target->newest_words, interp + l->interp_threads_head);
+		if (!r)
+			r = mem_read_u64(target->mem, interp + l->interp_threads_head, &first);
+		if (!r && first && layout_has(l->tstate_id))
+			r = vec_push(&target->newest_words, first + l->tstate_id);
 	}
 	vec_free(&interps);
+	if (r)
+		target->newest_words.n = 0;
+	return r;
+}
+
+static bool add_values(struct sample_target *target, const raddr *words, size_t n, uint64_t *sum) {
+	struct mem_range ranges[NEWEST_AT_ONCE];
+	uint64_t values[NEWEST_AT_ONCE];
+
+	for (size_t i = 0; i < n; i++)
+		ranges[i] = (struct mem_range){ words[i], sizeof(values[i]), &values[i] };
+	if (mem_read_many(target->mem, ranges, n, NULL))
+		return false;
+	*sum = hash_bytes(values, n * sizeof(values[0]), *sum) | 1;
+	return true;
+}
+
+/* With one call, or few, since this is done whenever somebody has run. Return: 0 where it cannot be read. */
+static uint64_t newest_sum(struct sample_target *target) {
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < target->newest_words.n; i += NEWEST_AT_ONCE)
+		if (!add_values(target, target->newest_words.items + i,
+			    min_of(target->newest_words.n - i, (size_t)NEWEST_AT_ONCE), &sum))
+			return 0;
 	return sum;
+}
+
+static bool has_new_state(struct sample_target *target) {
+	uint64_t before = target->newest;
+
+	if (before && newest_sum(target) == before)
+		return false;
+	target->newest = find_newest(target) ? 0 : newest_sum(target);
+	return target->newest != before;
+}
+
+/* Where passes tell of threads that begin, only those are left that went into another interpreter, and sleep there. */
+static bool has_new_state_now(const struct look *look) {
+	struct sample_target *target = look->target;
+
+	if (!target->newest_owed || look->now_ns < target->newest_ns + NEWEST_NS)
+		return false;
+	target->newest_owed = false;
+	target->newest_ns = look->now_ns;
+	return has_new_state(target);
 }
 
 /* A thread that only sleeps uses too little time to be noticed by it, and one in another interpreter is known already.
  * But none begins while the process does not run at all. */
 static bool has_new_thread(const struct look *look) {
 	struct sample_target *target = look->target;
-	uint64_t newest;
 
 	if (look->process_run_ns == target->newest_run_ns)
 		return false;
 	target->newest_run_ns = look->process_run_ns;
-	newest = newest_states(target);
-	if (newest == target->newest)
-		return false;
-	target->newest = newest;
-	return true;
+	return has_new_state(target);
 }
 
 static void on_end(void *look, struct sample_thread *thread) {
 	kernel_repeat(look, thread);
 }
 
+static void refresh(struct look *look) {
+	struct sample_target *target = look->target;
+
+	target->unknown_thread = false;
+	if (sample_target_refresh(target, on_end, look) == MEM_E_GONE)
+		target->ended = true;
+}
+
 static void look_at_target(struct look *look) {
 	struct sample_target *target = look->target;
+	bool passed = target->passed;
 
 	if (!target->in_kernel)
 		begin(look);
-	if (look_minds(look)) {
+	if (passed) {
+		target->changed |= target->unsettled && task_looks_are_fresh(look);
+		target->newest_owed |= target->changed;
+		target->unknown_thread |= has_new_state_now(look);
+	} else if (look_minds(look)) {
 		look_mind_idle(look);
 		target->unknown_thread |= has_new_thread(look);
 	}
-	if (target->unknown_thread) {
-		target->unknown_thread = false;
-		if (sample_target_refresh(target, on_end, look) == MEM_E_GONE)
-			target->ended = true;
-	}
+	if (target->unknown_thread)
+		refresh(look);
 	if (target->told != target->threads_changed)
 		kernel_tell_threads(look, bpf_source_processes(look->me->owner->kernel));
+	if (passed) {
+		if (target->changed)
+			task_looks_at(look);
+		return;
+	}
 	for (size_t i = 0; target->active_n && i < target->threads.n; i++)
 		if (target->threads.items[i]->active)
 			look_at_thread(look, target->threads.items[i]);
@@ -298,6 +395,7 @@ static void take_event(struct look *look, const struct pyb_event *event, const s
 		me->count.unreadable++;
 		return;
 	}
+	look->target->unsettled = true;
 	look->target->active_n += !thread->active;
 	thread->active = true;
 	thread->flags = event_flags(event);
@@ -400,7 +498,8 @@ void sampler_run_kernel(struct cpu_sampler *me) {
 		}
 		take_events(me); /* before the looks: what ran before is known then */
 		if (now >= due) {
-			sampler_visit(me, ++looks, now, look_at_target);
+			task_looks_turn(me, ++looks, now);
+			sampler_visit(me, looks, now, look_at_target);
 			due = next_look(now, interval);
 			interval = min_of(2 * interval, longest_interval(sampler));
 		}

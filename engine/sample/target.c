@@ -93,6 +93,7 @@ void sample_target_free(struct sample_target *target) {
 	map_deinit(&target->place_index);
 	native_modules_free(target->native);
 	map_deinit(&target->native_places);
+	vec_free(&target->newest_words);
 	py_code_cache_deinit(&target->codes);
 	intern_deinit(&target->strings);
 	mem_free(target->mem);
@@ -226,6 +227,7 @@ void sample_target_forget(struct sample_target *target) {
 		(*thread)->mark = 0;
 	}
 	target->active_n = target->threads.n;
+	target->unsettled = true;
 }
 
 /* Bytecode offsets that a frame can have: -2 before its first instruction. */

@@ -48,7 +48,7 @@ struct sample_thread {
 	unsigned flags;              /* of its last sample */
 	/* Where the kernel takes the samples of threads that run: until when this one's time is accounted for, and what
 	 * of it no sample stands for yet. */
-	uint64_t settled_ns, settled_run_ns, settled_wait_ns;
+	uint64_t settled_ns, settled_run_ns, settled_wait_ns, settled_slices;
 	int64_t idle_ns, queued_ns;
 	raddr leaf_frame;
 	int64_t leaf_instr;
@@ -79,10 +79,16 @@ struct sample_target {
 	bool in_kernel;           /* the four of whoever tells the kernel of them */
 	unsigned told;
 	bool unknown_thread;
-	uint64_t newest;        /* stands for the newest thread states when the lists were last read */
-	uint64_t newest_run_ns; /* run time of the process then */
-	uint64_t serial;        /* no other target has it */
-	uint64_t mark;          /* the sink's own, two of them */
+	bool passed;             /* its threads are looked at by passes through the kernel's tasks; … */
+	bool changed;            /* … some ran, began or ended since the last one, … */
+	bool unsettled;          /* … or there is one that sleeps and is yet to be read */
+	VEC(raddr) newest_words; /* that say which thread states are the newest, … */
+	uint64_t newest;         /* … and what stands for their values when the lists were last read; 0: not known */
+	uint64_t newest_run_ns;  /* run time of the process then */
+	uint64_t newest_ns;      /* when they were asked for last, where passes tell of new threads; … */
+	bool newest_owed;        /* … and whether somebody has run since */
+	uint64_t serial;         /* no other target has it */
+	uint64_t mark;           /* the sink's own, two of them */
 	void *owner;
 };
 
