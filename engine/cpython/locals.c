@@ -57,10 +57,10 @@ static char *type_of(const struct py_reader *py, raddr object) {
 	return strbuf_take(&text);
 }
 
-static char *value_of(const struct py_reader *py, raddr object) {
+static char *value_of(const struct shown *shown, raddr object) {
 	struct strbuf text = { 0 };
 
-	py_value_describe(py, object, LIMIT_VALUE_CHARS, &text);
+	(shown->unmask ? py_value_describe : py_value_describe_masked)(shown->py, object, LIMIT_VALUE_CHARS, &text);
 	return strbuf_take(&text);
 }
 
@@ -81,7 +81,7 @@ static int add_local(void *userdata, const char *name, uint64_t ref) {
 	local->name = strdup(name);
 	local->masked = !shown->unmask && py_local_is_secret(name);
 	local->type = is_int ? strdup("int") : type_of(shown->py, py_untag(ref));
-	local->value = local->masked ? strdup("***") : is_int ? tagged_int(ref) : value_of(shown->py, py_untag(ref));
+	local->value = local->masked ? strdup("***") : is_int ? tagged_int(ref) : value_of(shown, py_untag(ref));
 	shown->n++; /* half-built ones are freed with the rest */
 	return local->name && local->type && local->value ? 0 : -ENOMEM;
 }

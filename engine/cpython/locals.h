@@ -6,8 +6,9 @@
 #include "pyspyd/stack.h"
 
 /* The variables of a frame: arguments, locals, cells and free variables, as their slots hold them; a class body's and a
- * module's own namespace is not among them. Unset ones are left out. Values are masked by name unless `unmask`. Return:
- * 0 and an array that is the caller's (freed with pyspyd_frames_free); PY_E_TORN; MEM_E_*; -ENOMEM. */
+ * module's own namespace is not among them. Unset ones are left out. Values are masked by name unless `unmask`, also
+ * those within dicts. Return: 0 and an array that is the caller's (freed with pyspyd_frames_free); PY_E_TORN; MEM_E_*;
+ * -ENOMEM. */
 int py_locals_read(const struct py_runtime *rt, const struct py_raw_frame *frame, bool unmask,
 	struct pyspyd_local **ret_locals, size_t *ret_n);
 

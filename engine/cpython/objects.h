@@ -63,4 +63,7 @@ int py_sequence_read(const struct py_reader *py, raddr object, raddr *items, siz
  * stands there. */
 void py_value_describe(const struct py_reader *py, raddr object, size_t max_chars, struct strbuf *out);
 
+/* The same with "***" for what a dict has under a key that is likely to name a secret. */
+void py_value_describe_masked(const struct py_reader *py, raddr object, size_t max_chars, struct strbuf *out);
+
 #endif

@@ -3,6 +3,7 @@
  * <queue.Queue at 0x7f…>. Runs nothing in the target: what __repr__ would say is not asked. An instance of a builtin's
  * subclass is shown as the builtin behind its type's name: Point (1, 2). Bounded by characters, items and depth, so
  * that a container that holds itself ends like any other. */
+#include "engine/cpython/locals.h"
 #include "engine/cpython/object_head.h"
 
 #include <math.h>
@@ -22,6 +23,7 @@ struct describe {
 	const struct py_reader *py;
 	struct strbuf *out;
 	size_t end; /* of out->len */
+	bool mask;
 };
 
 /* One value on its way. */
@@ -168,11 +170,17 @@ struct dict_items {
 
 static int add_item(void *userdata, raddr key, raddr value) {
 	struct dict_items *items = userdata;
+	size_t key_at;
 
 	if (items->shown == ITEMS_MAX || !left(items->d))
 		return PY_E_TRUNCATED;
 	strbuf_adds(items->d->out, items->shown++ ? ", " : "");
+	key_at = items->d->out->len;
 	describe(items->d, key, items->depth + 1);
+	if (items->d->mask && py_local_is_secret(strbuf_str(items->d->out) + key_at)) {
+		strbuf_adds(items->d->out, ": ***");
+		return 0;
+	}
 	strbuf_adds(items->d->out, ": ");
 	describe(items->d, value, items->depth + 1);
 	return 0;
@@ -331,6 +339,12 @@ static void describe(struct describe *d, raddr object, unsigned depth) {
 
 void py_value_describe(const struct py_reader *py, raddr object, size_t max_chars, struct strbuf *out) {
 	struct describe d = { .py = py, .out = out, .end = out->len + max_chars };
+
+	describe(&d, object, 0);
+}
+
+void py_value_describe_masked(const struct py_reader *py, raddr object, size_t max_chars, struct strbuf *out) {
+	struct describe d = { .py = py, .out = out, .end = out->len + max_chars, .mask = true };
 
 	describe(&d, object, 0);
 }

@@ -73,7 +73,7 @@ static bool tells_secret(const char *type) {
 }
 
 /* Return: 0; -ENOMEM. */
-static int describe_object(const struct py_reader *py, raddr object, struct pyspyd_value *value) {
+static int describe_object(const struct py_reader *py, raddr object, bool unmask, struct pyspyd_value *value) {
 	_cleanup_(strbuf_deinit) struct strbuf type = { 0 };
 	_cleanup_(strbuf_deinit) struct strbuf text = { 0 };
 	size_t n;
@@ -85,7 +85,7 @@ static int describe_object(const struct py_reader *py, raddr object, struct pysp
 	if (value->masked)
 		strbuf_adds(&text, "***");
 	else
-		py_value_describe(py, object, LIMIT_VALUE_CHARS, &text);
+		(unmask ? py_value_describe : py_value_describe_masked)(py, object, LIMIT_VALUE_CHARS, &text);
 	if (value->masked && tells_secret(strbuf_str(&type)))
 		value->length = UINT64_MAX;
 	value->type = strbuf_take(&type);
@@ -101,12 +101,14 @@ static int describe_items(size_t n, struct pyspyd_value *value) {
 	return value->type && value->value ? 0 : -ENOMEM;
 }
 
-static int describe_value(const struct py_reader *py, const struct py_path_value *found, struct pyspyd_value *value) {
-	return found->object ? describe_object(py, found->object, value) : describe_items(found->items, value);
+static int describe_value(
+	const struct py_reader *py, const struct py_path_value *found, bool unmask, struct pyspyd_value *value) {
+	return found->object ? describe_object(py, found->object, unmask, value) : describe_items(found->items, value);
 }
 
 /* Return: 0, also with the value's error; MEM_E_GONE; -ENOMEM. */
-static int read_value(const struct py_runtime *rt, const struct py_path *path, struct pyspyd_value *value) {
+static int read_value(
+	const struct py_runtime *rt, const struct py_path *path, bool unmask, struct pyspyd_value *value) {
 	struct py_path_value found = { 0 };
 	struct err err = { 0 };
 	int r = 0;
@@ -117,7 +119,7 @@ static int read_value(const struct py_runtime *rt, const struct py_path *path, s
 			break;
 	}
 	if (!r)
-		return describe_value(&rt->reader, &found, value);
+		return describe_value(&rt->reader, &found, unmask, value);
 	if (r == -ENOMEM || r == MEM_E_GONE)
 		return r;
 	value->masked = false;
@@ -133,7 +135,7 @@ static int tell_value(const struct values *values, const struct watched *watched
 		.length = UINT64_MAX,
 		.masked = !values->options->unmask && py_path_is_secret(path),
 	};
-	int r = read_value(&watched->target->rt, path, &value);
+	int r = read_value(&watched->target->rt, path, values->options->unmask, &value);
 
 	if (!r)
 		r = values->options->on_value(values->options->userdata, &value);

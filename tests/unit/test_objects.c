@@ -442,6 +442,26 @@ LAYOUTS_TEST(values) {
 	expect_value(BASE + 1, "?");
 }
 
+static void expect_masked(raddr object, const char *expected) {
+	struct strbuf sb = { 0 };
+
+	py_value_describe_masked(&py, object, LIMIT_VALUE_CHARS, &sb);
+	cr_assert_str_eq(strbuf_str(&sb), expected);
+	strbuf_deinit(&sb);
+}
+
+LAYOUTS_TEST(secrets_in_dicts) {
+	raddr keys[] = { new_ascii("user"), new_ascii("db_Password") },
+	      values[] = { new_long(1), new_ascii("hunter2") };
+	raddr inner = new_dict(new_keys(keys, values, 2), 0, 2), name = new_ascii("settings"), outer;
+
+	outer = new_dict(new_keys(&name, &inner, 1), 0, 1);
+	expect_masked(inner, "{'user': 1, 'db_Password': ***}");
+	expect_masked(outer, "{'settings': {'user': 1, 'db_Password': ***}}");
+	expect_value(inner, "{'user': 1, 'db_Password': 'hunter2'}");
+	expect_masked(new_ascii("hunter2"), "'hunter2'");
+}
+
 LAYOUTS_TEST(attributes_in_a_dict) {
 	raddr object = new_object(T_PLAIN, 48), name = new_ascii("colour"), red = new_ascii("red"), value;
 	raddr dict = new_dict(new_keys(&name, &red, 1), 0, 1);
