@@ -74,6 +74,7 @@ static json_t *waits_for_json(const struct pyspyd_dump *dump, const struct pyspy
 	if (!task->waits_for)
 		return object;
 	ok = json_put(true, object, "kind", kind_json(task->waits_for));
+	ok = json_put(ok, object, "type", json_text(task->waits_for));
 	ok = json_put(ok, object, "address", json_address(task->address_waited));
 	ok = json_put(ok, object, "expression", json_text(task->expression));
 	ok = json_put(ok, object, "timed", json_boolean(task->timed));
@@ -99,6 +100,7 @@ static json_t *task_json(const struct pyspyd_dump *dump, size_t index) {
 	ok = json_put(ok, object, "waits_for", waits_for_json(dump, task));
 	ok = json_put(ok, object, "awaiters", list_json(dump, task->awaiters, task->awaiters_n));
 	ok = json_put(ok, object, "stack", stack_json_frames(task->frames, task->frames_n));
+	ok = json_put(ok, object, "site", task->site < task->frames_n ? json_count(task->site) : json_null());
 	return json_done(ok, object);
 }
 

@@ -15,7 +15,7 @@
 
 #define GROUPS_MAX 10000
 
-static const char *const what_names[] = {
+const char *const handles_what_names[] = {
 	[PYSPYD_HANDLE_DESCRIPTOR] = "descriptor",
 	[PYSPYD_HANDLE_THREAD] = "thread",
 	[PYSPYD_HANDLE_CHILD] = "child",
@@ -23,7 +23,7 @@ static const char *const what_names[] = {
 };
 
 static json_t *what_json(enum pyspyd_handle_what what) {
-	return json_string(what_names[what]);
+	return json_string(handles_what_names[what]);
 }
 
 static json_t *seconds_json(uint64_t ns) {
@@ -218,7 +218,7 @@ static json_t *unseen_json(const struct pyspyd_origins *origins) {
 	bool ok = object != NULL;
 
 	for (size_t what = 0; what < sizeof(origins->unseen) / sizeof(origins->unseen[0]); what++)
-		ok = json_put(ok, object, what_names[what], json_count(origins->unseen[what]));
+		ok = json_put(ok, object, handles_what_names[what], json_count(origins->unseen[what]));
 	return json_done(ok, object);
 }
 

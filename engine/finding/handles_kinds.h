@@ -4,6 +4,8 @@
 
 #include "pyspyd/handles.h"
 
+extern const char *const handles_what_names[PYSPYD_HANDLE_MAPPING + 1]; /* of pyspyd.handles/1 */
+
 /* The groups of one kind, which stand together. */
 struct handles_kind {
 	enum pyspyd_handle_what what;

@@ -5,9 +5,10 @@
 #include "pyspyd/modules.h"
 
 #include "engine/base/util.h"
+#include "engine/finding/modules_words.h"
 #include "engine/finding/stack_json.h"
 
-static const char *const kinds[] = {
+const char *const modules_kinds[] = {
 	[PYSPYD_MODULE_BUILTIN] = "builtin",
 	[PYSPYD_MODULE_FROZEN] = "frozen",
 	[PYSPYD_MODULE_STDLIB] = "stdlib",
@@ -15,7 +16,7 @@ static const char *const kinds[] = {
 	[PYSPYD_MODULE_NONE] = "none",
 };
 
-static const char *const states[] = {
+const char *const modules_states[] = {
 	[PYSPYD_EXPECTED_OK] = "ok",
 	[PYSPYD_EXPECTED_OTHER] = "other",
 	[PYSPYD_EXPECTED_UNKNOWN] = "unknown",
@@ -28,7 +29,7 @@ static json_t *module_json(const struct pyspyd_module *module) {
 
 	ok = json_put(ok, object, "name", json_text(module->name));
 	ok = json_put(ok, object, "file", json_text(module->file[0] ? module->file : NULL));
-	ok = json_put(ok, object, "kind", json_string(kinds[module->kind]));
+	ok = json_put(ok, object, "kind", json_string(modules_kinds[module->kind]));
 	ok = json_put(ok, object, "version", json_text(module->version));
 	ok = json_put(ok, object, "version_from", json_text(module->version_from));
 	ok = json_put(ok, object, "distribution", json_text(module->distribution));
@@ -57,7 +58,7 @@ static json_t *expected_json(const struct pyspyd_expected *expected) {
 
 	ok = json_put(ok, object, "version", json_text(expected->version));
 	ok = json_put(ok, object, "line", json_count(expected->line));
-	ok = json_put(ok, object, "state", json_string(states[expected->state]));
+	ok = json_put(ok, object, "state", json_string(modules_states[expected->state]));
 	ok = json_put(ok, object, "pattern", json_text(as_expected ? NULL : "Not My Version"));
 	ok = json_put(ok, object, "found", json_text(expected->found));
 	ok = json_put(ok, object, "file", json_text(expected->file));

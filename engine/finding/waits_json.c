@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* pyspyd.waits/1: { schema, process, cost_ms, incomplete, threads[], resources[], chains[], knots[], loops[], gils[],
- * notes[] }. Tasks stand among the threads, with kind "task"; processes that somebody waits for among the resources.
- * Where native frames were asked for, a thread's `stack` has them, and `native` says how well that went. Nodes name
- * each other by `id`; `key` is the same in every look at the same thing. */
+/* pyspyd.waits/1: { schema, process, cost_ms, incomplete, threads[], resources[], edges[], chains[], knots[], loops[],
+ * gils[], notes[] }. Tasks stand among the threads, with kind "task"; processes that somebody waits for among the
+ * resources. Where native frames were asked for, a thread's `stack` has them, and `native` says how well that went.
+ * Nodes name each other by `id`; `key` is the same in every look at the same thing. Nodes and edges are the graph
+ * (waits_read.c); what else there is of them says the same for those who do not walk graphs. */
 #include "engine/finding/waits_json.h"
 
 #include "engine/base/util.h"
@@ -166,6 +167,7 @@ json_t *waits_json_actor(const struct waits_walk *walk, uint32_t index, const ch
 	ok = json_put(ok, object, "stuck", json_boolean(node->stuck));
 	ok = json_put(ok, object, "knot", knot_index(node));
 	ok = json_put(ok, object, "fault", json_text(node->fault));
+	ok = json_put(ok, object, "rule", json_string(rule_name(node->rule)));
 	if (node->native)
 		ok = json_put(ok, object, "native", stack_json_native(node->native_end, node->disagree, 0));
 	return json_done(ok, object);
@@ -186,7 +188,28 @@ static json_t *resource_json(const struct waits_walk *walk, uint32_t index) {
 	ok = json_put(ok, object, "stuck", json_boolean(node->stuck));
 	ok = json_put(ok, object, "knot", knot_index(node));
 	ok = json_put(ok, object, "fault", json_text(node->fault));
+	ok = json_put(ok, object, "type", json_text(node->type));
 	return json_done(ok, object);
+}
+
+static json_t *edge_json(const struct pyspyd_wait_edge *edge) {
+	json_t *object = json_object();
+	bool ok = json_put(true, object, "from", json_integer(edge->from));
+
+	ok = json_put(ok, object, "to", json_integer(edge->to));
+	ok = json_put(ok, object, "expression", json_text(edge->expression));
+	ok = json_put(ok, object, "certainty", certainty(edge->inferred));
+	ok = json_put(ok, object, "why", json_text(edge->why));
+	return json_done(ok, object);
+}
+
+static json_t *edges_json(const struct pyspyd_waits *waits) {
+	json_t *array = json_array();
+	bool ok = array != NULL;
+
+	for (size_t i = 0; ok && i < waits->edges_n; i++)
+		ok = !json_array_append_new(array, edge_json(&waits->edges[i]));
+	return json_done(ok, array);
 }
 
 static json_t *nodes_json(const struct waits_walk *walk, bool actors) {
@@ -343,6 +366,7 @@ static json_t *gil_json(const struct pyspyd_wait_gil *gil) {
 	json_t *object = json_object();
 	bool ok = json_put(true, object, "interpreter", json_count(gil->interpreter));
 
+	ok = json_put(ok, object, "pid", id_or_null(gil->pid));
 	ok = json_put(ok, object, "holder", id_or_null(gil->holder));
 	ok = json_put(ok, object, "switches", gil->switches ? json_count(gil->switches) : json_null());
 	ok = json_put(ok, object, "waiters", json_integer(gil->waiters));
@@ -381,6 +405,7 @@ char *pyspyd_waits_json(const struct pyspyd_waits *waits) {
 	ok = json_put(ok, object, "incomplete", json_boolean(waits->incomplete));
 	ok = json_put(ok, object, "threads", nodes_json(&walk, true));
 	ok = json_put(ok, object, "resources", nodes_json(&walk, false));
+	ok = json_put(ok, object, "edges", edges_json(waits));
 	ok = json_put(ok, object, "chains", chains_json(&walk));
 	ok = json_put(ok, object, "knots", knots_json(&walk));
 	ok = json_put(ok, object, "loops", loops_json(waits));

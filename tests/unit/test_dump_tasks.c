@@ -230,10 +230,10 @@ Test(dump_tasks, json_has_the_schema_s_keys) {
 	expect_keys(json_array_get(array, 0), "address tid polling ready scheduled overdue tasks");
 	cr_assert(json_is_null(json_object_get(json_array_get(array, 1), "tid")));
 	task = json_array_get(json_object_get(root, "tasks"), 0);
-	expect_keys(task, "id name state address loop waits_for awaiters stack");
+	expect_keys(task, "id name state address loop waits_for awaiters stack site");
 	cr_assert_str_eq(json_string_value(json_object_get(task, "loop")), "0x7f00");
 	wait = json_object_get(task, "waits_for");
-	expect_keys(wait, "kind address expression timed tasks holders");
+	expect_keys(wait, "kind type address expression timed tasks holders");
 	cr_assert_str_eq(json_string_value(json_object_get(wait, "kind")), "lock");
 	expect_keys(json_array_get(json_object_get(wait, "tasks"), 0), "id name");
 	expect_keys(json_array_get(json_object_get(wait, "holders"), 0), "id name certainty why");

@@ -259,13 +259,13 @@ Test(waits_text, json) {
 	json_t *object = parsed(waits), *one = at(object, "threads", 1), *chain = at(object, "chains", 0);
 	json_t *waits_for = json_object_get(one, "waits_for"), *knot = at(object, "knots", 0);
 
-	expect_keys(object, "schema process cost_ms incomplete threads resources chains knots loops gils notes");
+	expect_keys(object, "schema process cost_ms incomplete threads resources edges chains knots loops gils notes");
 	cr_expect_str_eq(string(object, "schema"), "pyspyd.waits/1");
 	cr_expect_eq(json_array_size(json_object_get(object, "threads")), 8);
 	cr_expect_eq(json_array_size(json_object_get(object, "resources")), 2);
 	expect_keys(one,
 		"tid name role state cpu_percent holds waits_for stack site id key kind pid ident address main python "
-		"timed retry gil_waiter idle waited_s stuck knot fault");
+		"timed retry gil_waiter idle waited_s stuck knot fault rule");
 	cr_expect_str_eq(string(one, "name"), "Thread-1");
 	expect_keys(waits_for, "kind id name address expression certainty why rule others");
 	cr_expect_str_eq(string(waits_for, "kind"), "lock");
@@ -276,7 +276,7 @@ Test(waits_text, json) {
 	cr_expect_eq(json_array_size(json_object_get(one, "holds")), 1);
 	cr_expect_str_eq(string(at(object, "threads", 4), "idle"), "queue worker");
 	expect_keys(json_object_get(at(object, "threads", 4), "waits_for"), "");
-	expect_keys(at(object, "resources", 0), "id key kind name pid address rule holders stuck knot fault");
+	expect_keys(at(object, "resources", 0), "id key kind name pid address rule holders stuck knot fault type");
 
 	cr_expect_eq(json_array_size(json_object_get(object, "chains")), 2);
 	expect_keys(chain, "steps cycle truncated");
