@@ -37,7 +37,7 @@ void cli_say(const char *format, ...) {
 	fputc('\n', stderr);
 }
 
-static int status_of(int r) {
+int cli_status(int r) {
 	switch (r) {
 	case 0: return STATUS_DONE;
 	case PYSPYD_E_GONE:
@@ -59,7 +59,7 @@ int cli_fail(int r, const struct err *err) {
 		cli_say("%s", strerror(-r));
 	else
 		cli_say("failed (condition %d)", r);
-	return status_of(r);
+	return cli_status(r);
 }
 
 int cli_print(const char *text) {

@@ -37,6 +37,9 @@ void cli_catch_signals(void);
 /* One line on stderr: "pyspyd: …". What others chose in it is to be printable already. */
 void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* The exit status for the result of a function of the engine. */
+int cli_status(int r);
+
 /* Says why a function of the engine failed. Return: the exit status for its result r. */
 int cli_fail(int r, const struct err *err);
 

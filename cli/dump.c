@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /* pyspyd dump: all threads of a process, most recent call first. */
-#include "pyspyd/dump.h"
-
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/term.h"
+#include "pyspyd/snapshot.h"
 #include <unistd.h>
 
 struct dump_args {
 	pid_t pid;
+	const char *snapshot;
 	bool json;
 	struct pyspyd_dump_options dump;
 };
 
 static const struct option_spec options[] = {
 	{ 'p', "pid", OPTION_PID, offsetof(struct dump_args, pid), "PID", "the process", NULL },
+	{ 0, "snapshot", OPTION_STRING, offsetof(struct dump_args, snapshot), "FILE",
+		"a file of pyspyd snapshot, instead of a process", NULL },
 	{ 'l', "locals", OPTION_FLAG, offsetof(struct dump_args, dump.locals), NULL,
 		"variables of every frame; secrets are masked by name", NULL },
 	{ 0, "unmask", OPTION_FLAG, offsetof(struct dump_args, dump.unmask), NULL, "with --locals: mask nothing",
@@ -30,6 +32,19 @@ static const struct option_spec options[] = {
 	{ 0 },
 };
 
+static int look(const struct dump_args *args, struct pyspyd_dump **ret_dump, struct err *err) {
+	struct pyspyd_snapshot *snapshot = NULL;
+	int r;
+
+	if (!args->snapshot)
+		return pyspyd_dump(args->pid, &args->dump, ret_dump, err);
+	r = pyspyd_snapshot_open(args->snapshot, &snapshot, err);
+	if (!r)
+		r = pyspyd_snapshot_dump(snapshot, &args->dump, ret_dump, err);
+	pyspyd_snapshot_close(snapshot);
+	return r;
+}
+
 static int run(const struct command *command, int argc, char **argv) {
 	struct dump_args args = { 0 };
 	struct err err = { 0 };
@@ -39,10 +54,12 @@ static int run(const struct command *command, int argc, char **argv) {
 	int r = options_parse(command, argc, argv, &args, &rest);
 
 	if (r < 0)
-		r = options_pid(command, rest, &args.pid);
+		r = options_pid_or_file(command, rest, &args.pid, "snapshot", args.snapshot);
 	if (r >= 0)
 		return r;
-	r = pyspyd_dump(args.pid, &args.dump, &dump, &err);
+	if (args.snapshot && args.dump.blocking)
+		return options_error(command, "--blocking does not go with --snapshot");
+	r = look(&args, &dump, &err);
 	if (r)
 		return cli_fail(r, &err);
 	text = args.json ? pyspyd_dump_json(dump) : pyspyd_dump_text(dump, term_controls(STDOUT_FILENO));
@@ -53,7 +70,7 @@ static int run(const struct command *command, int argc, char **argv) {
 const struct command dump_command = {
 	.name = "dump",
 	.summary = "Shows all threads of a process with their stacks, most recent call first",
-	.synopsis = "[--native] [--locals] [--async] [--json] [--blocking] (--pid PID | PID)",
+	.synopsis = "[--native] [--locals] [--async] [--json] [--blocking] (--pid PID | PID | --snapshot FILE)",
 	.details = "",
 	.example = "sudo pyspyd dump --locals 4711",
 	.options = options,

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* pyspyd heap: objects by type and the largest containers, and what of that grew. */
-#include "pyspyd/heap.h"
-
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/term.h"
 #include "pyspyd/parse.h"
+#include "pyspyd/snapshot.h"
 #include <stdio.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 
 struct heap_args {
 	pid_t pid;
+	const char *snapshot;
 	bool json;
 	const char *top;
 	uint64_t diff_ns;
@@ -21,6 +21,8 @@ struct heap_args {
 
 static const struct option_spec options[] = {
 	{ 'p', "pid", OPTION_PID, offsetof(struct heap_args, pid), "PID", "the process", NULL },
+	{ 0, "snapshot", OPTION_STRING, offsetof(struct heap_args, snapshot), "FILE",
+		"a file of pyspyd snapshot, instead of a process", NULL },
 	{ 'n', "top", OPTION_STRING, offsetof(struct heap_args, top), "N",
 		"types and containers that are shown (default: 20; with --json all types)", NULL },
 	{ 0, "diff", OPTION_DURATION, offsetof(struct heap_args, diff_ns), "DURATION",
@@ -50,6 +52,20 @@ static bool on_progress(void *userdata, uint64_t done_bytes, uint64_t all_bytes)
 	return cli_stop && !progress->waited;
 }
 
+static int look(const struct heap_args *args, const struct pyspyd_heap_options *count, struct pyspyd_heap **ret_heap,
+	struct err *err) {
+	struct pyspyd_snapshot *snapshot = NULL;
+	int r;
+
+	if (!args->snapshot)
+		return pyspyd_heap_count(args->pid, count, ret_heap, err);
+	r = pyspyd_snapshot_open(args->snapshot, &snapshot, err);
+	if (!r)
+		r = pyspyd_snapshot_heap(snapshot, count, ret_heap, err);
+	pyspyd_snapshot_close(snapshot);
+	return r;
+}
+
 static int show(const struct heap_args *args, size_t top) {
 	struct pyspyd_heap *heap = NULL;
 	struct progress progress = { 0 };
@@ -62,7 +78,7 @@ static int show(const struct heap_args *args, size_t top) {
 	};
 	struct err err = { 0 };
 	_free_ char *text = NULL;
-	int r = pyspyd_heap_count(args->pid, &count, &heap, &err);
+	int r = look(args, &count, &heap, &err);
 
 	if (progress.shown)
 		fputs("\r\033[K", stderr);
@@ -79,14 +95,12 @@ static int run(const struct command *command, int argc, char **argv) {
 	char **rest;
 	int r = options_parse(command, argc, argv, &args, &rest);
 
+	if (r < 0)
+		r = options_pid_or_file(command, rest, &args.pid, "snapshot", args.snapshot);
 	if (r >= 0)
 		return r;
-	if (rest[0] && args.pid)
-		return options_error(command, "unexpected argument '%s': --pid is given", rest[0]);
-	if (rest[0] && parse_pid(rest[0], &args.pid))
-		return options_error(command, "'%s' is not a process id", rest[0]);
-	if (!args.pid)
-		return options_error(command, "which process? Give --pid PID");
+	if (args.snapshot && args.diff_ns)
+		return options_error(command, "--diff does not go with --snapshot");
 	if (args.top && (parse_u64(args.top, &top) || !top))
 		return options_error(command, "--top: '%s' is not a number of rows", args.top);
 	return show(&args, args.top ? (size_t)top : args.json ? 0 : TOP_DEFAULT);
@@ -95,7 +109,7 @@ static int run(const struct command *command, int argc, char **argv) {
 const struct command heap_command = {
 	.name = "heap",
 	.summary = "Counts the objects of a process by type, and what of them grew",
-	.synopsis = "[--json] [--top N] [--diff DURATION] [--no-paths] (--pid PID | PID)",
+	.synopsis = "[--json] [--top N] [--diff DURATION] [--no-paths] (--pid PID | PID | --snapshot FILE)",
 	.details = "The process is read while it runs: what changes meanwhile may be counted twice, or not at all.",
 	.example = "sudo pyspyd heap --pid 4711 --diff 1m",
 	.options = options,

@@ -18,6 +18,7 @@ static const struct command *const commands[] = {
 	&heap_command,
 	&handles_command,
 	&modules_command,
+	&snapshot_command,
 	&findings_command,
 	&show_command,
 	&daemon_command,

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* pyspyd modules: what a process has imported and loaded, in which versions. */
-#include "pyspyd/modules.h"
-
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/term.h"
+#include "pyspyd/snapshot.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,12 +13,15 @@
 
 struct modules_args {
 	pid_t pid;
+	const char *snapshot;
 	bool json, all;
 	const char *expect;
 };
 
 static const struct option_spec options[] = {
 	{ 'p', "pid", OPTION_PID, offsetof(struct modules_args, pid), "PID", "the process", NULL },
+	{ 0, "snapshot", OPTION_STRING, offsetof(struct modules_args, snapshot), "FILE",
+		"a file of pyspyd snapshot, instead of a process", NULL },
 	{ 0, "json", OPTION_FLAG, offsetof(struct modules_args, json), NULL, "one JSON object, schema pyspyd.modules/1",
 		NULL },
 	{ 0, "expect", OPTION_STRING, offsetof(struct modules_args, expect), "FILE",
@@ -54,6 +56,20 @@ static int read_expect(const char *path, char **ret_text) {
 	return -1;
 }
 
+static int look_at(const struct modules_args *args, const struct pyspyd_modules_options *how,
+	struct pyspyd_modules **ret_modules, struct err *err) {
+	struct pyspyd_snapshot *snapshot = NULL;
+	int r;
+
+	if (!args->snapshot)
+		return pyspyd_modules_look(args->pid, how, ret_modules, err);
+	r = pyspyd_snapshot_open(args->snapshot, &snapshot, err);
+	if (!r)
+		r = pyspyd_snapshot_modules(snapshot, how, ret_modules, err);
+	pyspyd_snapshot_close(snapshot);
+	return r;
+}
+
 static int run(const struct command *command, int argc, char **argv) {
 	struct modules_args args = { 0 };
 	struct pyspyd_modules_options look = { 0 };
@@ -64,14 +80,14 @@ static int run(const struct command *command, int argc, char **argv) {
 	int r = options_parse(command, argc, argv, &args, &rest);
 
 	if (r < 0)
-		r = options_pid(command, rest, &args.pid);
+		r = options_pid_or_file(command, rest, &args.pid, "snapshot", args.snapshot);
 	if (r < 0 && args.expect)
 		r = read_expect(args.expect, &expect);
 	if (r >= 0)
 		return r;
 	look.expect = expect;
 	look.expect_name = args.expect;
-	r = pyspyd_modules_look(args.pid, &look, &modules, &err);
+	r = look_at(&args, &look, &modules, &err);
 	if (r)
 		return cli_fail(r, &err);
 	text = args.json ? pyspyd_modules_json(modules)
@@ -83,7 +99,7 @@ static int run(const struct command *command, int argc, char **argv) {
 const struct command modules_command = {
 	.name = "modules",
 	.summary = "Shows imported modules and native libraries with their versions",
-	.synopsis = "[--json] [--expect FILE] [--all] (--pid PID | PID)",
+	.synopsis = "[--json] [--expect FILE] [--all] (--pid PID | PID | --snapshot FILE)",
 	.details = "Versions are those of the installed distributions, as their metadata says, else __version__. What\n"
 		   "is loaded twice, or in two versions, is marked.",
 	.example = "sudo pyspyd modules --expect requirements.txt --pid 4711",

@@ -235,3 +235,11 @@ int options_pid(const struct command *command, char **rest, pid_t *pid) {
 		return options_error(command, "'%s' is not a process id", rest[0]);
 	return *pid ? -1 : options_error(command, "which process? Give --pid PID");
 }
+
+int options_pid_or_file(const struct command *command, char **rest, pid_t *pid, const char *option, const char *file) {
+	if (!file)
+		return options_pid(command, rest, pid);
+	if (rest[0] || *pid)
+		return options_error(command, "--%s and --pid exclude each other", option);
+	return -1;
+}

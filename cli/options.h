@@ -66,6 +66,10 @@ int options_parse(const struct command *command, int argc, char **argv, void *ta
  * mistake was said. */
 int options_pid(const struct command *command, char **rest, pid_t *pid);
 
+/* The same where a command may look at a file instead: `file` is the value of --`option`, NULL where it was not given.
+ * Return: -1 with *pid set or the file given; else the exit status, and the mistake was said. */
+int options_pid_or_file(const struct command *command, char **rest, pid_t *pid, const char *option, const char *file);
+
 /* Says what is wrong with the arguments. Return: the exit status, 2. */
 int options_error(const struct command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

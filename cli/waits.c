@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* pyspyd waits: who waits for what, who holds it, and who is stuck for good. */
-#include "pyspyd/waits.h"
-
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/term.h"
+#include "pyspyd/snapshot.h"
 #include <unistd.h>
 
 /* Between the two looks: long enough for a program that works to show it, too short for anybody to mind. */
@@ -12,12 +11,15 @@
 
 struct waits_args {
 	pid_t pid;
+	const char *snapshot;
 	bool json, dot, once, native;
 	struct string_list park;
 };
 
 static const struct option_spec options[] = {
 	{ 'p', "pid", OPTION_PID, offsetof(struct waits_args, pid), "PID", "the process", NULL },
+	{ 0, "snapshot", OPTION_STRING, offsetof(struct waits_args, snapshot), "FILE",
+		"a file of pyspyd snapshot, instead of a process", NULL },
 	{ 0, "json", OPTION_FLAG, offsetof(struct waits_args, json), NULL, "one JSON object, schema pyspyd.waits/1",
 		NULL },
 	{ 0, "dot", OPTION_FLAG, offsetof(struct waits_args, dot), NULL, "the graph for Graphviz", NULL },
@@ -42,6 +44,20 @@ static int print(const struct waits_args *args, const struct pyspyd_waits *waits
 	return cli_print(text);
 }
 
+static int look_at(const struct waits_args *args, const struct pyspyd_waits_options *how,
+	struct pyspyd_waits **ret_waits, struct err *err) {
+	struct pyspyd_snapshot *snapshot = NULL;
+	int r;
+
+	if (!args->snapshot)
+		return pyspyd_waits_look(args->pid, how, ret_waits, err);
+	r = pyspyd_snapshot_open(args->snapshot, &snapshot, err);
+	if (!r)
+		r = pyspyd_snapshot_waits(snapshot, how, ret_waits, err);
+	pyspyd_snapshot_close(snapshot);
+	return r;
+}
+
 static int run(const struct command *command, int argc, char **argv) {
 	struct waits_args args = { 0 };
 	struct pyspyd_waits_options look = { .between_ns = BETWEEN_NS };
@@ -51,16 +67,18 @@ static int run(const struct command *command, int argc, char **argv) {
 	int r = options_parse(command, argc, argv, &args, &rest);
 
 	if (r < 0)
-		r = options_pid(command, rest, &args.pid);
+		r = options_pid_or_file(command, rest, &args.pid, "snapshot", args.snapshot);
 	if (r >= 0)
 		return r;
 	if (args.json && args.dot)
 		return options_error(command, "--json and --dot exclude each other");
+	if (args.snapshot && (args.once || args.park.n))
+		return options_error(command, "--%s does not go with --snapshot", args.once ? "once" : "park");
 	if (args.once)
 		look.between_ns = 0;
 	look.native = args.native;
 	look.park = args.park.items;
-	r = pyspyd_waits_look(args.pid, &look, &waits, &err);
+	r = look_at(&args, &look, &waits, &err);
 	if (r)
 		return cli_fail(r, &err);
 	r = print(&args, waits);
@@ -71,7 +89,7 @@ static int run(const struct command *command, int argc, char **argv) {
 const struct command waits_command = {
 	.name = "waits",
 	.summary = "Shows what each thread waits for and who holds it; deadlocks first",
-	.synopsis = "[--json | --dot] [--once] [--native] [--park MODULE:QUALNAME] (--pid PID | PID)",
+	.synopsis = "[--json | --dot] [--once] [--native] [--park MODULE:QUALNAME] (--pid PID | PID | --snapshot FILE)",
 	.details = "Looks twice, 200 ms apart, so that a wait that passes is told from one that stands. A deadlock is\n"
 		   "'proven' where every holder was read, else 'inferred', with the reason.",
 	.example = "sudo pyspyd waits --pid 4711",

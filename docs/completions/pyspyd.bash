@@ -10,7 +10,7 @@ _pyspyd() {
 	COMPREPLY=()
 
 	if [ "$COMP_CWORD" = 1 ]; then
-		COMPREPLY=($(compgen -W "watch dump record flamegraph ps waits heap handles modules findings show doctor daemon help --help --version" -- "$cur"))
+		COMPREPLY=($(compgen -W "watch dump record flamegraph ps waits heap handles modules snapshot findings show doctor daemon help --help --version" -- "$cur"))
 		return
 	fi
 	# Behind "--" stands somebody else's command line.
@@ -24,7 +24,8 @@ _pyspyd() {
 
 	case $prev in
 	-p | --pid) _pyspyd_pids "$cur"; return ;;
-	-o | --output) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	-o | --output | --snapshot | --info) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	--section) COMPREPLY=($(compgen -W "dump waits counters handles maps modules heap meta" -- "$cur")); return ;;
 	-f | --format)
 		if [[ ${COMP_WORDS[1]} != @(findings|daemon) ]]; then
 			COMPREPLY=($(compgen -W "svg html collapsed speedscope pprof gecko chrome" -- "$cur"))
@@ -45,22 +46,23 @@ _pyspyd() {
 
 	case ${COMP_WORDS[1]} in
 	watch) options="--pid --name --all --children --duration --interval --rate --source --json --exit-on --spike --hang-after --leak-window --origins --park --var --unmask --set --help" ;;
-	dump) options="--pid --native --locals --unmask --async --json --blocking --help" ;;
+	dump) options="--pid --snapshot --native --locals --unmask --async --json --blocking --help" ;;
 	record) options="--pid --output --duration --rate --format --mode --every --max-slowdown --threshold --kernel --children --threads --native --source --blocking --help" ;;
 	flamegraph) options="--pid --output --last --since --until --diff --format --threads --start --help" ;;
 	ps) options="--json --help" ;;
-	waits) options="--pid --json --dot --once --native --park --help" ;;
-	heap) options="--pid --top --diff --no-paths --json --help" ;;
-	handles) options="--pid --diff --origins --json --help" ;;
-	modules) options="--pid --expect --all --json --help" ;;
+	waits) options="--pid --snapshot --json --dot --once --native --park --help" ;;
+	heap) options="--pid --snapshot --top --diff --no-paths --json --help" ;;
+	handles) options="--pid --snapshot --diff --origins --json --help" ;;
+	modules) options="--pid --snapshot --expect --all --json --help" ;;
+	snapshot) options="--pid --output --unmask --blocking --info --section --json --help" ;;
 	findings) options="--follow --open --since --until --kind --pid --lines --json --help" ;;
 	show) options="--json --help" ;;
 	daemon) options="--config --check-config --foreground --help" ;;
 	doctor) options="--pid --help" ;;
-	help) options="watch dump record flamegraph ps waits heap handles modules findings show doctor daemon" ;;
+	help) options="watch dump record flamegraph ps waits heap handles modules snapshot findings show doctor daemon" ;;
 	*) return ;;
 	esac
-	if [[ ${COMP_WORDS[1]} = @(dump|flamegraph|waits|heap|handles|modules) && $cur != -* ]]; then
+	if [[ ${COMP_WORDS[1]} = @(dump|flamegraph|waits|heap|handles|modules|snapshot) && $cur != -* ]]; then
 		_pyspyd_pids "$cur"
 		return
 	fi

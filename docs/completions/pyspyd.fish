@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # fish completion for pyspyd
 
-set -l commands watch dump record flamegraph ps waits heap handles modules findings show doctor daemon help
+set -l commands watch dump record flamegraph ps waits heap handles modules snapshot findings show doctor daemon help
 
 complete -c pyspyd -f
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a watch -d 'Watch processes, and findings as they come'
@@ -13,6 +13,7 @@ complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a waits -d 'S
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a heap -d 'Count objects by type, and what grew'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a handles -d 'Show descriptors, threads, children and mappings'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a modules -d 'Show imported modules and native libraries'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a snapshot -d 'Write everything about a process into one file'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a findings -d 'List what the service has found'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a show -d 'Show one finding whole'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a daemon -d 'Run the service'
@@ -23,8 +24,8 @@ complete -c pyspyd -s h -l help -d 'Help'
 
 set -l pids '(pgrep -l python | string replace " " \t)'
 
-complete -c pyspyd -n '__fish_seen_subcommand_from watch dump record flamegraph waits heap handles modules findings doctor' -s p -l pid -x -a "$pids" -d 'The process'
-complete -c pyspyd -n '__fish_seen_subcommand_from dump flamegraph waits heap handles modules' -a "$pids"
+complete -c pyspyd -n '__fish_seen_subcommand_from watch dump record flamegraph waits heap handles modules snapshot findings doctor' -s p -l pid -x -a "$pids" -d 'The process'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump flamegraph waits heap handles modules snapshot' -a "$pids"
 
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s n -l name -x -d 'Those whose command line matches'
 complete -c pyspyd -n '__fish_seen_subcommand_from watch' -s a -l all -d 'Every Python process here'
@@ -55,6 +56,13 @@ complete -c pyspyd -n '__fish_seen_subcommand_from handles' -l diff -x -d 'Look 
 complete -c pyspyd -n '__fish_seen_subcommand_from modules' -l expect -r -d 'Mark what is not the version that a line says'
 complete -c pyspyd -n '__fish_seen_subcommand_from modules' -l all -d 'The standard library and modules of packages too'
 
+complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap handles modules' -l snapshot -r -F -d 'A file of pyspyd snapshot'
+complete -c pyspyd -n '__fish_seen_subcommand_from snapshot' -s o -l output -r -F -d 'Where the snapshot goes'
+complete -c pyspyd -n '__fish_seen_subcommand_from snapshot' -l unmask -d 'Mask nothing'
+complete -c pyspyd -n '__fish_seen_subcommand_from snapshot' -l blocking -d 'Stop the threads while their stacks are read'
+complete -c pyspyd -n '__fish_seen_subcommand_from snapshot' -l info -r -F -d 'Show what a snapshot holds'
+complete -c pyspyd -n '__fish_seen_subcommand_from snapshot' -l section -xa 'dump waits counters handles maps modules heap meta' -d 'The JSON of one part'
+
 complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s o -l output -r -F -d 'Where the profile goes'
 complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s f -l format -x -a 'svg html collapsed speedscope pprof gecko chrome' -d 'Of the file'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -s m -l mode -x -a 'wall cpu gil offcpu alloc' -d 'Which threads are counted'
@@ -77,7 +85,7 @@ complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s a -l async -d 'Also 
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -l native -d 'Native and kernel frames of running threads'
 complete -c pyspyd -n '__fish_seen_subcommand_from record watch' -l source -xa 'auto vm bpf' -d 'Who takes the stacks'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump record' -l blocking -d 'Stop the Python threads while they are read'
-complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps waits heap handles modules findings show' -l json -d 'For machines'
+complete -c pyspyd -n '__fish_seen_subcommand_from watch dump ps waits heap handles modules snapshot findings show' -l json -d 'For machines'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from findings' -s f -l follow -d 'Go on with what is found from now on'
 complete -c pyspyd -n '__fish_seen_subcommand_from findings' -s o -l open -d 'Only those that are open'

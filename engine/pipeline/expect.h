@@ -5,7 +5,8 @@
 #include "engine/base/vec.h"
 #include "pyspyd/modules.h"
 
-/* Names and versions of distributions: which were expected, and whether two are the same. All pure. */
+/* Names and versions of distributions: which were expected, and whether two are the same. All pure. modules_expect is
+ * modules.c's. */
 
 #define EXPECT_LINES_MAX 65536
 
@@ -23,5 +24,9 @@ bool expect_same_name(const char *a, const char *b);
 /* Whether `version` is what "==expected" asks for ("Version specifiers"): 1.0 is 1.0.0, 1.0RC1 is 1.0-rc.1, and a local
  * part ("+cu118") counts only where `expected` has one. */
 bool expect_same_version(const char *expected, const char *version);
+
+/* Marks what of the modules is not as options->expect says, which nothing was compared with yet. Return: 0;
+ * PYSPYD_E_USAGE; -ENOMEM. */
+int modules_expect(struct pyspyd_modules *modules, const struct pyspyd_modules_options *options, struct err *err);
 
 #endif

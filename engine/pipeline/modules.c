@@ -372,16 +372,16 @@ static int judge(struct pyspyd_expected *expected, struct pyspyd_module *module)
 	return expected->file && (!module->version || expected->found) ? 0 : -ENOMEM;
 }
 
-static int compare_expected(struct look *look) {
+static int compare_expected(struct pyspyd_modules *result, struct pyspyd_module *modules, size_t n) {
 	int r = 0;
 
-	for (size_t i = 0; !r && i < look->result->expected_n; i++) {
-		struct pyspyd_expected *expected = &look->result->expected[i];
+	for (size_t i = 0; !r && i < result->expected_n; i++) {
+		struct pyspyd_expected *expected = &result->expected[i];
 
 		expected->state = PYSPYD_EXPECTED_NOT_IMPORTED;
-		for (size_t k = 0; !r && k < look->modules.n; k++)
-			if (is_of(&look->modules.items[k], expected->name))
-				r = judge(expected, &look->modules.items[k]);
+		for (size_t k = 0; !r && k < n; k++)
+			if (is_of(&modules[k], expected->name))
+				r = judge(expected, &modules[k]);
 	}
 	return r;
 }
@@ -412,7 +412,7 @@ static int look_at(struct look *look) {
 	if (!r)
 		r = mark_doubles(look);
 	if (!r)
-		r = compare_expected(look);
+		r = compare_expected(result, look->modules.items, look->modules.n);
 	if (r)
 		return r == MEM_E_GONE ? PYSPYD_E_GONE : r == PY_E_TORN ? -EAGAIN : r == MEM_E_FAULT ? -EFAULT : r;
 	r = libraries_read(&look->target->proc, &libraries, &result->incomplete);
@@ -431,6 +431,12 @@ static int read_expected(const struct pyspyd_modules_options *options, struct py
 	result->expected = expected.items;
 	result->expected_n = expected.n;
 	return r;
+}
+
+int modules_expect(struct pyspyd_modules *modules, const struct pyspyd_modules_options *options, struct err *err) {
+	int r = options->expect ? read_expected(options, modules, err) : 0;
+
+	return r ? r : compare_expected(modules, modules->modules, modules->modules_n);
 }
 
 int pyspyd_modules_look(

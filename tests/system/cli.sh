@@ -52,7 +52,7 @@ expect 0 --help
 prints
 expect 0 --version
 prints
-for command in watch dump record flamegraph ps waits heap handles modules findings show doctor; do
+for command in watch dump record flamegraph ps waits heap handles modules snapshot findings show doctor; do
 	expect 0 "$command" --help
 	prints
 	grep -q '^Example:' "$work/out" || fail "$command --help has no example"
@@ -135,20 +135,43 @@ echo 'six>=1.0' >"$work/ranges"
 expect 2 modules --pid 1 --expect "$work/ranges"
 says 'line 1'
 
+expect 2 snapshot
+says --pid
+expect 2 snapshot --pid 1
+says --output
+expect 2 snapshot --info x --pid 1
+says --info
+expect 2 snapshot --pid 1 -o "$work/s" --json
+says --json --info
+expect 1 snapshot --info "$work/no-such-file"
+says no-such-file
+for command in "dump --blocking" "waits --once" "heap --diff 1s" "handles --origins 1s" "modules --pid 1"; do
+	# shellcheck disable=SC2086 # several words
+	expect 2 $command --snapshot "$work/no-such-file"
+	says --snapshot
+done
+for command in dump waits heap handles modules; do
+	expect 1 "$command" --snapshot "$work/no-such-file"
+	says no-such-file
+	expect 1 "$command" --snapshot "$0"
+	says 'no snapshot'
+done
+
 # An ended child's pid is free: the shell has waited for it.
 sh -c : &
 gone=$!
 wait "$gone"
-for command in "dump --pid" "watch --pid" "doctor --pid" "waits --pid" "heap --pid" "handles --pid" "modules --pid" "record -d 1 -o $work/p.svg --pid"; do
+for command in "dump --pid" "watch --pid" "doctor --pid" "waits --pid" "heap --pid" "handles --pid" "modules --pid" "snapshot -o $work/s --pid" "record -d 1 -o $work/p.svg --pid"; do
 	# shellcheck disable=SC2086 # several words
 	expect 3 $command "$gone"
 	says "$gone"
 done
 [ ! -e "$work/p.svg" ] || fail "a recording of nothing left a file"
+[ ! -e "$work/s" ] || fail "a snapshot of nothing left a file"
 
 sleep 600 &
 other=$!
-for command in "dump --pid" "watch --pid" "waits --pid" "heap --pid" "handles --pid" "modules --pid" "record -d 1 -o $work/p.svg --pid"; do
+for command in "dump --pid" "watch --pid" "waits --pid" "heap --pid" "handles --pid" "modules --pid" "snapshot -o $work/s --pid" "record -d 1 -o $work/p.svg --pid"; do
 	# shellcheck disable=SC2086 # several words
 	expect 5 $command "$other"
 	says
@@ -215,6 +238,30 @@ expect 0 modules --json --expect "$work/expect" --pid "$target"
 prints
 json_ok pyspyd.modules/1
 grep -q '"pattern":"Not My Version"' "$work/out" || fail "what is missing is not marked"
+expect 0 snapshot --pid "$target" -o "$work/s"
+[ ! -s "$work/out" ] || fail "snapshot -o FILE wrote to stdout"
+[ "$(stat -c %a "$work/s")" = 600 ] || fail "others may read the snapshot"
+expect 0 snapshot --info "$work/s"
+prints
+grep -q "^Process $target: " "$work/out" || fail "snapshot --info does not name the process"
+expect 0 snapshot --json --info "$work/s"
+json_ok pyspyd.snapshot/1
+for command in dump waits heap handles modules; do
+	expect 0 "$command" --json --snapshot "$work/s"
+	prints
+	json_ok "pyspyd.$command/1"
+	expect 0 "$command" --snapshot "$work/s"
+	prints
+done
+for section in dump waits counters handles maps modules heap; do
+	expect 0 snapshot --info "$work/s" --section "$section"
+	json_ok "pyspyd.$section/1"
+done
+expect 1 snapshot --info "$work/s" --section nothing
+says nothing
+timeout 60 "$pyspyd" snapshot --pid "$target" -o - 2>/dev/null | cat >"$work/piped"
+expect 0 dump --snapshot "$work/piped"
+grep -q longest_chain "$work/out" || fail "a snapshot through a pipe lacks the stacks"
 expect 0 ps --json
 prints
 json_ok pyspyd.ps/1
