@@ -4,7 +4,8 @@
 # Line numbers against the interpreters' own word, for every instruction of every code object of their standard
 # libraries: lines_oracle.py in each interpreter, lines_driver.c at the other end of the pipe.
 #
-#   lines_oracle.sh [PATTERN…]    only interpreters whose names match
+#   lines_oracle.sh [PATTERN…]    only interpreters whose names match; default: all but debug builds, whose tables are
+#                                 the same
 #
 # BUILD         where the driver was built
 # LINES_EVERY   only every so many-th module (default: all; one in ten where the driver has sanitizers in it)
@@ -29,4 +30,5 @@ one() {
 	[ "$result_status" = 0 ] && [ ! -s "$list.err" ]
 }
 
+[ $# -gt 0 ] || set -- '*-system' '*-pyenv' '*-trixie' '*-sid' '*-bullseye' '*-built'
 each_interpreter one "$@"
