@@ -21,8 +21,7 @@ struct job {
 	struct py_thread_names names;
 	struct native_look *native; /* NULL: not asked for */
 	pid_vec tids;               /* all of the kernel's, where native frames are asked for */
-	struct stopped_threads stopped;
-	struct map states; /* tid → state, from before we stopped them */
+	struct map states;          /* tid → state, from before we stopped them */
 	struct pyspyd_dump *dump;
 	struct err *err;
 	int result;
@@ -85,7 +84,27 @@ static int keep_state(struct job *job, pid_t tid) {
 		: map_put(&job->states, (uint64_t)tid, (uint64_t)stat.state);
 }
 
-static int stop_threads(struct job *job) {
+static void read_all(struct job *job) {
+	struct sample_target *target = job->target;
+	int r = 0;
+
+	/* The list has the newest thread first; people expect the main thread first. */
+	for (size_t i = target->threads.n; !r && i > 0; i--)
+		r = add_thread(job, target->threads.items[i - 1]);
+	if (!r && job->native)
+		r = add_foreign_threads(job);
+	if (!r && job->options->async)
+		r = dump_async(target, &job->scratch, job->dump);
+	job->result = r;
+}
+
+static void read_stopped(const pid_t *tids, size_t n, void *arg) {
+	(void)tids;
+	(void)n;
+	read_all(arg);
+}
+
+static int stop_and_read(struct job *job) {
 	pid_vec tids = { 0 };
 	int r = 0;
 
@@ -99,40 +118,32 @@ static int stop_threads(struct job *job) {
 		if (!r)
 			r = keep_state(job, *tid);
 	if (!r)
-		r = blocking_stop(tids.items, tids.n, STOP_MAX_NS, &job->stopped);
+		r = blocking_run(tids.items, tids.n, STOP_MAX_NS, read_stopped, job);
 	vec_free(&tids);
 	if (r == -EPERM)
 		return err_set(job->err, PYSPYD_E_DENIED,
 			"stopping the threads is not permitted (another tracer, or ptrace is forbidden); leave out "
 			"--blocking");
-	return r;
+	return r ? r : job->result;
 }
 
-static int stop(struct job *job) {
-	uint64_t start;
-
-	if (job->native)
+static int read_blocking(struct job *job) {
+	if (job->native) {
 		native_look_warm(job->native);
-	start = clock_mono_ns();
-	if (job->native)
-		job->native->deadline_ns = start + STOP_MAX_NS;
-	return stop_threads(job);
+		job->native->deadline_ns = clock_mono_ns() + STOP_MAX_NS;
+	}
+	return stop_and_read(job);
 }
 
 static int read_threads(struct job *job) {
-	struct sample_target *target = job->target;
-	int r = 0;
+	int r;
 
-	if (job->options->blocking)
-		r = stop(job);
-	/* The list has the newest thread first; people expect the main thread first. */
-	for (size_t i = target->threads.n; !r && i > 0; i--)
-		r = add_thread(job, target->threads.items[i - 1]);
-	if (!r && job->native)
-		r = add_foreign_threads(job);
-	if (!r && job->options->async)
-		r = dump_async(target, &job->scratch, job->dump);
-	blocking_resume(&job->stopped);
+	if (job->options->blocking) {
+		r = read_blocking(job);
+	} else {
+		read_all(job);
+		r = job->result;
+	}
 	if (!r && job->native)
 		r = native_look_lines(job->native, job->dump->threads, job->dump->threads_n, LINES_NS);
 	return r;
@@ -196,7 +207,6 @@ int pyspyd_dump(pid_t pid, const struct pyspyd_dump_options *options, struct pys
 	pthread_join(thread, NULL);
 	py_thread_names_deinit(&job.names);
 	py_stack_scratch_deinit(&job.scratch);
-	vec_free(&job.stopped.threads);
 	map_deinit(&job.states);
 	vec_free(&job.tids);
 	native_look_free(job.native);

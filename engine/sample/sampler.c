@@ -18,6 +18,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/limits.h"
 #include "engine/cpython/opcodes.h"
+#include "engine/sample/blocking.h"
 #include <errno.h>
 #include <sched.h>
 #include <sys/eventfd.h>
@@ -559,8 +560,25 @@ static void run_fast(struct cpu_sampler *me) {
 	}
 }
 
+struct blocked {
+	struct look *look;
+	size_t n; /* that stood still */
+};
+
+static void take_stopped(const pid_t *tids, size_t n, void *arg) {
+	struct blocked *blocked = arg;
+	struct look *look = blocked->look;
+
+	for (size_t i = 0; i < n; i++)
+		vec_foreach (thread, &look->target->threads)
+			if ((*thread)->py.tid == tids[i])
+				take(look, *thread, true);
+	blocked->n = n;
+}
+
 static void take_blocked(struct look *look) {
 	struct cpu_sampler *me = look->me;
+	struct blocked blocked = { .look = look };
 	VEC(pid_t) tids = { 0 };
 	char state;
 	int cpu;
@@ -571,16 +589,10 @@ static void take_blocked(struct look *look) {
 		if (me->owner->options.mode != PYSPYD_MODE_CPU || state == 'R')
 			(void)!vec_push(&tids, (*thread)->py.tid);
 	}
-	if (!blocking_stop(tids.items, tids.n, STOP_TIMEOUT_NS, &me->stopped)) {
-		for (size_t i = 0; i < me->stopped.threads.n; i++)
-			vec_foreach (thread, &look->target->threads)
-				if ((*thread)->py.tid == me->stopped.threads.items[i].tid)
-					take(look, *thread, true);
-		me->count.discarded += tids.n - me->stopped.threads.n;
-		blocking_resume(&me->stopped);
-	} else {
+	if (tids.n && blocking_run(tids.items, tids.n, STOP_TIMEOUT_NS, take_stopped, &blocked))
 		me->count.unreadable += tids.n;
-	}
+	else
+		me->count.discarded += tids.n - blocked.n;
 	vec_free(&tids);
 }
 
@@ -740,7 +752,6 @@ void sampler_free(struct sampler *sampler) {
 			continue;
 		py_stack_scratch_deinit(&me->scratch);
 		py_raw_stack_deinit(&me->stack);
-		vec_free(&me->stopped.threads);
 		free(me->places);
 		sem_destroy(&me->wake);
 	}

@@ -2,7 +2,6 @@
 #ifndef PYSPYD_SAMPLE_SAMPLER_INTERNAL_H
 #define PYSPYD_SAMPLE_SAMPLER_INTERNAL_H
 
-#include "engine/sample/blocking.h"
 #include "engine/sample/bpf_source.h"
 #include "engine/sample/native_stacks.h"
 #include "engine/sample/priority.h"
@@ -29,7 +28,6 @@ struct cpu_sampler {
 	uint64_t busy_ns; /* when it last had a thread of its own */
 	struct py_stack_scratch scratch;
 	struct py_raw_stack stack;
-	struct stopped_threads stopped;
 	uint32_t *places;
 	uint64_t usual_copy_ns;
 	uint64_t wake_floor_ns;       /* how late the promptest of the last wake-ups were */
