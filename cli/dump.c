@@ -15,6 +15,7 @@ struct dump_args {
 
 static const struct option_spec options[] = {
 	{ 'p', "pid", OPTION_PID, offsetof(struct dump_args, pid), "PID", "the process", NULL },
+	OPTIONS_CORE(struct dump_args, dump.core),
 	{ 0, "snapshot", OPTION_STRING, offsetof(struct dump_args, snapshot), "FILE",
 		"a file of pyspyd snapshot, instead of a process", NULL },
 	{ 'l', "locals", OPTION_FLAG, offsetof(struct dump_args, dump.locals), NULL,
@@ -54,7 +55,9 @@ static int run(const struct command *command, int argc, char **argv) {
 	int r = options_parse(command, argc, argv, &args, &rest);
 
 	if (r < 0)
-		r = options_pid_or_file(command, rest, &args.pid, "snapshot", args.snapshot);
+		r = options_subject(command, rest, &args.pid, &args.dump.core, args.snapshot);
+	if (r < 0 && args.dump.core.core && args.dump.blocking)
+		r = options_error(command, "--blocking is for processes that live");
 	if (r >= 0)
 		return r;
 	if (args.snapshot && args.dump.blocking)
@@ -70,7 +73,8 @@ static int run(const struct command *command, int argc, char **argv) {
 const struct command dump_command = {
 	.name = "dump",
 	.summary = "Shows all threads of a process with their stacks, most recent call first",
-	.synopsis = "[--native] [--locals] [--async] [--json] [--blocking] (--pid PID | PID | --snapshot FILE)",
+	.synopsis = "[--native] [--locals] [--async] [--json] [--blocking]\n"
+		    "(--pid PID | PID | --core FILE [--exe FILE] [--root DIR] | --snapshot FILE)",
 	.details = "",
 	.example = "sudo pyspyd dump --locals 4711",
 	.options = options,

@@ -243,3 +243,15 @@ int options_pid_or_file(const struct command *command, char **rest, pid_t *pid, 
 		return options_error(command, "--%s and --pid exclude each other", option);
 	return -1;
 }
+
+int options_subject(const struct command *command, char **rest, pid_t *pid, const struct pyspyd_core_source *core,
+	const char *snapshot) {
+	if (!core->core && core->exe)
+		return options_error(command, "--exe needs --core");
+	if (!core->core && core->root)
+		return options_error(command, "--root needs --core");
+	if (core->core && snapshot)
+		return options_error(command, "--core and --snapshot exclude each other");
+	return core->core ? options_pid_or_file(command, rest, pid, "core", core->core)
+			  : options_pid_or_file(command, rest, pid, "snapshot", snapshot);
+}

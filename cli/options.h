@@ -2,6 +2,7 @@
 #ifndef PYSPYD_CLI_OPTIONS_H
 #define PYSPYD_CLI_OPTIONS_H
 
+#include "pyspyd/core.h"
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -69,6 +70,21 @@ int options_pid(const struct command *command, char **rest, pid_t *pid);
 /* The same where a command may look at a file instead: `file` is the value of --`option`, NULL where it was not given.
  * Return: -1 with *pid set or the file given; else the exit status, and the mistake was said. */
 int options_pid_or_file(const struct command *command, char **rest, pid_t *pid, const char *option, const char *file);
+
+/* The same for commands that read core files and snapshots (NULL: not given) too. */
+int options_subject(const struct command *command, char **rest, pid_t *pid, const struct pyspyd_core_source *core,
+	const char *snapshot);
+
+/* The options of such a command, for its table; `core` is a struct pyspyd_core_source in the option struct. */
+#define OPTIONS_CORE(type, member) \
+	{ 'c', "core", OPTION_STRING, offsetof(type, member.core), "FILE", "a dead process, out of its core file", \
+		NULL }, \
+		{ 0, "exe", OPTION_STRING, offsetof(type, member.exe), "FILE", \
+			"with --core: the executable, if it is not where it was", NULL }, \
+	{ \
+		0, "root", OPTION_STRING, offsetof(type, member.root), "DIR", \
+			"with --core: the folder below which the files of the process are", NULL \
+	}
 
 /* Says what is wrong with the arguments. Return: the exit status, 2. */
 int options_error(const struct command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));

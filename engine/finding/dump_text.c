@@ -63,6 +63,8 @@ char *pyspyd_dump_json(const struct pyspyd_dump *dump) {
 	bool ok = json_put(true, object, "schema", json_string("pyspyd.dump/1"));
 
 	ok = json_put(ok, object, "process", stack_json_process(&dump->process));
+	if (dump->process.core)
+		ok = json_put(ok, object, "core", stack_json_core(dump->process.core));
 	ok = json_put(ok, object, "threads", threads_json(dump));
 	ok = json_put(ok, object, "counters", counters_json(dump));
 	if (dump->async) {
@@ -80,9 +82,12 @@ static void add_header(struct strbuf *sb, const struct pyspyd_process *process, 
 	strbuf_adds(sb, " (Python ");
 	text_add(sb, process->python, TEXT_NAME_MAX);
 	strbuf_adds(sb, ")\n");
+	text_core(sb, process->core, colour);
 }
 
-static void add_thread_line(struct strbuf *sb, const struct pyspyd_thread *thread, bool colour) {
+/* `core`: of the thread that died; else NULL. */
+static void add_thread_line(
+	struct strbuf *sb, const struct pyspyd_thread *thread, const struct pyspyd_core *core, bool colour) {
 	bool running = thread->state == 'R';
 
 	text_style(sb, colour, running ? TEXT_GREEN : TEXT_BOLD);
@@ -93,6 +98,8 @@ static void add_thread_line(struct strbuf *sb, const struct pyspyd_thread *threa
 	text_add(sb, thread->name, TEXT_NAME_MAX);
 	strbuf_adds(sb, ") [");
 	strbuf_add_printable(sb, thread->state ? &thread->state : "?", 1);
+	if (core)
+		strbuf_addf(sb, ", %s", core->signal_name);
 	if (thread->gil == PYSPYD_GIL_HELD)
 		strbuf_adds(sb, ", GIL");
 	if (thread->gil == PYSPYD_GIL_WAITING)
@@ -135,8 +142,11 @@ static void add_native_remarks(struct strbuf *sb, const struct pyspyd_thread *th
 		strbuf_adds(sb, "  … (native and Python frames do not agree)\n");
 }
 
-static void add_thread(struct strbuf *sb, const struct pyspyd_thread *thread, bool colour) {
-	add_thread_line(sb, thread, colour);
+static void add_thread(
+	struct strbuf *sb, const struct pyspyd_thread *thread, const struct pyspyd_core *core, bool colour) {
+	bool died = core && core->tid && core->tid == thread->tid;
+
+	add_thread_line(sb, thread, died ? core : NULL, colour);
 	for (size_t i = 0; i < thread->frames_n; i++) {
 		const struct pyspyd_frame *frame = &thread->frames[i];
 
@@ -155,6 +165,8 @@ static void add_thread(struct strbuf *sb, const struct pyspyd_thread *thread, bo
 	if (thread->native)
 		add_native_remarks(sb, thread);
 	exceptions_text(sb, thread->exceptions, thread->exceptions_n, colour);
+	if (thread->native && died)
+		text_registers(sb, core);
 }
 
 char *pyspyd_dump_text(const struct pyspyd_dump *dump, bool colour) {
@@ -163,7 +175,7 @@ char *pyspyd_dump_text(const struct pyspyd_dump *dump, bool colour) {
 	add_header(&sb, &dump->process, colour);
 	for (size_t i = 0; i < dump->threads_n; i++) {
 		strbuf_adds(&sb, "\n");
-		add_thread(&sb, &dump->threads[i], colour);
+		add_thread(&sb, &dump->threads[i], dump->process.core, colour);
 	}
 	if (!dump->async || dump_tasks_text(&sb, dump, colour))
 		return strbuf_take(&sb);

@@ -60,6 +60,23 @@ void pyspyd_threads_free(struct pyspyd_thread *threads, size_t n) {
 	free(threads);
 }
 
+static void strings_free(char **strings, size_t n) {
+	for (size_t i = 0; strings && i < n; i++)
+		free(strings[i]);
+	free(strings);
+}
+
+void pyspyd_core_free(struct pyspyd_core *core) {
+	if (!core)
+		return;
+	free(core->path);
+	free(core->signal_name);
+	free(core->registers);
+	strings_free(core->missing, core->missing_n);
+	strings_free(core->different, core->different_n);
+	free(core);
+}
+
 void pyspyd_process_deinit(struct pyspyd_process *process) {
 	if (!process)
 		return;
@@ -72,6 +89,7 @@ void pyspyd_process_deinit(struct pyspyd_process *process) {
 	free(process->cgroup);
 	free(process->container);
 	free(process->unit);
+	pyspyd_core_free(process->core);
 	*process = (struct pyspyd_process){ 0 };
 }
 

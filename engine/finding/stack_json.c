@@ -144,6 +144,59 @@ json_t *stack_json_process(const struct pyspyd_process *process) {
 	return json_done(ok, object);
 }
 
+static json_t *paths_json(char *const *paths, size_t n) {
+	json_t *array = json_array();
+	bool ok = array != NULL;
+
+	for (size_t i = 0; ok && i < n; i++)
+		ok = !json_array_append_new(array, json_text(paths[i]));
+	return json_done(ok, array);
+}
+
+static json_t *registers_json(const struct pyspyd_core *core) {
+	json_t *object = json_object();
+	bool ok = object != NULL;
+
+	for (size_t i = 0; ok && i < core->registers_n; i++) {
+		char text[24];
+
+		snprintf(text, sizeof(text), "0x%" PRIx64, core->registers[i].value);
+		ok = json_put(ok, object, core->registers[i].name, json_string(text));
+	}
+	return json_done(ok, object);
+}
+
+static json_t *fault_json(const struct pyspyd_core *core) {
+	char text[24];
+
+	if (!core->has_address)
+		return json_null();
+	snprintf(text, sizeof(text), "0x%" PRIx64, core->address);
+	return json_string(text);
+}
+
+json_t *stack_json_core(const struct pyspyd_core *core) {
+	json_t *object = json_object();
+	bool ok = json_put(true, object, "file", json_text(core->path));
+
+	ok = json_put(ok, object, "tid", core->tid ? json_integer(core->tid) : json_null());
+	ok = json_put(ok, object, "signal", core->signal ? json_text(core->signal_name) : json_null());
+	ok = json_put(ok, object, "signal_number", core->signal ? json_integer(core->signal) : json_null());
+	ok = json_put(ok, object, "code", core->signal ? json_integer(core->code) : json_null());
+	ok = json_put(ok, object, "reason", json_text(core->reason));
+	ok = json_put(ok, object, "address", fault_json(core));
+	ok = json_put(ok, object, "sender", core->has_sender ? json_integer(core->sender) : json_null());
+	ok = json_put(ok, object, "sender_uid", core->has_sender ? json_integer(core->sender_uid) : json_null());
+	ok = json_put(ok, object, "registers", registers_json(core));
+	ok = json_put(ok, object, "truncated", json_boolean(core->bytes < core->expected_bytes));
+	ok = json_put(ok, object, "bytes", json_count(core->bytes));
+	ok = json_put(ok, object, "expected_bytes", json_count(core->expected_bytes));
+	ok = json_put(ok, object, "missing", paths_json(core->missing, core->missing_n));
+	ok = json_put(ok, object, "different", paths_json(core->different, core->different_n));
+	ok = json_put(ok, object, "unverified", json_count(core->unverified_n));
+	return json_done(ok, object);
+}
+
 json_t *stack_json_accuracy(const struct pyspyd_accuracy *accuracy) {
 	json_t *object = json_object();
 	bool ok = json_put(true, object, "source", json_text(accuracy->source));

@@ -26,6 +26,9 @@ json_t *json_done(bool ok, json_t *object);
 json_t *stack_json_frame(const struct pyspyd_frame *frame);
 json_t *stack_json_frames(const struct pyspyd_frame *frames, size_t n);
 json_t *stack_json_process(const struct pyspyd_process *process);
+
+/* Of a process that is read out of a core file: the "core" beside its "process". */
+json_t *stack_json_core(const struct pyspyd_core *core);
 json_t *stack_json_accuracy(const struct pyspyd_accuracy *accuracy);
 
 /* How well native frames went: { complete, why, agrees, stopped_us }. */

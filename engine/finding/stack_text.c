@@ -2,6 +2,8 @@
 /* What the writers for people share: styles, foreign text cut and made printable, frames. */
 #include "engine/finding/stack_text.h"
 
+#include "engine/base/util.h"
+#include <inttypes.h>
 #include <string.h>
 
 void text_style(struct strbuf *sb, bool colour, enum text_style style) {
@@ -51,6 +53,63 @@ void text_command(struct strbuf *sb, const struct pyspyd_process *process) {
 		}
 		strbuf_adds(sb, argument == process->cmdline ? "" : " ");
 		text_add(sb, *argument, TEXT_PATH_MAX);
+	}
+}
+
+#define PATHS_SHOWN 3
+#define REGISTERS_A_LINE 4
+
+static void add_death(struct strbuf *sb, const struct pyspyd_core *core, bool colour) {
+	if (!core->signal) {
+		strbuf_adds(sb, "The core was taken from it while it lived\n");
+		return;
+	}
+	text_style(sb, colour, TEXT_RED);
+	strbuf_addf(sb, "Killed by %s", core->signal_name);
+	if (core->reason)
+		strbuf_addf(sb, " (%s)", core->reason);
+	if (core->has_address)
+		strbuf_addf(sb, " at 0x%" PRIx64, core->address);
+	strbuf_addf(sb, " in thread %d", (int)core->tid);
+	if (core->has_sender)
+		strbuf_addf(sb, ", sent by process %d of user %u", (int)core->sender, core->sender_uid);
+	text_style(sb, colour, TEXT_PLAIN);
+	strbuf_adds(sb, "\n");
+}
+
+static void add_paths(struct strbuf *sb, const char *what, char *const *paths, size_t n) {
+	if (!n)
+		return;
+	strbuf_addf(sb, "Files that %s:", what);
+	for (size_t i = 0; i < min_of(n, (size_t)PATHS_SHOWN); i++) {
+		strbuf_adds(sb, i ? ", " : " ");
+		text_add(sb, paths[i], TEXT_PATH_MAX);
+	}
+	if (n > PATHS_SHOWN)
+		strbuf_addf(sb, " and %zu more", n - PATHS_SHOWN);
+	strbuf_adds(sb, "\n");
+}
+
+void text_core(struct strbuf *sb, const struct pyspyd_core *core, bool colour) {
+	if (!core)
+		return;
+	add_death(sb, core, colour);
+	if (core->bytes < core->expected_bytes)
+		strbuf_addf(sb,
+			"The core is truncated: %" PRIu64 " of %" PRIu64 " bytes; what is missing is not shown\n",
+			core->bytes, core->expected_bytes);
+	add_paths(sb, "are not here", core->missing, core->missing_n);
+	add_paths(sb, "are others by now", core->different, core->different_n);
+	if (core->unverified_n)
+		strbuf_addf(sb, "Files of which nothing proves that they are the same: %zu\n", core->unverified_n);
+}
+
+void text_registers(struct strbuf *sb, const struct pyspyd_core *core) {
+	for (size_t i = 0; i < core->registers_n; i++) {
+		bool last = i + 1 == core->registers_n || i % REGISTERS_A_LINE == REGISTERS_A_LINE - 1;
+
+		strbuf_addf(sb, "  %-6s 0x%016" PRIx64 "%s", core->registers[i].name, core->registers[i].value,
+			last ? "\n" : "");
 	}
 }
 

@@ -21,6 +21,13 @@ void text_add(struct strbuf *sb, const char *s, size_t max);
 /* "python3 app.py": the command line, else the name. */
 void text_command(struct strbuf *sb, const struct pyspyd_process *process);
 
+/* "Killed by SIGSEGV (address not mapped) at 0x10 in thread 1234", and what is missing: a line each. Nothing for NULL.
+ */
+void text_core(struct strbuf *sb, const struct pyspyd_core *core, bool colour);
+
+/* Registers, some to a line. */
+void text_registers(struct strbuf *sb, const struct pyspyd_core *core);
+
 /* "parse (json.py:88)", without a newline; with the base name of the file alone where `brief`. */
 void text_frame(struct strbuf *sb, const struct pyspyd_frame *frame, bool brief, bool colour);
 

@@ -18,7 +18,6 @@
 #include <stddef.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
-#include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -61,17 +60,22 @@ static void take_regs(const struct user_regs_struct *user, struct native_regs *r
 }
 #endif
 
+struct native_regs native_regs_of_user(const struct user_regs_struct *user) {
+	struct native_regs regs = { 0 };
+
+	take_regs(user, &regs);
+	return regs;
+}
+
 int native_regs_of_stopped(pid_t tid, struct native_regs *ret_regs) {
 	struct user_regs_struct user;
 	struct iovec io = { .iov_base = &user, .iov_len = sizeof(user) };
-	struct native_regs regs = { 0 };
 
 	if (ptrace(PTRACE_GETREGSET, tid, (void *)NT_PRSTATUS, &io))
 		return -errno;
 	if (io.iov_len != sizeof(user)) /* a 32-bit program */
 		return -ENOTSUP;
-	take_regs(&user, &regs);
-	*ret_regs = regs;
+	*ret_regs = native_regs_of_user(&user);
 	return 0;
 }
 

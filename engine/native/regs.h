@@ -6,6 +6,7 @@
 #include "engine/mem/mem.h"
 #include "engine/proc/proc.h"
 #include "engine/proc/sleep.h"
+#include <sys/user.h>
 
 /* Registers of a thread, by DWARF's numbers (System V ABI x86-64, figure 3.36; DWARF for AArch64, table of registers),
  * and the ways to get them. */
@@ -53,6 +54,9 @@ static inline void native_regs_forget(struct native_regs *regs, unsigned number)
  * the arguments. The frame pointer is not among them. Return: whether the thread was in a system call or blocked
  * elsewhere in the kernel. */
 bool native_regs_of_sleep(const struct proc_sleep *sleep, struct native_regs *ret_regs);
+
+/* All that a debugger, or a core, has of a thread. */
+struct native_regs native_regs_of_user(const struct user_regs_struct *user);
 
 /* All of a thread that the caller has stopped with ptrace. Return: 0; negative errno. */
 int native_regs_of_stopped(pid_t tid, struct native_regs *ret_regs);

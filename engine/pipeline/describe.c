@@ -201,6 +201,16 @@ static bool runs(const struct proc_task *task) {
 	return !proc_task_state(task, &state, &cpu) && state == 'R';
 }
 
+/* The dead do not move. */
+static int look_offline(struct thread_look *look, enum still_proof *ret_proof, char *ret_state) {
+	int r = look_once(look), cpu;
+
+	look->result = r;
+	*ret_proof = STILL_PROVEN;
+	(void)!proc_task_state(look->task, ret_state, &cpu);
+	return r == MEM_E_GONE || r < 0 ? r : 0;
+}
+
 static int look_still(struct thread_look *look, enum still_proof *ret_proof, char *ret_state) {
 	int r = still_run(look->task, look_once, look, ret_proof, ret_state);
 
@@ -215,6 +225,8 @@ static int look_at(struct thread_look *look, enum still_proof *ret_proof, char *
 	const char *why;
 	int r = 0;
 
+	if (look->target->offline)
+		return look_offline(look, ret_proof, ret_state);
 	if (!stop || !runs(look->task)) {
 		r = look_still(look, ret_proof, ret_state);
 		if (r || !stop || !native->running)

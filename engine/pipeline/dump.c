@@ -6,8 +6,10 @@
 #include "engine/base/clock.h"
 #include "engine/pipeline/describe.h"
 #include "engine/pipeline/dump_async.h"
+#include "engine/pipeline/subject.h"
 #include "engine/sample/blocking.h"
 #include <pthread.h>
+#include <string.h>
 
 #define STARTING_WAIT_NS (2 * NS_PER_SEC)
 #define LINES_NS NS_PER_SEC
@@ -16,7 +18,8 @@
 struct job {
 	pid_t pid;
 	const struct pyspyd_dump_options *options;
-	struct sample_target *target;
+	struct subject subject;
+	struct sample_target *target; /* the subject's */
 	struct py_stack_scratch scratch;
 	struct py_thread_names names;
 	struct native_look *native; /* NULL: not asked for */
@@ -138,7 +141,7 @@ static int read_blocking(struct job *job) {
 static int read_threads(struct job *job) {
 	int r;
 
-	if (job->options->blocking) {
+	if (job->options->blocking && !job->subject.core) {
 		r = read_blocking(job);
 	} else {
 		read_all(job);
@@ -153,16 +156,38 @@ static int prepare_native(struct job *job) {
 	enum native_how how = job->options->blocking ? NATIVE_HOW_HELD : NATIVE_HOW_STOP;
 	int r = proc_threads(&job->target->proc, &job->tids);
 
+	if (job->subject.core)
+		how = NATIVE_HOW_GIVEN;
+	if (!r)
+		r = native_look_new(&job->target->proc, job->target->mem, NULL, how, &job->native);
 	if (r)
 		return r == PROC_E_GONE ? PYSPYD_E_GONE : r;
-	return native_look_new(&job->target->proc, job->target->mem, NULL, how, &job->native);
+	job->native->given = subject_registers;
+	job->native->userdata = &job->subject;
+	return 0;
+}
+
+/* The thread that died comes first. */
+static void put_first(struct pyspyd_dump *dump, pid_t tid) {
+	for (size_t i = 0; i < dump->threads_n; i++) {
+		struct pyspyd_thread died = dump->threads[i];
+
+		if (died.tid != tid)
+			continue;
+		memmove(&dump->threads[1], &dump->threads[0], i * sizeof(died));
+		dump->threads[0] = died;
+		return;
+	}
 }
 
 static int run(struct job *job) {
-	int r = sample_target_new(job->pid, STARTING_WAIT_NS, &job->target, job->err);
+	int r = subject_open(job->pid, &job->options->core, STARTING_WAIT_NS, &job->subject, job->err);
 
-	if (!r)
-		r = py_stack_scratch_init(&job->scratch);
+	if (r)
+		return r;
+	job->target = job->subject.target;
+	job->pid = job->target->proc.pid;
+	r = py_stack_scratch_init(&job->scratch);
 	if (r)
 		return r;
 	r = sample_target_refresh(job->target, NULL, NULL);
@@ -170,12 +195,16 @@ static int run(struct job *job) {
 		r = py_thread_names_read(&job->target->rt, &job->names);
 	if (!r)
 		r = describe_process(&job->target->proc, job->target->rt.version, &job->dump->process);
+	if (!r)
+		r = subject_add_core(&job->subject, &job->dump->process);
 	if (!r && job->options->native)
 		r = prepare_native(job);
 	if (!r) {
 		job->dump->threads = calloc(job->target->threads.n + job->tids.n + 1, sizeof(*job->dump->threads));
 		r = job->dump->threads ? read_threads(job) : -ENOMEM;
 	}
+	if (!r && job->dump->process.core && job->dump->process.core->tid)
+		put_first(job->dump, job->dump->process.core->tid);
 	if (r == MEM_E_GONE || r == PYSPYD_E_GONE || (r && !proc_alive(&job->target->proc)))
 		return err_set(job->err, PYSPYD_E_GONE, "process %d has ended", (int)job->pid);
 	if (r == PY_E_TORN)
@@ -210,7 +239,7 @@ int pyspyd_dump(pid_t pid, const struct pyspyd_dump_options *options, struct pys
 	map_deinit(&job.states);
 	vec_free(&job.tids);
 	native_look_free(job.native);
-	sample_target_free(job.target);
+	subject_close(&job.subject);
 	if (job.result) {
 		pyspyd_dump_free(job.dump);
 		return job.result;

@@ -86,6 +86,12 @@ static int registers(struct native_look *look, pid_t tid, struct native_regs *re
 	struct proc_sleep sleep;
 	int r = look->how == NATIVE_HOW_HELD ? native_regs_of_stopped(tid, ret_regs) : -ESRCH;
 
+	if (look->how == NATIVE_HOW_GIVEN) {
+		if (!look->given(look->userdata, tid, ret_regs))
+			look->why = "its registers are not in the core";
+		*ret_held = true;
+		return 0;
+	}
 	*ret_held = !r;
 	if (!r)
 		return 0;

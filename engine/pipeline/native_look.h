@@ -3,6 +3,7 @@
 #define PYSPYD_PIPELINE_NATIVE_LOOK_H
 
 #include "engine/cpython/frames.h"
+#include "engine/native/regs.h"
 #include "engine/native/unwind.h"
 #include "engine/proc/kernel_stack.h"
 #include "pyspyd/stack.h"
@@ -13,12 +14,15 @@ enum native_how {
 	NATIVE_HOW_ASLEEP, /* nothing is stopped: a thread that runs has none */
 	NATIVE_HOW_STOP,   /* a thread that runs is stopped, for a fraction of a millisecond */
 	NATIVE_HOW_HELD,   /* the calling thread has stopped the threads */
+	NATIVE_HOW_GIVEN,  /* the process is dead: `given` has the registers */
 };
 
 struct native_look {
 	enum native_how how;
 	uint64_t deadline_ns; /* HELD: what comes later is left out; 0: there is none */
 	uint64_t stops_ns;    /* STOP: how long all of them together may be waited for yet */
+	bool (*given)(void *userdata, pid_t tid, struct native_regs *ret_regs); /* GIVEN: the caller's to set */
+	void *userdata;
 	const struct proc *proc;
 	struct mem *mem;
 	struct native_cache *cache; /* own, or NULL */

@@ -47,7 +47,8 @@ static int init_lock(pthread_mutex_t *lock) {
 	return -r;
 }
 
-int sample_target_new(pid_t pid, uint64_t wait_ns, struct sample_target **ret_target, struct err *err) {
+/* Without a process. */
+static int new_target(struct sample_target **ret_target) {
 	static atomic_uint_fast64_t serial;
 	struct sample_target *target = calloc(1, sizeof(*target));
 	int r;
@@ -59,15 +60,49 @@ int sample_target_new(pid_t pid, uint64_t wait_ns, struct sample_target **ret_ta
 	r = init_lock(&target->lock);
 	if (!r)
 		r = intern_init(&target->strings);
-	if (!r) {
-		r = proc_open("/proc", pid, &target->proc);
-		if (r == PROC_E_GONE)
-			r = err_set(err, PYSPYD_E_GONE, "there is no process %d", (int)pid);
-	}
+	if (r)
+		sample_target_free(target);
+	else
+		*ret_target = target;
+	return r;
+}
+
+int sample_target_new(pid_t pid, uint64_t wait_ns, struct sample_target **ret_target, struct err *err) {
+	struct sample_target *target;
+	int r = new_target(&target);
+
+	if (r)
+		return r;
+	r = proc_open("/proc", pid, &target->proc);
+	if (r == PROC_E_GONE)
+		r = err_set(err, PYSPYD_E_GONE, "there is no process %d", (int)pid);
 	if (!r)
 		r = attach(target, wait_ns, err);
 	if (!r && clock_getcpuclockid(pid, &target->cpu_clock))
 		r = err_set(err, PYSPYD_E_GONE, "process %d has ended", (int)pid);
+	if (r) {
+		sample_target_free(target);
+		return r;
+	}
+	py_code_cache_init(&target->codes, &target->rt, &target->strings);
+	*ret_target = target;
+	return 0;
+}
+
+int sample_target_new_offline(struct proc *proc, struct mem *mem, struct sample_target **ret_target, struct err *err) {
+	struct sample_target *target;
+	int r = new_target(&target);
+
+	if (r) {
+		proc_close(proc);
+		mem_free(mem);
+		return r;
+	}
+	target->offline = true;
+	target->proc = *proc;
+	*proc = (struct proc){ .dir_fd = -1, .pidfd = -1 };
+	target->mem = mem;
+	r = py_runtime_attach(&target->proc, mem, &target->rt, err);
 	if (r) {
 		sample_target_free(target);
 		return r;

@@ -75,6 +75,7 @@ struct sample_target {
 				 others sleep */
 	uint64_t elsewhere_tick; /* last tick at which one of them ran on another CPU than the one that looked */
 	bool ended;
+	bool offline;             /* it is dead: nothing of it moves, and there are no clocks */
 	unsigned threads_changed; /* counts up with each change of threads */
 	bool in_kernel;           /* the four of whoever tells the kernel of them */
 	unsigned told;
@@ -95,6 +96,10 @@ struct sample_target {
 /* Attaches. `wait_ns`: how long a process that is still starting is waited for. Return: 0; PYSPYD_E_*; negative errno.
  */
 int sample_target_new(pid_t pid, uint64_t wait_ns, struct sample_target **ret_target, struct err *err);
+
+/* The same of a process that is dead: `proc` is open in a captured tree, `mem` what is left of its memory. Both are
+ * taken over, whatever happens. Return: 0; PYSPYD_E_UNSUPPORTED, _STARTING; negative errno. */
+int sample_target_new_offline(struct proc *proc, struct mem *mem, struct sample_target **ret_target, struct err *err);
 void sample_target_free(struct sample_target *target);
 
 /* Brings the list of threads up to date: new ones are added, those that ended are dropped (`on_end` first, may be

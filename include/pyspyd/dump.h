@@ -8,9 +8,10 @@
 /* All threads of a process, now. */
 
 struct pyspyd_dump_options {
-	bool locals;   /* variables of every frame */
-	bool unmask;   /* show values that are masked by name */
-	bool async;    /* the event loops of asyncio, and their tasks */
+	struct pyspyd_core_source core; /* with a file: the process in it, and `pid` does not matter */
+	bool locals;                    /* variables of every frame */
+	bool unmask;                    /* show values that are masked by name */
+	bool async;                     /* the event loops of asyncio, and their tasks */
 	bool native;   /* native and kernel frames, and threads that Python does not know. A thread that runs is stopped
 			  (ptrace) while its stack is copied, for less than a millisecond */
 	bool blocking; /* stop the threads (ptrace) while they are read; never longer than 100 ms */
@@ -97,8 +98,8 @@ struct pyspyd_dump {
 	bool tasks_truncated; /* there are more, or some could not be read */
 };
 
-/* Reads a live process. Return: 0; PYSPYD_E_GONE, _DENIED, _UNSUPPORTED, _STARTING; negative errno. *ret_dump is the
- * caller's. */
+/* Reads a live process, or one in a core file. Return: 0; PYSPYD_E_GONE, _DENIED, _UNSUPPORTED, _STARTING; negative
+ * errno. *ret_dump is the caller's. */
 int pyspyd_dump(pid_t pid, const struct pyspyd_dump_options *options, struct pyspyd_dump **ret_dump, struct err *err);
 void pyspyd_dump_free(struct pyspyd_dump *dump);
 

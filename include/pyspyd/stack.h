@@ -2,6 +2,7 @@
 #ifndef PYSPYD_STACK_H
 #define PYSPYD_STACK_H
 
+#include "pyspyd/core.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -100,6 +101,7 @@ struct pyspyd_process {
 	char *python; /* "3.13.1", "3.13.1t" free-threaded, "3.13.1d" debug */
 	uid_t uid;
 	char *cgroup, *container, *unit;
+	struct pyspyd_core *core; /* it is dead, and was read out of a core file; NULL: it lives */
 };
 
 void pyspyd_frame_deinit(struct pyspyd_frame *frame);
