@@ -74,7 +74,7 @@ const struct command dump_command = {
 	.name = "dump",
 	.summary = "Shows all threads of a process with their stacks, most recent call first",
 	.synopsis = "[--native] [--locals] [--async] [--json] [--blocking]\n"
-		    "(--pid PID | PID | --core FILE [--exe FILE] [--root DIR] | --snapshot FILE)",
+		    "       (--pid PID | PID | --core FILE [--exe FILE] [--root DIR] | --snapshot FILE)",
 	.details = "",
 	.example = "sudo pyspyd dump --locals 4711",
 	.options = options,

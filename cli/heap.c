@@ -17,10 +17,12 @@ struct heap_args {
 	const char *top;
 	uint64_t diff_ns;
 	bool no_paths;
+	struct pyspyd_core_source core;
 };
 
 static const struct option_spec options[] = {
 	{ 'p', "pid", OPTION_PID, offsetof(struct heap_args, pid), "PID", "the process", NULL },
+	OPTIONS_CORE(struct heap_args, core),
 	{ 0, "snapshot", OPTION_STRING, offsetof(struct heap_args, snapshot), "FILE",
 		"a file of pyspyd snapshot, instead of a process", NULL },
 	{ 'n', "top", OPTION_STRING, offsetof(struct heap_args, top), "N",
@@ -70,6 +72,7 @@ static int show(const struct heap_args *args, size_t top) {
 	struct pyspyd_heap *heap = NULL;
 	struct progress progress = { 0 };
 	const struct pyspyd_heap_options count = {
+		.core = args->core,
 		.top = top,
 		.diff_ns = args->diff_ns,
 		.no_paths = args->no_paths,
@@ -96,11 +99,11 @@ static int run(const struct command *command, int argc, char **argv) {
 	int r = options_parse(command, argc, argv, &args, &rest);
 
 	if (r < 0)
-		r = options_pid_or_file(command, rest, &args.pid, "snapshot", args.snapshot);
+		r = options_subject(command, rest, &args.pid, &args.core, args.snapshot);
 	if (r >= 0)
 		return r;
-	if (args.snapshot && args.diff_ns)
-		return options_error(command, "--diff does not go with --snapshot");
+	if ((args.snapshot || args.core.core) && args.diff_ns)
+		return options_error(command, "--diff is for processes that live");
 	if (args.top && (parse_u64(args.top, &top) || !top))
 		return options_error(command, "--top: '%s' is not a number of rows", args.top);
 	return show(&args, args.top ? (size_t)top : args.json ? 0 : TOP_DEFAULT);
@@ -109,7 +112,8 @@ static int run(const struct command *command, int argc, char **argv) {
 const struct command heap_command = {
 	.name = "heap",
 	.summary = "Counts the objects of a process by type, and what of them grew",
-	.synopsis = "[--json] [--top N] [--diff DURATION] [--no-paths] (--pid PID | PID | --snapshot FILE)",
+	.synopsis = "[--json] [--top N] [--diff DURATION] [--no-paths]\n"
+		    "       (--pid PID | PID | --core FILE [--exe FILE] [--root DIR] | --snapshot FILE)",
 	.details = "The process is read while it runs: what changes meanwhile may be counted twice, or not at all.",
 	.example = "sudo pyspyd heap --pid 4711 --diff 1m",
 	.options = options,

@@ -16,10 +16,12 @@ struct modules_args {
 	const char *snapshot;
 	bool json, all;
 	const char *expect;
+	struct pyspyd_core_source core;
 };
 
 static const struct option_spec options[] = {
 	{ 'p', "pid", OPTION_PID, offsetof(struct modules_args, pid), "PID", "the process", NULL },
+	OPTIONS_CORE(struct modules_args, core),
 	{ 0, "snapshot", OPTION_STRING, offsetof(struct modules_args, snapshot), "FILE",
 		"a file of pyspyd snapshot, instead of a process", NULL },
 	{ 0, "json", OPTION_FLAG, offsetof(struct modules_args, json), NULL, "one JSON object, schema pyspyd.modules/1",
@@ -80,11 +82,12 @@ static int run(const struct command *command, int argc, char **argv) {
 	int r = options_parse(command, argc, argv, &args, &rest);
 
 	if (r < 0)
-		r = options_pid_or_file(command, rest, &args.pid, "snapshot", args.snapshot);
+		r = options_subject(command, rest, &args.pid, &args.core, args.snapshot);
 	if (r < 0 && args.expect)
 		r = read_expect(args.expect, &expect);
 	if (r >= 0)
 		return r;
+	look.core = args.core;
 	look.expect = expect;
 	look.expect_name = args.expect;
 	r = look_at(&args, &look, &modules, &err);
@@ -99,7 +102,8 @@ static int run(const struct command *command, int argc, char **argv) {
 const struct command modules_command = {
 	.name = "modules",
 	.summary = "Shows imported modules and native libraries with their versions",
-	.synopsis = "[--json] [--expect FILE] [--all] (--pid PID | PID | --snapshot FILE)",
+	.synopsis = "[--json] [--expect FILE] [--all]\n"
+		    "       (--pid PID | PID | --core FILE [--exe FILE] [--root DIR] | --snapshot FILE)",
 	.details = "Versions are those of the installed distributions, as their metadata says, else __version__. What\n"
 		   "is loaded twice, or in two versions, is marked.",
 	.example = "sudo pyspyd modules --expect requirements.txt --pid 4711",

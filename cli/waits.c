@@ -14,10 +14,12 @@ struct waits_args {
 	const char *snapshot;
 	bool json, dot, once, native;
 	struct string_list park;
+	struct pyspyd_core_source core;
 };
 
 static const struct option_spec options[] = {
 	{ 'p', "pid", OPTION_PID, offsetof(struct waits_args, pid), "PID", "the process", NULL },
+	OPTIONS_CORE(struct waits_args, core),
 	{ 0, "snapshot", OPTION_STRING, offsetof(struct waits_args, snapshot), "FILE",
 		"a file of pyspyd snapshot, instead of a process", NULL },
 	{ 0, "json", OPTION_FLAG, offsetof(struct waits_args, json), NULL, "one JSON object, schema pyspyd.waits/1",
@@ -67,7 +69,7 @@ static int run(const struct command *command, int argc, char **argv) {
 	int r = options_parse(command, argc, argv, &args, &rest);
 
 	if (r < 0)
-		r = options_pid_or_file(command, rest, &args.pid, "snapshot", args.snapshot);
+		r = options_subject(command, rest, &args.pid, &args.core, args.snapshot);
 	if (r >= 0)
 		return r;
 	if (args.json && args.dot)
@@ -77,6 +79,7 @@ static int run(const struct command *command, int argc, char **argv) {
 	if (args.once)
 		look.between_ns = 0;
 	look.native = args.native;
+	look.core = args.core;
 	look.park = args.park.items;
 	r = look_at(&args, &look, &waits, &err);
 	if (r)
@@ -89,7 +92,8 @@ static int run(const struct command *command, int argc, char **argv) {
 const struct command waits_command = {
 	.name = "waits",
 	.summary = "Shows what each thread waits for and who holds it; deadlocks first",
-	.synopsis = "[--json | --dot] [--once] [--native] [--park MODULE:QUALNAME] (--pid PID | PID | --snapshot FILE)",
+	.synopsis = "[--json | --dot] [--once] [--native] [--park MODULE:QUALNAME]\n"
+		    "       (--pid PID | PID | --core FILE [--exe FILE] [--root DIR] | --snapshot FILE)",
 	.details = "Looks twice, 200 ms apart, so that a wait that passes is told from one that stands. A deadlock is\n"
 		   "'proven' where every holder was read, else 'inferred', with the reason.",
 	.example = "sudo pyspyd waits --pid 4711",

@@ -32,12 +32,13 @@ _pyspyd() {
 			return
 		fi
 		;;
-	-c | --config)
-		if [ "${COMP_WORDS[1]}" = daemon ]; then
+	-c | --config | --core | --exe)
+		if [[ ${COMP_WORDS[1]} = @(daemon|dump|waits|heap|modules) ]]; then
 			COMPREPLY=($(compgen -f -- "$cur"))
 			return
 		fi
 		;;
+	--root) COMPREPLY=($(compgen -d -- "$cur")); return ;;
 	-m | --mode) COMPREPLY=($(compgen -W "wall cpu gil offcpu alloc" -- "$cur")); return ;;
 	-k | --kind | --exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state memory-leak handle-leak thread-leak process-leak gc-pressure oom-risk crash" -- "$cur")); return ;;
 	-d | --duration | -i | --interval | --last | --since | --until | --diff) COMPREPLY=($(compgen -W "10s 1m 10m 1h" -- "$cur")); return ;;
@@ -46,14 +47,14 @@ _pyspyd() {
 
 	case ${COMP_WORDS[1]} in
 	watch) options="--pid --name --all --children --duration --interval --rate --source --json --exit-on --spike --hang-after --leak-window --origins --park --var --unmask --set --help" ;;
-	dump) options="--pid --snapshot --native --locals --unmask --async --json --blocking --help" ;;
+	dump) options="--pid --core --exe --root --snapshot --native --locals --unmask --async --json --blocking --help" ;;
 	record) options="--pid --output --duration --rate --format --mode --every --max-slowdown --threshold --kernel --children --threads --native --source --blocking --help" ;;
 	flamegraph) options="--pid --output --last --since --until --diff --format --threads --start --help" ;;
 	ps) options="--json --help" ;;
-	waits) options="--pid --snapshot --json --dot --once --native --park --help" ;;
-	heap) options="--pid --snapshot --top --diff --no-paths --json --help" ;;
+	waits) options="--pid --core --exe --root --snapshot --json --dot --once --native --park --help" ;;
+	heap) options="--pid --core --exe --root --snapshot --top --diff --no-paths --json --help" ;;
 	handles) options="--pid --snapshot --diff --origins --json --help" ;;
-	modules) options="--pid --snapshot --expect --all --json --help" ;;
+	modules) options="--pid --core --exe --root --snapshot --expect --all --json --help" ;;
 	snapshot) options="--pid --output --unmask --blocking --info --section --json --help" ;;
 	findings) options="--follow --open --since --until --kind --pid --lines --json --help" ;;
 	show) options="--json --help" ;;

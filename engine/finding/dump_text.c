@@ -74,17 +74,6 @@ char *pyspyd_dump_json(const struct pyspyd_dump *dump) {
 	return json_line(json_done(ok, object));
 }
 
-static void add_header(struct strbuf *sb, const struct pyspyd_process *process, bool colour) {
-	text_style(sb, colour, TEXT_BOLD);
-	strbuf_addf(sb, "Process %d: ", (int)process->pid);
-	text_command(sb, process);
-	text_style(sb, colour, TEXT_PLAIN);
-	strbuf_adds(sb, " (Python ");
-	text_add(sb, process->python, TEXT_NAME_MAX);
-	strbuf_adds(sb, ")\n");
-	text_core(sb, process->core, colour);
-}
-
 /* `core`: of the thread that died; else NULL. */
 static void add_thread_line(
 	struct strbuf *sb, const struct pyspyd_thread *thread, const struct pyspyd_core *core, bool colour) {
@@ -172,7 +161,7 @@ static void add_thread(
 char *pyspyd_dump_text(const struct pyspyd_dump *dump, bool colour) {
 	struct strbuf sb = { 0 };
 
-	add_header(&sb, &dump->process, colour);
+	text_process(&sb, &dump->process, colour);
 	for (size_t i = 0; i < dump->threads_n; i++) {
 		strbuf_adds(&sb, "\n");
 		add_thread(&sb, &dump->threads[i], dump->process.core, colour);

@@ -110,6 +110,8 @@ char *pyspyd_heap_json(const struct pyspyd_heap *heap) {
 	bool ok = json_put(true, object, "schema", json_string("pyspyd.heap/1"));
 
 	ok = json_put(ok, object, "process", stack_json_process(&heap->process));
+	if (heap->process.core)
+		ok = json_put(ok, object, "core", stack_json_core(heap->process.core));
 	ok = json_put(ok, object, "objects", json_count(heap->objects));
 	ok = json_put(ok, object, "bytes", json_count(heap->object_bytes));
 	ok = json_put(ok, object, "large", json_count(heap->large));

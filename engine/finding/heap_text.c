@@ -58,13 +58,7 @@ static uint64_t size_of(int64_t value) {
 static void add_header(struct strbuf *sb, const struct pyspyd_heap *heap, bool colour) {
 	char count[CELL * 2], bytes[CELL], other[CELL], free_bytes[CELL];
 
-	text_style(sb, colour, TEXT_BOLD);
-	strbuf_addf(sb, "Process %d: ", (int)heap->process.pid);
-	text_command(sb, &heap->process);
-	text_style(sb, colour, TEXT_PLAIN);
-	strbuf_adds(sb, " (Python ");
-	text_add(sb, heap->process.python, TEXT_NAME_MAX);
-	strbuf_adds(sb, ")\n");
+	text_process(sb, &heap->process, colour);
 	strbuf_addf(sb, "%s objects of %zu types, %s, and %s of tables and buffers; the allocator keeps %s free\n",
 		count_text(count, heap->objects, ""), heap->types_all, bytes_text(bytes, heap->object_bytes, ""),
 		bytes_text(other, heap->other_bytes, ""), bytes_text(free_bytes, heap->free_bytes, ""));

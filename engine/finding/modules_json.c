@@ -80,6 +80,8 @@ char *pyspyd_modules_json(const struct pyspyd_modules *modules) {
 	bool ok = json_put(true, object, "schema", json_string("pyspyd.modules/1"));
 
 	ok = json_put(ok, object, "process", stack_json_process(&modules->process));
+	if (modules->process.core)
+		ok = json_put(ok, object, "core", stack_json_core(modules->process.core));
 	ok = json_put(ok, object, "interpreters", json_count(modules->interpreters));
 	ok = json_put(ok, object, "modules", ARRAY_JSON(modules->modules, modules->modules_n, module_json));
 	ok = json_put(ok, object, "libraries", ARRAY_JSON(modules->libraries, modules->libraries_n, library_json));

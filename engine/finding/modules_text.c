@@ -158,13 +158,7 @@ static void add_library(struct strbuf *sb, const struct pyspyd_library *library,
 char *pyspyd_modules_text(const struct pyspyd_modules *modules, bool all, bool colour) {
 	struct strbuf sb = { 0 };
 
-	text_style(&sb, colour, TEXT_BOLD);
-	strbuf_addf(&sb, "Process %d: ", (int)modules->process.pid);
-	text_command(&sb, &modules->process);
-	text_style(&sb, colour, TEXT_PLAIN);
-	strbuf_adds(&sb, " (Python ");
-	text_add(&sb, modules->process.python, TEXT_NAME_MAX);
-	strbuf_adds(&sb, ")\n");
+	text_process(&sb, &modules->process, colour);
 	if (modules->expects)
 		add_expected(&sb, modules, colour);
 	add_modules(&sb, modules, all, colour);

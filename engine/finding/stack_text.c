@@ -90,9 +90,7 @@ static void add_paths(struct strbuf *sb, const char *what, char *const *paths, s
 	strbuf_adds(sb, "\n");
 }
 
-void text_core(struct strbuf *sb, const struct pyspyd_core *core, bool colour) {
-	if (!core)
-		return;
+static void add_core(struct strbuf *sb, const struct pyspyd_core *core, bool colour) {
 	add_death(sb, core, colour);
 	if (core->bytes < core->expected_bytes)
 		strbuf_addf(sb,
@@ -102,6 +100,18 @@ void text_core(struct strbuf *sb, const struct pyspyd_core *core, bool colour) {
 	add_paths(sb, "are others by now", core->different, core->different_n);
 	if (core->unverified_n)
 		strbuf_addf(sb, "Files of which nothing proves that they are the same: %zu\n", core->unverified_n);
+}
+
+void text_process(struct strbuf *sb, const struct pyspyd_process *process, bool colour) {
+	text_style(sb, colour, TEXT_BOLD);
+	strbuf_addf(sb, "Process %d: ", (int)process->pid);
+	text_command(sb, process);
+	text_style(sb, colour, TEXT_PLAIN);
+	strbuf_adds(sb, " (Python ");
+	text_add(sb, process->python, TEXT_NAME_MAX);
+	strbuf_adds(sb, ")\n");
+	if (process->core)
+		add_core(sb, process->core, colour);
 }
 
 void text_registers(struct strbuf *sb, const struct pyspyd_core *core) {

@@ -21,9 +21,9 @@ void text_add(struct strbuf *sb, const char *s, size_t max);
 /* "python3 app.py": the command line, else the name. */
 void text_command(struct strbuf *sb, const struct pyspyd_process *process);
 
-/* "Killed by SIGSEGV (address not mapped) at 0x10 in thread 1234", and what is missing: a line each. Nothing for NULL.
- */
-void text_core(struct strbuf *sb, const struct pyspyd_core *core, bool colour);
+/* "Process 4711: python3 app.py (Python 3.13.1)", and of one that was read out of a core "Killed by SIGSEGV (address
+ * not mapped) at 0x10 in thread 1234", and what is missing: a line each. */
+void text_process(struct strbuf *sb, const struct pyspyd_process *process, bool colour);
 
 /* Registers, some to a line. */
 void text_registers(struct strbuf *sb, const struct pyspyd_core *core);

@@ -401,6 +401,8 @@ char *pyspyd_waits_json(const struct pyspyd_waits *waits) {
 	object = json_object();
 	ok = json_put(true, object, "schema", json_string("pyspyd.waits/1"));
 	ok = json_put(ok, object, "process", stack_json_process(&waits->process));
+	if (waits->process.core)
+		ok = json_put(ok, object, "core", stack_json_core(waits->process.core));
 	ok = json_put(ok, object, "cost_ms", json_real_or_null((double)waits->cost_ns / 1e6));
 	ok = json_put(ok, object, "incomplete", json_boolean(waits->incomplete));
 	ok = json_put(ok, object, "threads", nodes_json(&walk, true));

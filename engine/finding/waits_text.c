@@ -476,23 +476,13 @@ static void add_notes(struct strbuf *sb, const struct pyspyd_waits *waits) {
 		strbuf_adds(sb, "note: incomplete: a limit was met, or a process that matters could not be read\n");
 }
 
-static void add_header(struct strbuf *sb, const struct pyspyd_process *process, bool colour) {
-	text_style(sb, colour, TEXT_BOLD);
-	strbuf_addf(sb, "Process %d: ", (int)process->pid);
-	text_command(sb, process);
-	text_style(sb, colour, TEXT_PLAIN);
-	strbuf_adds(sb, " (Python ");
-	text_add(sb, process->python, TEXT_NAME_MAX);
-	strbuf_adds(sb, ")\n");
-}
-
 char *pyspyd_waits_text(const struct pyspyd_waits *waits, bool colour) {
 	_cleanup_(waits_walk_deinit) struct waits_walk walk = { 0 };
 	struct strbuf sb = { 0 };
 	bool ok = !waits_walk_init(&walk, waits);
 
 	if (ok) {
-		add_header(&sb, &waits->process, colour);
+		text_process(&sb, &waits->process, colour);
 		add_verdicts(&sb, &walk, colour);
 		ok = add_chains(&sb, &walk, colour) && add_groups(&sb, &walk);
 		add_loops(&sb, waits);

@@ -165,6 +165,26 @@ int mem_bytes_new(const struct mem_segment *segments, size_t n, struct mem **ret
 	return 0;
 }
 
+struct mem_borrowed {
+	struct mem mem;
+	struct mem *of;
+};
+
+static int borrowed_read_many(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done) {
+	return mem_read_many(((struct mem_borrowed *)mem)->of, ranges, n, ret_done);
+}
+
+int mem_borrow(struct mem *of, struct mem **ret_mem) {
+	static const struct mem_ops ops = { .read_many = borrowed_read_many, .free = bytes_free };
+	struct mem_borrowed *borrowed = calloc(1, sizeof(*borrowed));
+
+	if (!borrowed)
+		return -ENOMEM;
+	*borrowed = (struct mem_borrowed){ .mem.ops = &ops, .of = of };
+	*ret_mem = &borrowed->mem;
+	return 0;
+}
+
 void mem_free(struct mem *mem) {
 	if (mem)
 		mem->ops->free(mem);

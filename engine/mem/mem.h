@@ -48,6 +48,9 @@ struct mem_segment {
 };
 int mem_bytes_new(const struct mem_segment *segments, size_t n, struct mem **ret_mem);
 
+/* Another handle on a memory, which it leaves alone when it is freed. Return: 0; -ENOMEM. */
+int mem_borrow(struct mem *of, struct mem **ret_mem);
+
 /* Pages of another memory, each read once until mem_cache_clear: what is read again is as old as that. `below` becomes
  * the cache's own. Bounded. Return: 0; -ENOMEM (`below` stays the caller's). */
 int mem_cache_new(struct mem *below, struct mem **ret_mem);

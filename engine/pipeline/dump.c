@@ -154,17 +154,13 @@ static int read_threads(struct job *job) {
 
 static int prepare_native(struct job *job) {
 	enum native_how how = job->options->blocking ? NATIVE_HOW_HELD : NATIVE_HOW_STOP;
-	int r = proc_threads(&job->target->proc, &job->tids);
+	const struct sample_target *target = job->target;
+	int r = proc_threads(&target->proc, &job->tids);
 
-	if (job->subject.core)
-		how = NATIVE_HOW_GIVEN;
-	if (!r)
-		r = native_look_new(&job->target->proc, job->target->mem, NULL, how, &job->native);
 	if (r)
 		return r == PROC_E_GONE ? PYSPYD_E_GONE : r;
-	job->native->given = subject_registers;
-	job->native->userdata = &job->subject;
-	return 0;
+	return target->offline ? native_look_new_offline(target, &job->native)
+			       : native_look_new(&target->proc, target->mem, NULL, how, &job->native);
 }
 
 /* The thread that died comes first. */

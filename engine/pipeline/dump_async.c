@@ -164,7 +164,7 @@ int dump_async(struct sample_target *target, struct py_stack_scratch *scratch, s
 	int r = wait_process_new(target, false, &process);
 
 	if (!r)
-		r = wait_view_new(target->proc.pid, process, scratch, &view);
+		r = wait_view_new(target->root, target->proc.pid, process, scratch, &view);
 	if (!r)
 		r = task_views_read(view, &tasks);
 	if (!r)

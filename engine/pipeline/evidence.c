@@ -98,6 +98,8 @@ static bool same_place(const struct pyspyd_thread *found, const struct pyspyd_th
 static bool sleeps(const struct sample_target *target, pid_t tid) {
 	struct proc_stat stat;
 
+	if (target->offline) /* as good as: it does not move */
+		return true;
 	return !proc_thread_stat(&target->proc, tid, &stat) && stat.state != 'R' && stat.state != 'Z' &&
 		stat.state != 'X';
 }
@@ -183,9 +185,9 @@ static void *read_main(void *arg) {
 	struct sample_target *target = reading->target;
 	struct native_look *native = NULL;
 	struct mem *mem = NULL;
-	int r = mem_live_new(target->proc.pid, &mem);
+	int r = target->offline ? native_look_new_offline(target, &native) : mem_live_new(target->proc.pid, &mem);
 
-	if (!r)
+	if (!r && !native)
 		r = native_look_new(&target->proc, mem, NULL, NATIVE_HOW_ASLEEP, &native);
 	if (!r)
 		read_all(reading, native);

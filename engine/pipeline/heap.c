@@ -4,6 +4,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/pipeline/heap_count.h"
+#include "engine/pipeline/subject.h"
 #include <errno.h>
 #include <time.h>
 
@@ -63,18 +64,25 @@ static int count(struct sample_target *target, const struct pyspyd_heap_options 
 
 int pyspyd_heap_count(
 	pid_t pid, const struct pyspyd_heap_options *options, struct pyspyd_heap **ret_heap, struct err *err) {
-	struct sample_target *target = NULL;
-	int r = sample_target_new(pid, STARTING_WAIT_NS, &target, err);
+	struct subject subject = { 0 };
+	struct pyspyd_heap *heap = NULL;
+	int r = subject_open(pid, &options->core, STARTING_WAIT_NS, &subject, err);
 
 	if (!r)
-		r = count(target, options, ret_heap, err);
+		r = count(subject.target, options, &heap, err);
+	if (!r)
+		r = subject_add_core(&subject, &heap->process);
 	if (r == PYSPYD_E_GONE && (!err || !err->text[0] || err->code != r))
 		err_set(err, r, "process %d has ended", (int)pid);
 	if (r == -ENOMEM)
 		err_set(err, r, "out of memory");
 	if (r == -ECANCELED)
 		err_set(err, r, "stopped");
-	sample_target_free(target);
+	subject_close(&subject);
+	if (r)
+		pyspyd_heap_free(heap);
+	else
+		*ret_heap = heap;
 	return r;
 }
 

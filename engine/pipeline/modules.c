@@ -14,7 +14,7 @@
 #include "engine/pipeline/distributions.h"
 #include "engine/pipeline/expect.h"
 #include "engine/pipeline/libraries.h"
-#include "engine/sample/target.h"
+#include "engine/pipeline/subject.h"
 #include <errno.h>
 #include <string.h>
 
@@ -443,12 +443,19 @@ int pyspyd_modules_look(
 	pid_t pid, const struct pyspyd_modules_options *options, struct pyspyd_modules **ret_modules, struct err *err) {
 	struct pyspyd_modules *result = calloc(1, sizeof(*result));
 	struct look look = { .result = result };
+	struct subject subject = { 0 };
 	int r = result ? read_expected(options, result, err) : -ENOMEM;
 
 	if (!r)
-		r = sample_target_new(pid, STARTING_WAIT_NS, &look.target, err);
+		r = subject_open(pid, &options->core, STARTING_WAIT_NS, &subject, err);
 	if (!r) {
+		look.target = subject.target;
 		r = look_at(&look);
+		for (size_t i = 0; !r && i < result->libraries_n; i++)
+			if (!result->libraries[i].build_id)
+				result->libraries[i].build_id = subject_build_id(&subject, result->libraries[i].path);
+		if (!r)
+			r = subject_add_core(&subject, &result->process);
 		hand_over(&look);
 		if (r == PYSPYD_E_GONE)
 			err_set(err, r, "process %d has ended", (int)pid);
@@ -457,7 +464,7 @@ int pyspyd_modules_look(
 	} else if (r == -ENOMEM) {
 		err_set(err, r, "out of memory");
 	}
-	sample_target_free(look.target);
+	subject_close(&subject);
 	if (r)
 		pyspyd_modules_free(result);
 	else

@@ -42,6 +42,14 @@ int native_look_new(const struct proc *proc, struct mem *mem, struct native_cach
 	return 0;
 }
 
+int native_look_new_offline(const struct sample_target *target, struct native_look **ret_look) {
+	int r = native_look_new(&target->proc, target->mem, NULL, NATIVE_HOW_GIVEN, ret_look);
+
+	if (!r)
+		(*ret_look)->given = target;
+	return r;
+}
+
 void native_look_free(struct native_look *look) {
 	if (!look)
 		return;
@@ -87,7 +95,7 @@ static int registers(struct native_look *look, pid_t tid, struct native_regs *re
 	int r = look->how == NATIVE_HOW_HELD ? native_regs_of_stopped(tid, ret_regs) : -ESRCH;
 
 	if (look->how == NATIVE_HOW_GIVEN) {
-		if (!look->given(look->userdata, tid, ret_regs))
+		if (!look->given->registers(look->given->registers_userdata, tid, ret_regs))
 			look->why = "its registers are not in the core";
 		*ret_held = true;
 		return 0;

@@ -3,9 +3,9 @@
 #define PYSPYD_PIPELINE_NATIVE_LOOK_H
 
 #include "engine/cpython/frames.h"
-#include "engine/native/regs.h"
 #include "engine/native/unwind.h"
 #include "engine/proc/kernel_stack.h"
+#include "engine/sample/target.h"
 #include "pyspyd/stack.h"
 
 /* The native and kernel frames of one process's threads, one thread at a time: taken, then merged with Python's. */
@@ -14,15 +14,14 @@ enum native_how {
 	NATIVE_HOW_ASLEEP, /* nothing is stopped: a thread that runs has none */
 	NATIVE_HOW_STOP,   /* a thread that runs is stopped, for a fraction of a millisecond */
 	NATIVE_HOW_HELD,   /* the calling thread has stopped the threads */
-	NATIVE_HOW_GIVEN,  /* the process is dead: `given` has the registers */
+	NATIVE_HOW_GIVEN,  /* the process is dead: native_look_new_offline */
 };
 
 struct native_look {
 	enum native_how how;
-	uint64_t deadline_ns; /* HELD: what comes later is left out; 0: there is none */
-	uint64_t stops_ns;    /* STOP: how long all of them together may be waited for yet */
-	bool (*given)(void *userdata, pid_t tid, struct native_regs *ret_regs); /* GIVEN: the caller's to set */
-	void *userdata;
+	uint64_t deadline_ns;              /* HELD: what comes later is left out; 0: there is none */
+	uint64_t stops_ns;                 /* STOP: how long all of them together may be waited for yet */
+	const struct sample_target *given; /* GIVEN: has the registers */
 	const struct proc *proc;
 	struct mem *mem;
 	struct native_cache *cache; /* own, or NULL */
@@ -40,6 +39,9 @@ struct native_look {
  */
 int native_look_new(const struct proc *proc, struct mem *mem, struct native_cache *cache, enum native_how how,
 	struct native_look **ret_look);
+
+/* For a dead process, whose registers are known; borrowed too. */
+int native_look_new_offline(const struct sample_target *target, struct native_look **ret_look);
 void native_look_free(struct native_look *look);
 
 /* Reads all files now, so that later nothing has to wait for that. */

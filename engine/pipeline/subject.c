@@ -2,6 +2,7 @@
 /* Opens live processes and core files, so that nobody else has to know the difference; and says what a core tells. */
 #include "engine/pipeline/subject.h"
 
+#include "engine/base/strbuf.h"
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
@@ -26,6 +27,15 @@ static int add_remedy(const struct core *core, const struct pyspyd_core_source *
 	return err_wrap(err, r, "%s", source->core);
 }
 
+static bool registers_of(void *userdata, pid_t tid, struct native_regs *ret_regs) {
+	const struct core_thread *thread = core_thread(userdata, tid);
+
+	if (!thread)
+		return false;
+	*ret_regs = native_regs_of_user(&thread->regs);
+	return true;
+}
+
 static int open_offline(struct subject *subject, const struct pyspyd_core_source *source, struct err *err) {
 	struct proc proc = { .dir_fd = -1, .pidfd = -1 };
 	struct mem *mem = NULL;
@@ -42,8 +52,12 @@ static int open_offline(struct subject *subject, const struct pyspyd_core_source
 		mem_free(mem);
 		return r;
 	}
-	r = sample_target_new_offline(&proc, mem, &subject->target, err);
-	return r > 0 ? add_remedy(subject->core, source, r, err) : r;
+	r = sample_target_new_offline(captured_root(subject->tree), &proc, mem, &subject->target, err);
+	if (r)
+		return add_remedy(subject->core, source, r, err);
+	subject->target->registers = registers_of;
+	subject->target->registers_userdata = subject->core;
+	return 0;
 }
 
 static int open_core(struct subject *subject, const struct pyspyd_core_source *source, struct err *err) {
@@ -205,6 +219,24 @@ static int describe_core(const struct core *core, struct pyspyd_core *ret) {
 	return r ? r : add_files(core, ret);
 }
 
+char *subject_build_id(const struct subject *subject, const char *path) {
+	size_t len = strlen(path);
+
+	if (!subject->core)
+		return NULL;
+	vec_foreach (file, &subject->core->files) {
+		struct strbuf hex = { 0 };
+
+		if (!file->build_id_len || strncmp(file->path, path, len) ||
+			(file->path[len] && strcmp(file->path + len, " (deleted)")))
+			continue;
+		for (size_t i = 0; i < file->build_id_len; i++)
+			strbuf_addf(&hex, "%02x", file->build_id[i]);
+		return strbuf_take(&hex);
+	}
+	return NULL;
+}
+
 int subject_add_core(const struct subject *subject, struct pyspyd_process *process) {
 	const struct core *core = subject->core;
 	int r = 0;
@@ -224,14 +256,4 @@ int subject_add_core(const struct subject *subject, struct pyspyd_process *proce
 	if (!process->core->path)
 		r = -ENOMEM;
 	return r ? r : describe_core(core, process->core);
-}
-
-bool subject_registers(void *userdata, pid_t tid, struct native_regs *ret_regs) {
-	const struct subject *subject = userdata;
-	const struct core_thread *thread = core_thread(subject->core, tid);
-
-	if (!thread)
-		return false;
-	*ret_regs = native_regs_of_user(&thread->regs);
-	return true;
 }

@@ -3,7 +3,6 @@
 #define PYSPYD_PIPELINE_SUBJECT_H
 
 #include "engine/mem/core.h"
-#include "engine/native/regs.h"
 #include "engine/sample/target.h"
 #include "pyspyd/core.h"
 #include "pyspyd/stack.h"
@@ -25,7 +24,8 @@ void subject_close(struct subject *subject);
 /* Says in `process` that it is dead, and what of; nothing where it lives. Return: 0; -ENOMEM. */
 int subject_add_core(const struct subject *subject, struct pyspyd_process *process);
 
-/* For native_look: `userdata` is the struct subject. */
-bool subject_registers(void *userdata, pid_t tid, struct native_regs *ret_regs);
+/* The build id, in hexadecimal digits, of a file that a dead process had mapped; the caller's to free(). NULL: not
+ * known, or it lives. */
+char *subject_build_id(const struct subject *subject, const char *path);
 
 #endif

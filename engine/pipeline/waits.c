@@ -5,6 +5,7 @@
 #include "engine/base/clock.h"
 #include "engine/pipeline/describe.h"
 #include "engine/pipeline/evidence.h"
+#include "engine/pipeline/subject.h"
 #include "engine/waits/graph.h"
 #include "engine/waits/look.h"
 #include <time.h>
@@ -35,24 +36,29 @@ static int add_native(struct sample_target *target, struct pyspyd_waits *waits) 
 	return r;
 }
 
-static int run(struct wait_looker *looker, struct sample_target *target, const struct pyspyd_waits_options *options,
+static int run(struct wait_looker *looker, const struct subject *subject, const struct pyspyd_waits_options *options,
 	struct pyspyd_waits **ret_waits) {
+	struct sample_target *target = subject->target;
 	struct pyspyd_waits *before = NULL, *now = NULL;
 	int r = look(looker, target, &now);
 
 	if (!r && options->between_ns) {
 		before = now;
 		now = NULL;
-		sleep_ns(options->between_ns);
+		if (!target->offline)
+			sleep_ns(options->between_ns);
 		r = look(looker, target, &now);
 	}
 	if (!r) {
 		waits_confirm(before, now);
-		wait_look_measure(now);
+		if (!target->offline)
+			wait_look_measure(now);
 		pyspyd_process_deinit(&now->process);
 		now->process = (struct pyspyd_process){ 0 };
 		r = describe_process(&target->proc, target->rt.version, &now->process);
 	}
+	if (!r)
+		r = subject_add_core(subject, &now->process);
 	if (!r && options->native)
 		r = add_native(target, now);
 	pyspyd_waits_free(before);
@@ -65,21 +71,21 @@ static int run(struct wait_looker *looker, struct sample_target *target, const s
 
 int pyspyd_waits_look(
 	pid_t pid, const struct pyspyd_waits_options *options, struct pyspyd_waits **ret_waits, struct err *err) {
-	struct sample_target *target = NULL;
+	struct subject subject = { 0 };
 	struct wait_looker *looker = NULL;
 	int r = wait_looker_new(options->park, &looker, err);
 
 	if (!r)
 		wait_looker_list_greenlets(looker);
 	if (!r)
-		r = sample_target_new(pid, STARTING_WAIT_NS, &target, err);
+		r = subject_open(pid, &options->core, STARTING_WAIT_NS, &subject, err);
 	if (!r)
-		r = run(looker, target, options, ret_waits);
+		r = run(looker, &subject, options, ret_waits);
 	if (r == PYSPYD_E_GONE && (!err || !err->text[0] || err->code != r))
 		err_set(err, r, "process %d has ended", (int)pid);
 	if (r == -ENOMEM)
 		err_set(err, r, "out of memory");
 	wait_looker_free(looker);
-	sample_target_free(target);
+	subject_close(&subject);
 	return r;
 }

@@ -73,7 +73,8 @@ int sample_target_new(pid_t pid, uint64_t wait_ns, struct sample_target **ret_ta
 
 	if (r)
 		return r;
-	r = proc_open("/proc", pid, &target->proc);
+	target->root = "/proc";
+	r = proc_open(target->root, pid, &target->proc);
 	if (r == PROC_E_GONE)
 		r = err_set(err, PYSPYD_E_GONE, "there is no process %d", (int)pid);
 	if (!r)
@@ -89,7 +90,8 @@ int sample_target_new(pid_t pid, uint64_t wait_ns, struct sample_target **ret_ta
 	return 0;
 }
 
-int sample_target_new_offline(struct proc *proc, struct mem *mem, struct sample_target **ret_target, struct err *err) {
+int sample_target_new_offline(
+	const char *root, struct proc *proc, struct mem *mem, struct sample_target **ret_target, struct err *err) {
 	struct sample_target *target;
 	int r = new_target(&target);
 
@@ -99,6 +101,7 @@ int sample_target_new_offline(struct proc *proc, struct mem *mem, struct sample_
 		return r;
 	}
 	target->offline = true;
+	target->root = root;
 	target->proc = *proc;
 	*proc = (struct proc){ .dir_fd = -1, .pidfd = -1 };
 	target->mem = mem;

@@ -7,6 +7,7 @@
 #include "engine/cpython/runtime.h"
 #include "engine/cpython/threads.h"
 #include "engine/native/modules.h"
+#include "engine/native/regs.h"
 #include "engine/proc/proc.h"
 #include "pyspyd/stack.h"
 #include <pthread.h>
@@ -75,7 +76,11 @@ struct sample_target {
 				 others sleep */
 	uint64_t elsewhere_tick; /* last tick at which one of them ran on another CPU than the one that looked */
 	bool ended;
-	bool offline;             /* it is dead: nothing of it moves, and there are no clocks */
+	bool offline; /* it is dead: nothing of it moves, there are no clocks, and these are the registers of its
+			 threads */
+	bool (*registers)(void *userdata, pid_t tid, struct native_regs *ret_regs);
+	void *registers_userdata;
+	const char *root;         /* of its tree of /proc; the caller's. "/proc" where it lives */
 	unsigned threads_changed; /* counts up with each change of threads */
 	bool in_kernel;           /* the four of whoever tells the kernel of them */
 	unsigned told;
@@ -99,7 +104,8 @@ int sample_target_new(pid_t pid, uint64_t wait_ns, struct sample_target **ret_ta
 
 /* The same of a process that is dead: `proc` is open in a captured tree, `mem` what is left of its memory. Both are
  * taken over, whatever happens. Return: 0; PYSPYD_E_UNSUPPORTED, _STARTING; negative errno. */
-int sample_target_new_offline(struct proc *proc, struct mem *mem, struct sample_target **ret_target, struct err *err);
+int sample_target_new_offline(
+	const char *root, struct proc *proc, struct mem *mem, struct sample_target **ret_target, struct err *err);
 void sample_target_free(struct sample_target *target);
 
 /* Brings the list of threads up to date: new ones are added, those that ended are dropped (`on_end` first, may be

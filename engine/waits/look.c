@@ -6,6 +6,7 @@
 #include "engine/waits/remember.h"
 #include "engine/waits/scan.h"
 #include "engine/waits/sites.h"
+#include <string.h>
 
 #define RELATED_MAX 64      /* processes of one look beside those that were asked for */
 #define UNUSED_LOOKS_MAX 60 /* after which a process that was attached for a look is let go */
@@ -97,7 +98,7 @@ static int keep_process(
 }
 
 /* The Python process of that pid, attached where it has to be; NULL where it is none. */
-static struct wait_process *python_of(struct wait_looker *looker, pid_t pid) {
+static struct wait_process *python_of(struct wait_looker *looker, const char *root, pid_t pid) {
 	struct wait_process *process = NULL;
 	struct sample_target *target;
 	struct proc proc;
@@ -107,7 +108,7 @@ static struct wait_process *python_of(struct wait_looker *looker, pid_t pid) {
 	vec_foreach (known, &looker->processes)
 		if ((*known)->target->proc.pid == pid)
 			return *known;
-	if (proc_open("/proc", pid, &proc))
+	if (strcmp(root, "/proc") || proc_open(root, pid, &proc))
 		return NULL;
 	key = scan_key("process", (uint64_t)pid, proc.start_ticks);
 	proc_close(&proc);
@@ -142,8 +143,8 @@ struct wait_view *scan_view(struct wait_scan *scan, pid_t pid) {
 		scan->waits->incomplete = true;
 		return NULL;
 	}
-	process = python_of(looker, pid);
-	if (wait_view_new(pid, process, &looker->scratch, &view))
+	process = python_of(looker, scan->root, pid);
+	if (wait_view_new(scan->root, pid, process, &looker->scratch, &view))
 		return NULL;
 	if (process)
 		process->used_look = looker->looks;
@@ -257,6 +258,10 @@ static int look_at(struct wait_scan *scan, const struct sample_target *target) {
 			"for",
 			(int)view->proc.pid);
 	}
+	if (target->offline)
+		(void)!waits_add_note(scan->waits,
+			"process %d is dead: what was behind its descriptors, and other processes, are not in its core",
+			(int)view->proc.pid);
 	if (view->loops.n && !scan_is_late(scan))
 		scan_tasks(scan, view);
 	if (scan->looker->greenlets && !scan_is_late(scan))
@@ -274,9 +279,11 @@ static char *comm_of(const struct proc *proc) {
 
 int wait_look(
 	struct wait_looker *looker, struct sample_target *const *targets, size_t n, struct pyspyd_waits **ret_waits) {
-	struct wait_scan scan = {
-		.looker = looker, .rules = looker->rules, .memory = &looker->memory, .views_max = n + RELATED_MAX
-	};
+	struct wait_scan scan = { .looker = looker,
+		.root = targets[0]->root,
+		.rules = looker->rules,
+		.memory = &looker->memory,
+		.views_max = n + RELATED_MAX };
 	uint64_t began = clock_mono_ns();
 	size_t ended = 0;
 	int r;

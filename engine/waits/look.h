@@ -17,8 +17,8 @@ void wait_looker_list_greenlets(struct wait_looker *looker);
 void wait_looker_free(struct wait_looker *looker);
 
 /* One look at all of these processes, in one graph. The targets stay the caller's, their threads are those of their
- * last refresh; one that has ended is left out. The graph's process is the first one. It is solved, not yet confirmed.
- * Return: 0; PYSPYD_E_GONE: all have ended; negative errno. */
+ * last refresh; one that has ended is left out. One that is offline stands alone. The graph's process is the first one.
+ * It is solved, not yet confirmed. Return: 0; PYSPYD_E_GONE: all have ended; negative errno. */
 int wait_look(
 	struct wait_looker *looker, struct sample_target *const *targets, size_t n, struct pyspyd_waits **ret_waits);
 

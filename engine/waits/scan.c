@@ -168,7 +168,7 @@ static uint32_t process_node(struct wait_scan *scan, pid_t pid, const char *type
 	struct proc proc = { .start_ticks = 0 };
 	uint32_t index;
 
-	if (!proc_open("/proc", pid, &proc)) {
+	if (!proc_open(scan->root, pid, &proc)) {
 		(void)!proc_stat_read(&proc, &stat);
 		proc_close(&proc);
 	}

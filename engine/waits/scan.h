@@ -28,6 +28,7 @@ struct park_rules;
 
 struct wait_scan {
 	struct wait_looker *looker;
+	const char *root; /* as in a view */
 	const struct park_rules *rules;
 	struct wait_memory *memory; /* remember.h */
 	struct pyspyd_waits *waits;

@@ -126,11 +126,11 @@ static bool find_object(struct object_search *search) {
 /* processes */
 
 /* Return: whether it has; -EACCES and the like where that cannot be told. */
-static int maps_word(pid_t pid, const struct shared_word *word) {
+static int maps_word(const char *root, pid_t pid, const struct shared_word *word) {
 	proc_map_vec maps = { 0 };
 	struct proc proc;
 	bool found = false;
-	int r = proc_open("/proc", pid, &proc);
+	int r = proc_open(root, pid, &proc);
 
 	if (r)
 		return r < 0 ? r : 0;
@@ -151,13 +151,13 @@ static pid_t family_head(const struct wait_view *view, const struct shared_word 
 	for (unsigned i = 0; i < 32; i++) {
 		struct proc_stat stat;
 		struct proc proc;
-		int r = proc_open("/proc", head, &proc);
+		int r = proc_open(view->root, head, &proc);
 
 		if (r)
 			break;
 		r = proc_stat_read(&proc, &stat);
 		proc_close(&proc);
-		if (r || stat.ppid <= 1 || maps_word(stat.ppid, word) <= 0)
+		if (r || stat.ppid <= 1 || maps_word(view->root, stat.ppid, word) <= 0)
 			break;
 		head = stat.ppid;
 	}
@@ -188,7 +188,7 @@ static void ask(struct semaphore *semaphore, pid_t pid) {
 static void ask_family(struct semaphore *semaphore, const pid_vec *family) {
 	semaphore->unknown |= family->n > FAMILY_MAX;
 	for (size_t i = 0; i < min_of(family->n, (size_t)FAMILY_MAX); i++) {
-		int has = maps_word(family->items[i], &semaphore->word);
+		int has = maps_word(semaphore->scan->root, family->items[i], &semaphore->word);
 
 		if (has < 0)
 			semaphore->unknown = true;
@@ -212,14 +212,14 @@ static int compare_pids(const void *a, const void *b) {
 static void ask_strangers(struct semaphore *semaphore, pid_vec *family) {
 	pid_vec all = { 0 };
 
-	if (proc_list("/proc", &all)) {
+	if (proc_list(semaphore->scan->root, &all)) {
 		semaphore->unknown = true;
 		return;
 	}
 	qsort(family->items, family->n, sizeof(*family->items), compare_pids);
 	for (size_t i = 0; i < all.n && !semaphore->held && !semaphore->unknown; i++)
 		if (!bsearch(&all.items[i], family->items, family->n, sizeof(*family->items), compare_pids) &&
-			maps_word(all.items[i], &semaphore->word) > 0)
+			maps_word(semaphore->scan->root, all.items[i], &semaphore->word) > 0)
 			ask(semaphore, all.items[i]);
 	vec_free(&all);
 }
@@ -230,7 +230,7 @@ static void lead_to_family(struct semaphore *semaphore, const struct wait_view *
 	struct pyspyd_wait_node *node;
 	pid_vec family = { 0 };
 
-	if (proc_descendants("/proc", head, &family) || vec_push(&family, head)) {
+	if (proc_descendants(scan->root, head, &family) || vec_push(&family, head)) {
 		vec_free(&family);
 		return;
 	}

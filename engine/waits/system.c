@@ -20,7 +20,7 @@
 
 static const struct fd_table *fd_table(struct wait_scan *scan) {
 	if (!scan->fds_read) {
-		scan->fds_read = !fd_table_read("/proc", &scan->fds);
+		scan->fds_read = !fd_table_read(scan->root, &scan->fds);
 		if (!scan->fds_read)
 			scan->waits->incomplete = true;
 	}
@@ -335,12 +335,12 @@ pid_t scan_outer_pid(const struct wait_view *view, pid_t inner) {
 		return 0;
 	if (status.ns_depth <= 1)
 		return inner;
-	if (proc_descendants("/proc", view->proc.pid, &family))
+	if (proc_descendants(view->root, view->proc.pid, &family))
 		return 0;
 	for (size_t i = 0; !found && i < family.n; i++) {
 		struct proc proc;
 
-		if (proc_open("/proc", family.items[i], &proc))
+		if (proc_open(view->root, family.items[i], &proc))
 			continue;
 		if (!proc_status_read(&proc, &status) && status.ns_pid == inner)
 			found = family.items[i];
@@ -376,7 +376,7 @@ static void wait_for_child(struct wait_scan *scan, struct wait_view *view, struc
 			scan_waits(scan, thread, scan_process_end(scan, outer), NULL, NULL);
 		return;
 	}
-	if (proc_children("/proc", view->proc.pid, &children))
+	if (proc_children(view->root, view->proc.pid, &children))
 		return;
 	for (size_t i = 0; children.n <= CHILDREN_MAX && i < children.n; i++)
 		scan_waits(scan, thread, scan_process_end(scan, children.items[i]), NULL, NULL);
@@ -387,7 +387,7 @@ static void wait_for_child(struct wait_scan *scan, struct wait_view *view, struc
 
 static const file_lock_vec *file_locks(struct wait_scan *scan) {
 	if (!scan->file_locks_read) {
-		(void)!file_locks_read("/proc", &scan->file_locks);
+		(void)!file_locks_read(scan->root, &scan->file_locks);
 		scan->file_locks_read = true;
 	}
 	return &scan->file_locks;
@@ -406,12 +406,12 @@ static uint64_t lock_waited_for(
 	return 0;
 }
 
-static bool has_file(pid_t pid, uint64_t inode) {
+static bool has_file(const char *root, pid_t pid, uint64_t inode) {
 	proc_fd_vec fds = { 0 };
 	struct proc proc;
 	bool found = false;
 
-	if (proc_open("/proc", pid, &proc))
+	if (proc_open(root, pid, &proc))
 		return false;
 	if (proc_fds_read(&proc, FILES_MAX, &fds) || fds.n == FILES_MAX)
 		found = true; /* not known: then it may */
@@ -427,14 +427,14 @@ static bool has_file(pid_t pid, uint64_t inode) {
 static void lead_to_locker(struct wait_scan *scan, uint32_t resource, const struct file_lock *lock) {
 	pid_vec heirs = { 0 };
 
-	if (lock->pid <= 0 || (lock->kind == FILE_LOCK_FLOCK && proc_descendants("/proc", lock->pid, &heirs)))
+	if (lock->pid <= 0 || (lock->kind == FILE_LOCK_FLOCK && proc_descendants(scan->root, lock->pid, &heirs)))
 		return;
 	scan_node(scan, resource)->rule = PYSPYD_WAIT_ANY;
 	scan_edge(scan, resource, scan_process_acts(scan, lock->pid), NULL, NULL);
 	if (heirs.n > HEIRS_MAX)
 		scan_node(scan, resource)->rule = PYSPYD_WAIT_FREE;
 	for (size_t i = 0; i < min_of(heirs.n, (size_t)HEIRS_MAX); i++)
-		if (has_file(heirs.items[i], lock->inode))
+		if (has_file(scan->root, heirs.items[i], lock->inode))
 			scan_edge(scan, resource, scan_process_acts(scan, heirs.items[i]), NULL, NULL);
 	vec_free(&heirs);
 }

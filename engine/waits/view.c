@@ -25,7 +25,7 @@ int wait_process_new(struct sample_target *target, bool owned, struct wait_proce
 		return -ENOMEM;
 	process->rt = target->rt;
 	process->rt.reader.mem = NULL;
-	r = mem_live_new(target->proc.pid, &live);
+	r = target->offline ? mem_borrow(target->mem, &live) : mem_live_new(target->proc.pid, &live);
 	if (!r)
 		r = mem_cache_new(live, &process->rt.reader.mem);
 	if (r)
@@ -323,21 +323,22 @@ static int read_python(struct wait_view *view, struct py_stack_scratch *scratch)
 	return r ? r : read_loops(view);
 }
 
-int wait_view_new(
-	pid_t pid, struct wait_process *process, struct py_stack_scratch *scratch, struct wait_view **ret_view) {
+int wait_view_new(const char *root, pid_t pid, struct wait_process *process, struct py_stack_scratch *scratch,
+	struct wait_view **ret_view) {
 	struct wait_view *view = calloc(1, sizeof(*view));
 	int r = 0;
 
 	if (!view)
 		return -ENOMEM;
 	view->python = process;
+	view->root = root;
 	view->ends = view->acts = view->others = WAITS_NONE;
 	view->proc.dir_fd = view->proc.pidfd = -1;
 	if (process) {
 		mem_cache_clear(process->rt.reader.mem);
 		view->proc = process->target->proc;
 	} else {
-		r = proc_open("/proc", pid, &view->proc);
+		r = proc_open(root, pid, &view->proc);
 	}
 	if (!r && process)
 		r = read_python(view, scratch);

@@ -53,6 +53,7 @@ struct view_thread {
 };
 
 struct wait_view {
+	const char *root;            /* "/proc", or the tree of a dead process, who has no others beside it */
 	struct proc proc;            /* borrowed from the target, or own */
 	struct wait_process *python; /* NULL: not a Python process, or not to be read */
 	bool readable;               /* its system calls could be read */
@@ -70,9 +71,10 @@ struct wait_view {
 	uint32_t ends, acts, others; /* nodes: its end; any act of it; any other Python thread */
 };
 
-/* Reads a process. `process` NULL: one that is not Python's. Return: 0; PROC_E_GONE; negative errno. */
-int wait_view_new(
-	pid_t pid, struct wait_process *process, struct py_stack_scratch *scratch, struct wait_view **ret_view);
+/* Reads a process below `root`, which is borrowed. `process` NULL: one that is not Python's. Return: 0; PROC_E_GONE;
+ * negative errno. */
+int wait_view_new(const char *root, pid_t pid, struct wait_process *process, struct py_stack_scratch *scratch,
+	struct wait_view **ret_view);
 void wait_view_free(struct wait_view *view);
 
 /* Most of it has been asked for: gives back the memory of what was read. */

@@ -74,9 +74,10 @@ struct pyspyd_heap {
 };
 
 struct pyspyd_heap_options {
-	size_t top;       /* that many types and containers at most; 0: all types and 100 containers */
-	uint64_t diff_ns; /* counts twice, that far apart; 0 once */
-	bool no_paths;    /* do not look for who keeps what */
+	struct pyspyd_core_source core; /* with a file: the process in it, and `pid` does not matter */
+	size_t top;                     /* that many types and containers at most; 0: all types and 100 containers */
+	uint64_t diff_ns;               /* counts twice, that far apart; 0 once */
+	bool no_paths;                  /* do not look for who keeps what */
 	/* Called now and then: how much of the heap was counted; 0 and 0 while there is nothing but to wait between two
 	 * counts. true: enough (the wait ends, a count is given up with -ECANCELED). NULL: nobody asks. */
 	bool (*progress)(void *userdata, uint64_t done_bytes, uint64_t all_bytes);

@@ -71,14 +71,16 @@ struct pyspyd_modules {
 };
 
 struct pyspyd_modules_options {
+	struct pyspyd_core_source core; /* with a file: the process in it, and `pid` does not matter */
 	/* Lines "name==version" as a file of requirements has them, with comments, extras, --hash options and lines
 	 * that go on behind a backslash; NULL: nothing is expected. */
 	const char *expect;
 	const char *expect_name; /* of the file, for messages */
 };
 
-/* Looks at a live process. Return: 0; PYSPYD_E_USAGE: a line of what is expected says something else than an exact
- * version; PYSPYD_E_GONE, _DENIED, _UNSUPPORTED, _STARTING; negative errno. *ret_modules is the caller's. */
+/* Looks at a live process, or at a dead one. Return: 0; PYSPYD_E_USAGE: a line of what is expected says something else
+ * than an exact version; PYSPYD_E_GONE, _DENIED, _UNSUPPORTED, _STARTING; negative errno. *ret_modules is the caller's.
+ */
 int pyspyd_modules_look(
 	pid_t pid, const struct pyspyd_modules_options *options, struct pyspyd_modules **ret_modules, struct err *err);
 void pyspyd_modules_free(struct pyspyd_modules *modules);

@@ -129,15 +129,16 @@ struct pyspyd_waits {
 };
 
 struct pyspyd_waits_options {
+	struct pyspyd_core_source core; /* with a file: the process in it, and `pid` does not matter */
 	uint64_t between_ns;     /* looks twice, that far apart, so that what moved is told from what stands; 0: once */
 	const char *const *park; /* NULL-terminated "MODULE:QUALNAME": further points where programs wait for
 				    work; may be NULL */
 	bool native;             /* native and kernel frames of threads that sleep; nobody is stopped for them */
 };
 
-/* Looks at a live process and at those that it waits for. With two looks the result is the second one, knots that the
- * first had not are marked unconfirmed. Return: 0; PYSPYD_E_GONE, _DENIED, _UNSUPPORTED, _STARTING, _USAGE (park);
- * negative errno. *ret_waits is the caller's. */
+/* Looks at a live process and at those that it waits for, or at a dead one alone. With two looks the result is the
+ * second one, knots that the first had not are marked unconfirmed. Return: 0; PYSPYD_E_GONE, _DENIED, _UNSUPPORTED,
+ * _STARTING, _USAGE (park); negative errno. *ret_waits is the caller's. */
 int pyspyd_waits_look(
 	pid_t pid, const struct pyspyd_waits_options *options, struct pyspyd_waits **ret_waits, struct err *err);
 void pyspyd_waits_free(struct pyspyd_waits *waits);

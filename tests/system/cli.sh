@@ -67,6 +67,24 @@ expect 2 dump --pid
 says --pid
 expect 2 dump 1 2
 says 2
+for command in dump waits heap modules; do
+	expect 2 $command --core "$work/none" --pid 1
+	says exclude
+	expect 2 $command --core "$work/none" 1
+	says "--core is given"
+	expect 2 $command --exe /bin/true --pid 1
+	says "--exe needs --core"
+	expect 2 $command --root / --pid 1
+	says "--root needs --core"
+	expect 1 $command --core "$work/none"
+	says "$work/none" "No such file"
+	expect 1 $command --core /bin/true
+	says "a program or a library"
+done
+expect 2 dump --blocking --core "$work/none"
+says --blocking
+expect 2 heap --diff 1s --core "$work/none"
+says --diff
 expect 2 record --pid 1
 says --output
 expect 2 record --pid 1 -o "$work/p.svg" -d 10x
