@@ -71,7 +71,7 @@ for command in dump waits heap modules; do
 	expect 2 $command --core "$work/none" --pid 1
 	says exclude
 	expect 2 $command --core "$work/none" 1
-	says "--core is given"
+	says exclude
 	expect 2 $command --exe /bin/true --pid 1
 	says "--exe needs --core"
 	expect 2 $command --root / --pid 1
