@@ -9,6 +9,55 @@
 
 #define FILES_SHOWN_MAX 1024
 
+/* Linux man 2 sigaction. */
+static const char *reason_of(const struct core_signal *signal) {
+	static const struct {
+		int number, code;
+		const char *reason;
+	} reasons[] = {
+		{ SIGSEGV, SEGV_MAPERR, "address not mapped" },
+		{ SIGSEGV, SEGV_ACCERR, "access not permitted" },
+		{ SIGSEGV, SI_KERNEL, "no address that can be: not canonical, or a protection fault" },
+		{ SIGBUS, BUS_ADRALN, "address not aligned" },
+		{ SIGBUS, BUS_ADRERR, "address behind the end of its file" },
+		{ SIGBUS, BUS_OBJERR, "hardware error" },
+		{ SIGILL, ILL_ILLOPC, "illegal opcode" },
+		{ SIGILL, ILL_ILLOPN, "illegal operand" },
+		{ SIGILL, ILL_PRVOPC, "privileged opcode" },
+		{ SIGFPE, FPE_INTDIV, "integer division by zero" },
+		{ SIGFPE, FPE_INTOVF, "integer overflow" },
+		{ SIGFPE, FPE_FLTDIV, "division by zero" },
+		{ SIGFPE, FPE_FLTINV, "invalid operation" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(reasons); i++)
+		if (reasons[i].number == signal->number && reasons[i].code == signal->code)
+			return reasons[i].reason;
+	if (!signal->has_sender)
+		return NULL;
+	return signal->code == SI_TKILL ? "sent to the thread" : "sent to the process";
+}
+
+static char *name_of_signal(int number) {
+	const char *abbreviation = sigabbrev_np(number);
+	char *name;
+	int n = abbreviation ? asprintf(&name, "SIG%s", abbreviation) : asprintf(&name, "signal %d", number);
+
+	return n < 0 ? NULL : name;
+}
+
+/* Notes come first in a core: how the process died is known even where its Python is not. */
+static int truncated(const struct core *core, const struct pyspyd_core_source *source, int r, struct err *err) {
+	_free_ char *name = core->signal.number ? name_of_signal(core->signal.number) : NULL;
+	const char *reason = reason_of(&core->signal);
+
+	if (name)
+		err_wrap(err, r, "killed by %s (%s) in thread %d; what is left does not show its Python", name,
+			reason ? reason : "for an unknown reason", (int)core->threads.items[0].tid);
+	return err_wrap(err, r, "%s is truncated, %llu of %llu bytes", source->core, (unsigned long long)core->bytes,
+		(unsigned long long)core->expected_bytes);
+}
+
 /* A Python whose files are not there cannot be found, or not be read: the remedy belongs to the message. */
 static int add_remedy(const struct core *core, const struct pyspyd_core_source *source, int r, struct err *err) {
 	const struct core_file *exe = core->exe == SIZE_MAX ? NULL : &core->files.items[core->exe];
@@ -16,8 +65,7 @@ static int add_remedy(const struct core *core, const struct pyspyd_core_source *
 	if (r != PYSPYD_E_UNSUPPORTED && r != PYSPYD_E_STARTING)
 		return r;
 	if (core_is_truncated(core))
-		return err_wrap(err, r, "%s is truncated (%llu of %llu bytes), and what is left is not enough",
-			source->core, (unsigned long long)core->bytes, (unsigned long long)core->expected_bytes);
+		return truncated(core, source, r, err);
 	if (exe && exe->state == CORE_FILE_MISSING)
 		return err_wrap(
 			err, r, "its executable %.200s is not here (--exe or --root names another place)", exe->path);
@@ -91,43 +139,6 @@ void subject_close(struct subject *subject) {
 	core_free(subject->core);
 	free(subject->path);
 	*subject = (struct subject){ 0 };
-}
-
-/* Linux man 2 sigaction. */
-static const char *reason_of(const struct core_signal *signal) {
-	static const struct {
-		int number, code;
-		const char *reason;
-	} reasons[] = {
-		{ SIGSEGV, SEGV_MAPERR, "address not mapped" },
-		{ SIGSEGV, SEGV_ACCERR, "access not permitted" },
-		{ SIGSEGV, SI_KERNEL, "no address that can be: not canonical, or a protection fault" },
-		{ SIGBUS, BUS_ADRALN, "address not aligned" },
-		{ SIGBUS, BUS_ADRERR, "address behind the end of its file" },
-		{ SIGBUS, BUS_OBJERR, "hardware error" },
-		{ SIGILL, ILL_ILLOPC, "illegal opcode" },
-		{ SIGILL, ILL_ILLOPN, "illegal operand" },
-		{ SIGILL, ILL_PRVOPC, "privileged opcode" },
-		{ SIGFPE, FPE_INTDIV, "integer division by zero" },
-		{ SIGFPE, FPE_INTOVF, "integer overflow" },
-		{ SIGFPE, FPE_FLTDIV, "division by zero" },
-		{ SIGFPE, FPE_FLTINV, "invalid operation" },
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(reasons); i++)
-		if (reasons[i].number == signal->number && reasons[i].code == signal->code)
-			return reasons[i].reason;
-	if (!signal->has_sender)
-		return NULL;
-	return signal->code == SI_TKILL ? "sent to the thread" : "sent to the process";
-}
-
-static char *name_of_signal(int number) {
-	const char *abbreviation = sigabbrev_np(number);
-	char *name;
-	int n = abbreviation ? asprintf(&name, "SIG%s", abbreviation) : asprintf(&name, "signal %d", number);
-
-	return n < 0 ? NULL : name;
 }
 
 static int add_path(char ***paths, size_t *n, const char *path) {
