@@ -434,6 +434,8 @@ void document_thread(struct document *document, const json_t *object, void *item
 	thread->incomplete = document_bool(document, object, "incomplete");
 	if (json_object_get(object, "native"))
 		document_native(document, object, thread);
+	if (json_object_get(object, "exceptions"))
+		document_exceptions(document, object, thread);
 	thread->frames =
 		document_array(document, object, "stack", sizeof(*thread->frames), document_frame, &thread->frames_n);
 }

@@ -22,6 +22,7 @@ struct document {
 	void *userdata;  /* the reader's */
 	char path[200];
 	size_t path_len;
+	unsigned depth; /* of what is within itself */
 };
 
 /* Return: document->r. */
@@ -72,6 +73,7 @@ void document_leave(struct document *document, size_t mark);
 void document_process(struct document *document, const json_t *object, struct pyspyd_process *process);
 void document_frame(struct document *document, const json_t *object, void *frame); /* a struct pyspyd_frame */
 void document_native(struct document *document, const json_t *object, struct pyspyd_thread *thread);
+void document_exceptions(struct document *document, const json_t *object, struct pyspyd_thread *thread);
 void document_thread(struct document *document, const json_t *object, void *thread);
 
 #endif

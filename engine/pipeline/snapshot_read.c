@@ -197,6 +197,7 @@ static void drop_foreign(struct pyspyd_dump *dump) {
 		if (thread->interpreter < 0) {
 			free(thread->name);
 			pyspyd_frames_free(thread->frames, thread->frames_n);
+			pyspyd_exceptions_free(thread->exceptions, thread->exceptions_n);
 			continue;
 		}
 		drop_native(thread);

@@ -226,6 +226,34 @@ static struct pyspyd_frame frames[] = {
 		.locals = some_locals },
 };
 
+static struct pyspyd_exception linked = {
+	.type = S("KeyError"), .message = NULL, .repeated = true, .incomplete = true
+};
+
+static struct pyspyd_exception members[] = {
+	{ .type = S("A"), .message = S(""), .own_str = true, .context = &linked },
+	{ .type = S("B"), .message = S("b") },
+};
+
+static struct pyspyd_exception exceptions[] = {
+	{ .state = PYSPYD_EXCEPTION_RAISED,
+		.type = S("app.Error"),
+		.message = S("no\nport\x1b"),
+		.notes = (char *[]){ S("one"), S("") },
+		.notes_n = 2,
+		.traceback = frames,
+		.traceback_n = 4,
+		.traceback_gap = 1,
+		.traceback_omitted = 99,
+		.cause = &linked },
+	{ .state = PYSPYD_EXCEPTION_HANDLED,
+		.type = S("ExceptionGroup"),
+		.message = S("several"),
+		.members = members,
+		.members_n = 2,
+		.members_total = 20 },
+};
+
 static struct pyspyd_thread threads[] = {
 	{ .tid = 4711,
 		.ident = UINT64_MAX - 5,
@@ -235,13 +263,21 @@ static struct pyspyd_thread threads[] = {
 		.in_gc = true,
 		.frames = frames,
 		.frames_n = 4,
+		.exceptions_known = true,
+		.exceptions = exceptions,
+		.exceptions_n = 2,
 		.truncated = true,
 		.incomplete = true,
 		.native = true,
 		.native_end = "no unwind information",
 		.disagree = true,
 		.stopped_ns = 123456 },
-	{ .ident = 7, .name = S(""), .state = '?', .gil = PYSPYD_GIL_WAITING, .interpreter = 3 },
+	{ .ident = 7,
+		.name = S(""),
+		.state = '?',
+		.gil = PYSPYD_GIL_WAITING,
+		.exceptions_known = true,
+		.interpreter = 3 },
 	{ .tid = 5, .name = S("pool"), .gil = PYSPYD_GIL_UNKNOWN, .interpreter = -1, .native = true },
 };
 
