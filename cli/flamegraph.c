@@ -3,8 +3,6 @@
  *
  * The service keeps profiles of a stretch of time each (a minute, as it comes). Those that overlap the time asked for
  * are drawn whole. With two times to compare, one that overlaps both belongs to that of which it has more. */
-#include "pyspyd/flight.h"
-
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/output.h"
@@ -12,6 +10,7 @@
 #include "cli/when.h"
 #include "pyspyd/parse.h"
 #include "pyspyd/record.h"
+#include "pyspyd/snapshot.h"
 #include "pyspyd/text.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -28,8 +27,8 @@ struct flamegraph_args {
 	const char *file;
 	int format; /* index into formats; -1: by the file's ending */
 	uint64_t last_ns;
-	const char *since, *until, *diff, *start;
-	bool threads;
+	const char *since, *until, *diff, *start, *snapshot;
+	bool threads, native;
 };
 
 static const char *const formats[] = { "svg", "html", "collapsed", "speedscope", "pprof", "gecko", "chrome", NULL };
@@ -47,6 +46,9 @@ static const struct option_spec options[] = {
 	{ 'f', "format", OPTION_CHOICE, offsetof(struct flamegraph_args, format), "FORMAT",
 		"svg, html, collapsed, speedscope, pprof, gecko or chrome (default: by FILE's ending)", formats },
 	OPT('t', "threads", OPTION_FLAG, threads, NULL, "the thread as the outermost element of each stack"),
+	OPT(0, "snapshot", OPTION_STRING, snapshot, "FILE",
+		"out of a file of pyspyd snapshot: each thread's stack once"),
+	OPT('n', "native", OPTION_FLAG, native, NULL, "with --snapshot: native and kernel frames too"),
 	OPT(0, "start", OPTION_STRING, start, "TIME", "the process that had the pid then, not the latest"),
 	{ 0 },
 };
@@ -127,15 +129,21 @@ static int choose_window(
 	return -1;
 }
 
-static int choose(const struct command *command, const struct flamegraph_args *args, struct wish *wish) {
-	uint64_t now_ns = when_now_ns();
-	int r;
-
+static int choose_format(const struct command *command, const struct flamegraph_args *args, const char **ret_format) {
 	if (!args->file)
 		return options_error(command, "--output FILE is missing");
-	wish->format = args->format >= 0 ? formats[args->format] : pyspyd_format_of(args->file);
-	if (!wish->format)
+	*ret_format = args->format >= 0 ? formats[args->format] : pyspyd_format_of(args->file);
+	if (!*ret_format)
 		return options_error(command, "--output: '%s' does not say the format; give --format", args->file);
+	return -1;
+}
+
+static int choose(const struct command *command, const struct flamegraph_args *args, struct wish *wish) {
+	uint64_t now_ns = when_now_ns();
+	int r = choose_format(command, args, &wish->format);
+
+	if (r >= 0)
+		return r;
 	wish->start_by_ns = UINT64_MAX;
 	r = args->start ? parse_time(command, "start", args->start, now_ns, &wish->start_by_ns) : -1;
 	if (args->start)
@@ -366,6 +374,44 @@ static int ask_and_write(const struct flamegraph_args *args, const struct wish *
 	return r;
 }
 
+/* Out of a snapshot */
+
+static int write_snapshot(const struct flamegraph_args *args, const char *format, struct pyspyd_snapshot *snapshot) {
+	const struct pyspyd_flight_options flight = { .format = format, .threads = args->threads };
+	struct output output;
+	struct err err = { 0 };
+	int r = output_open(args->file, &output);
+
+	if (r)
+		return fail_output(args->file, r);
+	r = pyspyd_snapshot_profile(snapshot, args->native, &flight, output.fd, &err);
+	if (r) {
+		r = cli_fail(r, &err);
+	} else {
+		r = output_commit(&output);
+		r = r ? fail_output(args->file, r) : STATUS_DONE;
+	}
+	output_deinit(&output);
+	return r;
+}
+
+static int draw_snapshot(const struct command *command, const struct flamegraph_args *args) {
+	struct pyspyd_snapshot *snapshot = NULL;
+	struct err err = { 0 };
+	const char *format;
+	int r;
+
+	if (args->last_ns || args->since || args->until || args->diff || args->start)
+		return options_error(command, "--snapshot is of one moment: no times go with it");
+	r = choose_format(command, args, &format);
+	if (r >= 0)
+		return r;
+	r = pyspyd_snapshot_open(args->snapshot, &snapshot, &err);
+	r = r ? cli_fail(r, &err) : write_snapshot(args, format, snapshot);
+	pyspyd_snapshot_close(snapshot);
+	return r;
+}
+
 static int run(const struct command *command, int argc, char **argv) {
 	struct flamegraph_args args = { .format = -1 };
 	struct pyspyd_remote *remote;
@@ -374,7 +420,11 @@ static int run(const struct command *command, int argc, char **argv) {
 	int r = options_parse(command, argc, argv, &args, &rest);
 
 	if (r < 0)
-		r = options_pid(command, rest, &args.pid);
+		r = options_pid_or_file(command, rest, &args.pid, "snapshot", args.snapshot);
+	if (r < 0 && args.snapshot)
+		return draw_snapshot(command, &args);
+	if (r < 0 && args.native)
+		r = options_error(command, "--native goes with --snapshot");
 	if (r < 0)
 		r = choose(command, &args, &wish);
 	if (r >= 0)
@@ -390,7 +440,7 @@ static int run(const struct command *command, int argc, char **argv) {
 const struct command flamegraph_command = {
 	.name = "flamegraph",
 	.summary = "Draws what a process did a while ago, as the service has recorded it",
-	.synopsis = "[OPTION…] -o FILE --pid PID",
+	.synopsis = "[OPTION…] -o FILE (--pid PID | --snapshot FILE)",
 	.details = "",
 	.example = "pyspyd flamegraph --pid 4711 --last 10m -o profile.svg",
 	.options = options,
