@@ -30,7 +30,8 @@ static const struct option_spec options[] = {
 	{ 0, "json", OPTION_FLAG, offsetof(struct snapshot_args, json), NULL,
 		"with --info: one JSON object, schema pyspyd.snapshot/1", NULL },
 	{ 0, "section", OPTION_STRING, offsetof(struct snapshot_args, section), "NAME",
-		"with --info: the JSON of one part (dump, waits, counters, handles, maps, modules, heap)", NULL },
+		"with --info: the JSON of one part (dump, objects, waits, counters, handles, maps, modules, heap)",
+		NULL },
 	{ 0 },
 };
 

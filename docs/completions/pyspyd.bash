@@ -25,7 +25,7 @@ _pyspyd() {
 	case $prev in
 	-p | --pid) _pyspyd_pids "$cur"; return ;;
 	-o | --output | --snapshot | --info) COMPREPLY=($(compgen -f -- "$cur")); return ;;
-	--section) COMPREPLY=($(compgen -W "dump waits counters handles maps modules heap meta" -- "$cur")); return ;;
+	--section) COMPREPLY=($(compgen -W "dump objects waits counters handles maps modules heap meta" -- "$cur")); return ;;
 	-f | --format)
 		if [[ ${COMP_WORDS[1]} != @(findings|daemon) ]]; then
 			COMPREPLY=($(compgen -W "svg html collapsed speedscope pprof gecko chrome" -- "$cur"))
@@ -49,7 +49,7 @@ _pyspyd() {
 	watch) options="--pid --name --all --children --duration --interval --rate --source --json --exit-on --spike --hang-after --leak-window --origins --park --var --unmask --set --help" ;;
 	dump) options="--pid --core --exe --root --snapshot --native --locals --unmask --async --json --blocking --help" ;;
 	record) options="--pid --output --duration --rate --format --mode --every --max-slowdown --threshold --kernel --children --threads --native --source --blocking --help" ;;
-	flamegraph) options="--pid --output --last --since --until --diff --format --threads --start --help" ;;
+	flamegraph) options="--pid --snapshot --native --output --last --since --until --diff --format --threads --start --help" ;;
 	ps) options="--json --help" ;;
 	waits) options="--pid --core --exe --root --snapshot --json --dot --once --native --park --help" ;;
 	heap) options="--pid --core --exe --root --snapshot --top --diff --no-paths --json --help" ;;

@@ -56,12 +56,12 @@ complete -c pyspyd -n '__fish_seen_subcommand_from handles' -l diff -x -d 'Look 
 complete -c pyspyd -n '__fish_seen_subcommand_from modules' -l expect -r -d 'Mark what is not the version that a line says'
 complete -c pyspyd -n '__fish_seen_subcommand_from modules' -l all -d 'The standard library and modules of packages too'
 
-complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap handles modules' -l snapshot -r -F -d 'A file of pyspyd snapshot'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap handles modules flamegraph' -l snapshot -r -F -d 'A file of pyspyd snapshot'
 complete -c pyspyd -n '__fish_seen_subcommand_from snapshot' -s o -l output -r -F -d 'Where the snapshot goes'
 complete -c pyspyd -n '__fish_seen_subcommand_from snapshot' -l unmask -d 'Mask nothing'
 complete -c pyspyd -n '__fish_seen_subcommand_from snapshot' -l blocking -d 'Stop the threads while their stacks are read'
 complete -c pyspyd -n '__fish_seen_subcommand_from snapshot' -l info -r -F -d 'Show what a snapshot holds'
-complete -c pyspyd -n '__fish_seen_subcommand_from snapshot' -l section -xa 'dump waits counters handles maps modules heap meta' -d 'The JSON of one part'
+complete -c pyspyd -n '__fish_seen_subcommand_from snapshot' -l section -xa 'dump objects waits counters handles maps modules heap meta' -d 'The JSON of one part'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s o -l output -r -F -d 'Where the profile goes'
 complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s f -l format -x -a 'svg html collapsed speedscope pprof gecko chrome' -d 'Of the file'
@@ -82,7 +82,7 @@ complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap modules' -s c
 complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap modules' -l exe -r -d 'With --core, the executable'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap modules' -l root -x -a '(__fish_complete_directories)' -d 'With --core, the folder below which its files are'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s l -l locals -d 'Variables of every frame'
-complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s n -l native -d 'Also native and kernel frames'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump flamegraph' -s n -l native -d 'Also native and kernel frames'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump watch' -l unmask -d 'Mask nothing'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s a -l async -d 'Also the tasks of asyncio, as a tree'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -l native -d 'Native and kernel frames of running threads'

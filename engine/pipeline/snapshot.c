@@ -149,11 +149,16 @@ static int take_maps(struct take *take, char **ret_json, _unused_ struct err *er
 	return snapshot_maps(&take->proc, take->python, ret_json);
 }
 
+static int take_objects(struct take *take, char **ret_json, struct err *err) {
+	return snapshot_objects(take->pid, take->options->unmask, ret_json, err);
+}
+
 static const struct part {
 	const char *name;
 	int (*take)(struct take *take, char **ret_json, struct err *err);
 } parts[] = {
 	{ PYSPYD_SNAPSHOT_DUMP, take_dump },
+	{ PYSPYD_SNAPSHOT_OBJECTS, take_objects },
 	{ PYSPYD_SNAPSHOT_WAITS, take_waits },
 	{ PYSPYD_SNAPSHOT_COUNTERS, take_counters },
 	{ PYSPYD_SNAPSHOT_HANDLES, take_handles },

@@ -271,6 +271,13 @@ for command in dump waits heap handles modules; do
 	expect 0 "$command" --snapshot "$work/s"
 	prints
 done
+for file in p.svg p.html p.collapsed p.speedscope.json p.pb.gz p.gecko.json p.trace.json; do
+	expect 0 flamegraph --snapshot "$work/s" -o "$work/snapshot-$file"
+	[ -s "$work/snapshot-$file" ] || fail "flamegraph --snapshot wrote nothing to $file"
+done
+grep -q 'longest_chain.* 1$' "$work/snapshot-p.collapsed" || fail "a stack is not counted once"
+expect 2 flamegraph --snapshot "$work/s" -o "$work/p.svg" --last 1m
+says --snapshot
 for section in dump waits counters handles maps modules heap; do
 	expect 0 snapshot --info "$work/s" --section "$section"
 	json_ok "pyspyd.$section/1"
