@@ -72,6 +72,7 @@ void pyspyd_core_free(struct pyspyd_core *core) {
 	free(core->path);
 	free(core->signal_name);
 	free(core->registers);
+	pyspyd_triage_free(core->triage);
 	strings_free(core->missing, core->missing_n);
 	strings_free(core->different, core->different_n);
 	free(core);

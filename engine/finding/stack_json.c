@@ -8,6 +8,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/strbuf.h"
 #include "engine/finding/exceptions.h"
+#include "engine/finding/triage_text.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -194,6 +195,7 @@ json_t *stack_json_core(const struct pyspyd_core *core) {
 	ok = json_put(ok, object, "missing", paths_json(core->missing, core->missing_n));
 	ok = json_put(ok, object, "different", paths_json(core->different, core->different_n));
 	ok = json_put(ok, object, "unverified", json_count(core->unverified_n));
+	ok = json_put(ok, object, "triage", triage_json(core->triage));
 	return json_done(ok, object);
 }
 

@@ -3,6 +3,7 @@
 #include "engine/finding/stack_text.h"
 
 #include "engine/base/util.h"
+#include "engine/finding/triage_text.h"
 #include <inttypes.h>
 #include <string.h>
 
@@ -100,6 +101,7 @@ static void add_core(struct strbuf *sb, const struct pyspyd_core *core, bool col
 	add_paths(sb, "are others by now", core->different, core->different_n);
 	if (core->unverified_n)
 		strbuf_addf(sb, "Files of which nothing proves that they are the same: %zu\n", core->unverified_n);
+	triage_text(sb, core->triage, colour);
 }
 
 void text_process(struct strbuf *sb, const struct pyspyd_process *process, bool colour) {

@@ -7,6 +7,7 @@
 #include "engine/pipeline/describe.h"
 #include "engine/pipeline/dump_async.h"
 #include "engine/pipeline/subject.h"
+#include "engine/pipeline/triage.h"
 #include "engine/sample/blocking.h"
 #include <pthread.h>
 #include <string.h>
@@ -201,6 +202,8 @@ static int run(struct job *job) {
 	}
 	if (!r && job->dump->process.core && job->dump->process.core->tid)
 		put_first(job->dump, job->dump->process.core->tid);
+	if (!r && job->subject.core)
+		r = triage_dump(&job->subject, job->native, job->dump);
 	if (r == MEM_E_GONE || r == PYSPYD_E_GONE || (r && !proc_alive(&job->target->proc)))
 		return err_set(job->err, PYSPYD_E_GONE, "process %d has ended", (int)job->pid);
 	if (r == PY_E_TORN)

@@ -2,6 +2,7 @@
 #ifndef PYSPYD_CORE_H
 #define PYSPYD_CORE_H
 
+#include "pyspyd/triage.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -41,6 +42,7 @@ struct pyspyd_core {
 	 * are the same. */
 	char **missing, **different;
 	size_t missing_n, different_n, unverified_n;
+	struct pyspyd_triage *triage; /* NULL: it did not die, or it was not asked for */
 };
 
 void pyspyd_core_free(struct pyspyd_core *core);
