@@ -42,6 +42,7 @@ struct watch {
 	struct values *values;
 	VEC(struct watched *) watched;
 	pid_vec pids; /* of this interval */
+	struct task_table tasks;
 	regex_t regex;
 	struct discover discover;
 	struct arrivals *arrivals;
@@ -347,8 +348,8 @@ static void flush(struct watch *watch, struct watched *watched) {
 	pthread_mutex_unlock(&watched->target->lock);
 }
 
-static int update(struct watch *watch, struct watched *watched, uint64_t now_ns) {
-	int r = watched->ended ? PYSPYD_E_GONE : watched_update(watched, now_ns, watch->watched.n);
+static int update(struct watch *watch, struct watched *watched, const struct task_table *tasks, uint64_t now_ns) {
+	int r = watched->ended ? PYSPYD_E_GONE : watched_update(watched, now_ns, watch->watched.n, tasks);
 
 	if (r == PYSPYD_E_GONE && !watched->ended) {
 		struct detect_end end;
@@ -361,9 +362,31 @@ static int update(struct watch *watch, struct watched *watched, uint64_t now_ns)
 	}
 	if (r)
 		return r == PYSPYD_E_GONE ? 0 : r;
-	if (!watch->options->processes_only || !watched->unread || ++watched->unflushed >= UNFLUSHED_MAX)
+	if (!watch->options->processes_only || (watched->ran && !watched->unread) ||
+		++watched->unflushed >= UNFLUSHED_MAX)
 		flush(watch, watched);
 	return vec_push(&watch->pids, watched->target->proc.pid);
+}
+
+/* Return: whether the threads of all were read with one pass. */
+static bool read_tasks(struct watch *watch, uint64_t now_ns) {
+	watch->pids.n = 0;
+	if (watch->watched.n < WATCHED_MANY || watch->options->source == PYSPYD_SOURCE_VM)
+		return false;
+	vec_foreach (watched, &watch->watched)
+		if (vec_push(&watch->pids, (*watched)->target->proc.pid))
+			return false;
+	return task_table_read(&watch->tasks, watch->pids.items, watch->pids.n, now_ns);
+}
+
+static int update_all(struct watch *watch, uint64_t now_ns) {
+	const struct task_table *tasks = read_tasks(watch, now_ns) ? &watch->tasks : NULL;
+	int r = 0;
+
+	watch->pids.n = 0;
+	for (size_t i = 0; !r && i < watch->watched.n; i++)
+		r = update(watch, watch->watched.items[i], tasks, now_ns);
+	return r;
 }
 
 static int detect(struct watch *watch, uint64_t now_ns) {
@@ -577,9 +600,8 @@ static int interval(struct watch *watch, uint64_t now_ns) {
 
 	if (!r)
 		r = adopt_new(watch);
-	watch->pids.n = 0;
-	for (size_t i = 0; !r && i < watch->watched.n; i++)
-		r = update(watch, watch->watched.items[i], now_ns);
+	if (!r)
+		r = update_all(watch, now_ns);
 	if (!r)
 		r = detect(watch, now_ns);
 	if (!r)
@@ -738,6 +760,7 @@ int pyspyd_watch(const struct pyspyd_watch_options *options, struct err *err) {
 	}
 	vec_free(&watch.watched);
 	vec_free(&watch.pids);
+	task_table_deinit(&watch.tasks);
 	findings_free(watch.findings);
 	discover_deinit(&watch.discover);
 	map_deinit(&watch.foreign);

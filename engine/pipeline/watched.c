@@ -37,6 +37,17 @@ int watched_new(struct sample_target *target, struct watched **ret_watched) {
 	return 0;
 }
 
+/* Its number is another one's by now. */
+static void forget_thread(struct watched_thread *thread, uint64_t start_ns) {
+	proc_task_close(&thread->task);
+	free(thread->name);
+	*thread = (struct watched_thread){ .tid = thread->tid,
+		.task = { .stat_fd = -1, .schedstat_fd = -1 },
+		.start_ns = start_ns,
+		.user_ns = UINT64_MAX,
+		.gil_waiting = -1 };
+}
+
 static void free_thread(struct watched_thread *thread) {
 	proc_task_close(&thread->task);
 	free(thread->name);
@@ -65,17 +76,23 @@ static uint64_t ticks_to_ns(uint64_t ticks) {
 	return ticks * (NS_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
-static struct watched_thread *add_thread(struct watched *watched, pid_t tid) {
-	struct watched_thread thread = {
-		.tid = tid, .task = { .stat_fd = -1, .schedstat_fd = -1 }, .user_ns = UINT64_MAX, .gil_waiting = -1
-	};
-	struct proc_stat stat;
+static struct watched_thread *add_started(struct watched *watched, pid_t tid, uint64_t start_ns) {
+	struct watched_thread thread = { .tid = tid,
+		.task = { .stat_fd = -1, .schedstat_fd = -1 },
+		.start_ns = start_ns,
+		.user_ns = UINT64_MAX,
+		.gil_waiting = -1 };
 
-	if (!proc_thread_stat(&watched->target->proc, tid, &stat))
-		thread.start_ns = ticks_to_ns(stat.start_ticks);
 	if (map_put(&watched->thread_index, (uint64_t)tid, watched->threads.n) || vec_push(&watched->threads, thread))
 		return NULL;
 	return &watched->threads.items[watched->threads.n - 1];
+}
+
+static struct watched_thread *add_thread(struct watched *watched, pid_t tid) {
+	struct proc_stat stat;
+	bool known = !proc_thread_stat(&watched->target->proc, tid, &stat);
+
+	return add_started(watched, tid, known ? ticks_to_ns(stat.start_ticks) : 0);
 }
 
 static void forget_split(struct watched_thread *thread) {
@@ -109,6 +126,23 @@ static void read_switches(const struct proc *proc, struct watched_thread *thread
 	thread->involuntary = status.involuntary_switches;
 }
 
+static void take_counters(
+	const struct watched *watched, struct watched_thread *thread, const struct proc_schedstat *stat) {
+	thread->last_run_ns = thread->run_ns;
+	thread->run_ns = stat->run_ns;
+	thread->last_wait_ns = thread->wait_ns;
+	thread->wait_ns = stat->wait_ns;
+	thread->seen = true;
+	thread->cpu_percent = 0;
+	if (thread->last_run_ns && watched->interval_ns && thread->run_ns >= thread->last_run_ns)
+		thread->cpu_percent =
+			100.0 * (double)(thread->run_ns - thread->last_run_ns) / (double)watched->interval_ns;
+	if (thread->cpu_percent >= BUSY_PERCENT)
+		split_time(&watched->target->proc, thread);
+	else
+		forget_split(thread);
+}
+
 /* Reads what the kernel counts of a thread. One that has not run is as it was: it cannot even have been stopped.
  * Return: whether it is there. */
 static bool update_thread(struct watched *watched, struct watched_thread *thread, const struct proc_task *task) {
@@ -125,29 +159,11 @@ static bool update_thread(struct watched *watched, struct watched_thread *thread
 		if (first || watched->counters_fresh)
 			read_switches(&watched->target->proc, thread);
 	}
-	thread->last_run_ns = thread->run_ns;
-	thread->run_ns = stat.run_ns;
-	thread->last_wait_ns = thread->wait_ns;
-	thread->wait_ns = stat.wait_ns;
-	thread->seen = true;
-	thread->cpu_percent = 0;
-	if (thread->last_run_ns && watched->interval_ns && thread->run_ns >= thread->last_run_ns)
-		thread->cpu_percent =
-			100.0 * (double)(thread->run_ns - thread->last_run_ns) / (double)watched->interval_ns;
-	if (thread->cpu_percent >= BUSY_PERCENT)
-		split_time(&watched->target->proc, thread);
-	else
-		forget_split(thread);
+	take_counters(watched, thread, &stat);
 	return true;
 }
 
-static void update_python_thread(struct watched *watched, const struct sample_thread *sampled) {
-	struct watched_thread *thread = find_thread(watched, sampled->py.tid);
-
-	if (!thread)
-		thread = add_thread(watched, sampled->py.tid);
-	if (!thread || !update_thread(watched, thread, &sampled->task))
-		return;
+static void note_python(struct watched_thread *thread, const struct sample_thread *sampled) {
 	if (!thread->python) { /* it may have been another's until now */
 		proc_task_close(&thread->task);
 		free(thread->name);
@@ -156,6 +172,15 @@ static void update_python_thread(struct watched *watched, const struct sample_th
 	thread->python = true;
 	thread->ident = sampled->py.ident;
 	thread->holds_gil = sampled->flags & SAMPLE_GIL;
+}
+
+static void update_python_thread(struct watched *watched, const struct sample_thread *sampled) {
+	struct watched_thread *thread = find_thread(watched, sampled->py.tid);
+
+	if (!thread)
+		thread = add_thread(watched, sampled->py.tid);
+	if (thread && update_thread(watched, thread, &sampled->task))
+		note_python(thread, sampled);
 }
 
 /* Threads of native libraries: no Python stack, but they can spin as well. */
@@ -223,6 +248,32 @@ static void name_threads(struct watched *watched) {
 	py_thread_names_deinit(&names);
 }
 
+/* To the clock tick, as /proc tells it. */
+static uint64_t start_of(const struct bpf_task *task) {
+	uint64_t tick_ns = ticks_to_ns(1);
+
+	return task->start_ns / tick_ns * tick_ns;
+}
+
+static void take_task(struct watched *watched, const struct bpf_task *task) {
+	const struct proc_schedstat stat = { task->run_ns, task->wait_ns, task->slices };
+	struct watched_thread *thread = find_thread(watched, task->tid);
+	struct proc_stat named;
+
+	if (thread && thread->start_ns != start_of(task))
+		forget_thread(thread, start_of(task));
+	if (!thread)
+		thread = add_started(watched, task->tid, start_of(task));
+	if (!thread)
+		return;
+	thread->state = task->state;
+	thread->voluntary = task->voluntary;
+	thread->involuntary = task->involuntary;
+	take_counters(watched, thread, &stat);
+	if (!thread->name && !proc_thread_stat(&watched->target->proc, task->tid, &named))
+		thread->name = strdup(named.comm);
+}
+
 static void stand_still_thread(struct watched_thread *thread) {
 	thread->last_run_ns = thread->run_ns;
 	thread->last_wait_ns = thread->wait_ns;
@@ -235,6 +286,36 @@ static void stand_still_thread(struct watched_thread *thread) {
 static void stand_still(struct watched *watched) {
 	vec_foreach (thread, &watched->threads)
 		stand_still_thread(thread);
+}
+
+static void note_pythons(struct watched *watched) {
+	vec_foreach (thread, &watched->threads)
+		thread->python_now = false;
+	vec_foreach (sampled, &watched->target->threads) {
+		struct watched_thread *thread = find_thread(watched, (*sampled)->py.tid);
+
+		if (!thread)
+			continue;
+		note_python(thread, *sampled);
+		thread->python_now = true;
+	}
+	vec_foreach (thread, &watched->threads)
+		thread->python = thread->python_now;
+}
+
+/* All threads, as one pass through the kernel's tasks has found them. */
+static void update_by_tasks(struct watched *watched, const struct task_table *tasks, const struct bpf_task *first) {
+	struct sample_target *target = watched->target;
+
+	vec_foreach (thread, &watched->threads)
+		thread->seen = false;
+	pthread_mutex_lock(&target->lock);
+	for (const struct bpf_task *task = first; task; task = task_table_next(tasks, task))
+		take_task(watched, task);
+	drop_unseen(watched);
+	note_pythons(watched);
+	name_threads(watched);
+	pthread_mutex_unlock(&target->lock);
 }
 
 /* How much run time of the last interval is that of threads that were read. */
@@ -314,19 +395,36 @@ static int update_counters(struct watched *watched, uint64_t now_ns, size_t proc
 	return 0;
 }
 
-static void update_cpu(struct watched *watched) {
-	struct timespec ts;
-	uint64_t ns;
-
-	if (clock_gettime(watched->target->cpu_clock, &ts))
-		return;
-	ns = (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
+static void take_cpu(struct watched *watched, uint64_t ns) {
 	watched->ran = ns != watched->cpu_ns;
 	watched->used_ns = watched->cpu_ns && ns >= watched->cpu_ns ? ns - watched->cpu_ns : UINT64_MAX;
 	watched->cpu_percent = 0;
 	if (watched->cpu_ns && watched->interval_ns && ns >= watched->cpu_ns)
 		watched->cpu_percent = 100.0 * (double)(ns - watched->cpu_ns) / (double)watched->interval_ns;
 	watched->cpu_ns = ns;
+}
+
+static void update_cpu(struct watched *watched) {
+	struct timespec ts;
+
+	if (!clock_gettime(watched->target->cpu_clock, &ts))
+		take_cpu(watched, (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec);
+}
+
+/* While no thread begins or ends, the process has used what they have. */
+static void update_cpu_by_tasks(struct watched *watched, const struct task_table *tasks, const struct bpf_task *first) {
+	uint64_t sum = 0, who = 0, before = watched->tasks_run_ns;
+
+	for (const struct bpf_task *task = first; task; task = task_table_next(tasks, task)) {
+		sum += task->run_ns;
+		who = hash_mix(who ^ (uint64_t)task->tid ^ task->start_ns);
+	}
+	watched->tasks_run_ns = sum;
+	if (who == watched->tasks_who && watched->cpu_ns && sum >= before)
+		take_cpu(watched, watched->cpu_ns + (sum - before));
+	else
+		update_cpu(watched);
+	watched->tasks_who = who;
 }
 
 /* Threads that ran are read, but for what is too short to matter, a few times; and once more when all have come to
@@ -348,7 +446,23 @@ static void follow_threads(struct watched *watched, size_t processes, uint64_t n
 	}
 }
 
-int watched_update(struct watched *watched, uint64_t now_ns, size_t processes) {
+/* Among many, sleepers of one that hardly ran need not be counted for each report. */
+static void follow_tasks(
+	struct watched *watched, size_t processes, const struct task_table *tasks, const struct bpf_task *first) {
+	bool rested = watched->rested;
+
+	watched->rested = !watched->ran;
+	watched->unread = processes >= WATCHED_MANY && watched->used_ns <= UNACCOUNTED_NS;
+	watched->unread_ns = 0;
+	watched->some_unread = false;
+	if (watched->ran || !rested)
+		update_by_tasks(watched, tasks, first);
+	else
+		stand_still(watched);
+}
+
+int watched_update(struct watched *watched, uint64_t now_ns, size_t processes, const struct task_table *tasks) {
+	const struct bpf_task *first = tasks ? task_table_first(tasks, watched->target->proc.pid) : NULL;
 	int r;
 
 	if (watched->target->ended || !proc_alive(&watched->target->proc))
@@ -357,11 +471,17 @@ int watched_update(struct watched *watched, uint64_t now_ns, size_t processes) {
 	watched->last_ns = now_ns;
 	watched->ran = true; /* where the clock cannot be read */
 	watched->used_ns = UINT64_MAX;
-	update_cpu(watched);
+	if (first)
+		update_cpu_by_tasks(watched, tasks, first);
+	else
+		update_cpu(watched);
 	r = update_counters(watched, now_ns, processes);
 	if (r)
 		return r;
-	follow_threads(watched, processes, now_ns);
+	if (first)
+		follow_tasks(watched, processes, tasks, first);
+	else
+		follow_threads(watched, processes, now_ns);
 	return 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include "engine/pipeline/bucket.h"
 #include "engine/pipeline/recorder.h"
+#include "engine/pipeline/task_table.h"
 #include "engine/pipeline/window.h"
 #include "pyspyd/watch.h"
 
@@ -29,7 +30,8 @@ struct watched_thread {
 	double gil_waiting; /* of the last looks at the wait graph, the part in which it wanted the GIL; negative: none
 			     */
 	char *name;
-	bool seen; /* in this report */
+	bool seen;       /* in this report */
+	bool python_now; /* as `python`, while it is found out */
 };
 
 struct watched {
@@ -48,6 +50,8 @@ struct watched {
 	bool some_unread;         /* some threads were not read though they may have run: one may have been stopped */
 	bool rested;              /* it had not run in the report before, and its threads were read since it did */
 	uint64_t unread_ns;       /* CPU time of threads that were not read since; UINT64_MAX not known */
+	uint64_t tasks_run_ns;    /* of its threads together, when a pass found them last, … */
+	uint64_t tasks_who;       /* … and what stands for which they were */
 	unsigned unread;          /* reports since then in which it ran */
 	unsigned unflushed;       /* reports since those of its threads that sleep were counted */
 	uint64_t last_ns;         /* time of the last report */
@@ -68,10 +72,11 @@ struct watched {
 int watched_new(struct sample_target *target, struct watched **ret_watched);
 void watched_free(struct watched *watched);
 
-/* Reads counters and threads. What costs more is read again when it is as old as is due with so many processes under
- * one watch; a process that has not run costs next to nothing, and threads of one that barely runs are, among many,
- * read only every few reports. Return: 0; PYSPYD_E_GONE; negative errno. */
-int watched_update(struct watched *watched, uint64_t now_ns, size_t processes);
+/* Reads counters and threads, these from `tasks` where they are there (NULL: they were not read). What costs more is
+ * read again when it is as old as is due with so many processes under one watch; a process that has not run costs next
+ * to nothing, and threads of one that barely runs are, among many, read only every few reports. Return: 0;
+ * PYSPYD_E_GONE; negative errno. */
+int watched_update(struct watched *watched, uint64_t now_ns, size_t processes, const struct task_table *tasks);
 
 /* Fills the public shape, of threads where it is asked for; free with watched_report_deinit. `recorder` locked. */
 int watched_report(

@@ -11,7 +11,7 @@
 
 #define MANY_TARGETS 64
 #define WORTH 4                       /* one in so many of the tasks should be a target's */
-#define COST_SHARE 700                /* of a CPU, one part in so many */
+#define COST_SHARE 1000               /* of a CPU, one part in so many */
 #define PASS_NS (200 * NS_PER_MS)     /* between two passes, at least; … */
 #define PASS_NS_MAX (30 * NS_PER_SEC) /* … and at most */
 #define RETRY_NS (60 * NS_PER_SEC)    /* after which a host is judged anew */
