@@ -15,6 +15,7 @@
 #define NO_INODE (1ULL << 62) /* and above: of files that are not there */
 #define SYSCALL_LINE 256
 #define MAX_HEADERS 64
+#define CMDLINE_BYTES (64U << 10)
 
 struct protection {
 	bool read, write, exec;
@@ -206,7 +207,7 @@ void core_thread_syscall(const struct core_thread *thread, struct mem *mem, char
 		thread->call, args[0], args[1], args[2], args[3], args[4], args[5], sp, pc);
 }
 
-/* Blanks within an argument cannot be told from those between two. */
+/* Out of the note. Blanks within an argument cannot be told from those between two. */
 static size_t split_args(const char *args, char cmdline[82]) {
 	size_t len = strlen(args);
 
@@ -247,8 +248,8 @@ int core_tree(const struct core *core, struct mem *mem, struct captured **ret_tr
 	_free_ struct captured_thread *threads = calloc(core->threads.n + 1, sizeof(*threads));
 	_free_ char(*calls)[SYSCALL_LINE] = calloc(core->threads.n + 1, sizeof(*calls));
 	_free_ char *exe = NULL;
+	_free_ char *cmdline = malloc(CMDLINE_BYTES);
 	proc_map_vec maps = { 0 };
-	char cmdline[82];
 	struct captured_process process = {
 		.pid = core->pid > 0 ? core->pid : core->threads.items[0].tid,
 		.ppid = core->ppid,
@@ -256,7 +257,6 @@ int core_tree(const struct core *core, struct mem *mem, struct captured **ret_tr
 		.gid = core->gid,
 		.comm = core->comm,
 		.cmdline = cmdline,
-		.cmdline_len = split_args(core->args, cmdline),
 		.auxv = core->auxv.items,
 		.auxv_len = core->auxv.n * sizeof(*core->auxv.items),
 		.root = core->root,
@@ -266,8 +266,11 @@ int core_tree(const struct core *core, struct mem *mem, struct captured **ret_tr
 	};
 	int r;
 
-	if (!threads || !calls)
+	if (!threads || !calls || !cmdline)
 		return -ENOMEM;
+	process.cmdline_len = core_cmdline(core, mem, cmdline, CMDLINE_BYTES);
+	if (!process.cmdline_len)
+		process.cmdline_len = split_args(core->args, cmdline);
 	make_threads(core, mem, threads, calls);
 	r = make_maps(core, &maps);
 	if (!r)
