@@ -22,7 +22,8 @@ int core_read_dumped(const struct core *core, raddr addr, void *buf, size_t len)
  * 0; -ENOMEM; -E2BIG; negative errno of reading. */
 int core_read_notes(struct core *core, uint64_t offset, uint64_t len);
 
-/* The command line as /proc has it, each argument with its NUL. Return: its length, at most `size`; 0: it cannot be had.
+/* The command line as /proc has it, each argument with its NUL. Return: its length, at most `size`; 0: it cannot be
+ * had.
  */
 size_t core_cmdline(const struct core *core, struct mem *mem, char *buf, size_t size);
 
