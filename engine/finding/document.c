@@ -172,9 +172,25 @@ static const char *keep_word(const char *word) {
 	return kept;
 }
 
+/* Writers take words as they are, whatever they are written to. */
+static bool is_plain(const char *text) {
+	for (const unsigned char *at = (const unsigned char *)text; *at; at++)
+		if (*at < ' ' || *at > '~')
+			return false;
+	return true;
+}
+
+const char *document_keep(struct document *document, const char *word) {
+	const char *kept = !document->r && is_plain(word) ? keep_word(word) : NULL;
+
+	if (!document->r && !kept)
+		fail(document, -EBADMSG, "something is no word");
+	return kept;
+}
+
 const char *document_word(struct document *document, const json_t *object, const char *key) {
 	_free_ char *text = document_text(document, object, key);
-	const char *word = text ? keep_word(text) : NULL;
+	const char *word = text && is_plain(text) ? keep_word(text) : NULL;
 
 	if (text && !word)
 		document_fail(document, key, "is no word");
@@ -371,6 +387,8 @@ void document_process(struct document *document, const json_t *object, struct py
 	process->container = document_text(document, from, "container");
 	process->unit = document_text(document, from, "unit");
 	read_cmdline(document, from, process);
+	if (json_object_get(object, "core"))
+		process->core = document_core(document, object);
 }
 
 static void read_local(struct document *document, const json_t *object, void *item) {

@@ -34,10 +34,12 @@ int document_fail(struct document *document, const char *key, const char *what);
 
 /* Each member must be there. Strings are the caller's to free; NULL also after a failure. */
 json_t *document_get(struct document *document, const json_t *object, const char *key);
-json_t *document_object(struct document *document, const json_t *object, const char *key);   /* NULL for null */
-char *document_text(struct document *document, const json_t *object, const char *key);       /* NULL for null */
-char *document_string(struct document *document, const json_t *object, const char *key);     /* "" for null */
-const char *document_word(struct document *document, const json_t *object, const char *key); /* never freed */
+json_t *document_object(struct document *document, const json_t *object, const char *key); /* NULL for null */
+char *document_text(struct document *document, const json_t *object, const char *key);     /* NULL for null */
+char *document_string(struct document *document, const json_t *object, const char *key);   /* "" for null */
+const char *document_word(
+	struct document *document, const json_t *object, const char *key); /* never freed; printable */
+const char *document_keep(struct document *document, const char *word);    /* as document_word, of a key */
 bool document_bool(struct document *document, const json_t *object, const char *key);
 uint64_t document_count(struct document *document, const json_t *object, const char *key);   /* UINT64_MAX for null */
 int64_t document_signed(struct document *document, const json_t *object, const char *key);   /* 0 for null */
@@ -71,6 +73,7 @@ void document_leave(struct document *document, size_t mark);
 
 /* The bones that all schemas share (stack_json.h). */
 void document_process(struct document *document, const json_t *object, struct pyspyd_process *process);
+struct pyspyd_core *document_core(struct document *document, const json_t *object);
 void document_frame(struct document *document, const json_t *object, void *frame); /* a struct pyspyd_frame */
 void document_native(struct document *document, const json_t *object, struct pyspyd_thread *thread);
 void document_exceptions(struct document *document, const json_t *object, struct pyspyd_thread *thread);

@@ -6,6 +6,7 @@
 #include "engine/finding/modules_words.h"
 #include "pyspyd/snapshot.h"
 #include <errno.h>
+#include <string.h>
 
 static void read_module(struct document *document, const json_t *object, void *item) {
 	struct pyspyd_module *module = item;
@@ -22,12 +23,21 @@ static void read_module(struct document *document, const json_t *object, void *i
 	module->expected = document_text(document, object, "expected");
 }
 
+/* Writers take it as it is. */
+static char *read_build_id(struct document *document, const json_t *object) {
+	char *id = document_text(document, object, "build_id");
+
+	if (id && id[strspn(id, "0123456789abcdef")])
+		document_fail(document, "build_id", "is no hexadecimal number");
+	return id;
+}
+
 static void read_library(struct document *document, const json_t *object, void *item) {
 	struct pyspyd_library *library = item;
 
 	library->path = document_string(document, object, "path");
 	library->soname = document_text(document, object, "soname");
-	library->build_id = document_text(document, object, "build_id");
+	library->build_id = read_build_id(document, object);
 	library->address = document_address(document, object, "address");
 	library->deleted = document_bool(document, object, "deleted");
 	library->same_as = document_text(document, object, "same_as");

@@ -4,6 +4,7 @@
 #include "engine/snapshot/archive.h"
 #include "engine/waits/graph.h"
 #include "engine/waits/knots.h"
+#include "pyspyd/core.h"
 #include "pyspyd/snapshot.h"
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -281,6 +282,28 @@ static struct pyspyd_thread threads[] = {
 	{ .tid = 5, .name = S("pool"), .gil = PYSPYD_GIL_UNKNOWN, .interpreter = -1, .native = true },
 };
 
+static struct pyspyd_register registers[] = { { "rip", 0 }, { "rsp", UINT64_MAX } };
+
+static struct pyspyd_core core = { .path = S("/var/core\n"),
+	.tid = 4711,
+	.signal = 11,
+	.signal_name = S("SIGSEGV"),
+	.code = -6,
+	.reason = "address not mapped",
+	.has_address = true,
+	.has_sender = true,
+	.sender = 7,
+	.sender_uid = 1000,
+	.registers = registers,
+	.registers_n = 2,
+	.bytes = 5,
+	.expected_bytes = 6,
+	.missing = (char *[]){ S("/a"), S("/b") },
+	.missing_n = 2,
+	.different = (char *[]){ S("/c\x1b") },
+	.different_n = 1,
+	.unverified_n = 3 };
+
 static struct pyspyd_process some_process(void) {
 	static char *cmdline[] = { S("python3"), S("app.py"), S("--x"), NULL };
 
@@ -409,6 +432,35 @@ static void expect_error(const char *json, const char *words, int r) {
 
 	cr_assert_eq(pyspyd_dump_of_json(json, strlen(json), &dump, &err), r);
 	cr_assert(strstr(err.text, words), "%s", err.text);
+}
+
+Test(snapshot, dump_of_a_core) {
+	struct pyspyd_dump dump = { .process = some_process(), .threads = threads, .threads_n = 3 }, *read;
+
+	dump.process.core = &core;
+	for (int i = 0; i < 2; i++) {
+		char *json = pyspyd_dump_json(&dump), *text = pyspyd_dump_text(&dump, true), *again;
+
+		read = CHECK_ROUND_TRIP(dump, json);
+		again = pyspyd_dump_text(read, true);
+		cr_assert_str_eq(again, text);
+		pyspyd_dump_free(read);
+		CHECK_DAMAGE(dump, json);
+		free(again);
+		free(text);
+		free(json);
+		core = (struct pyspyd_core){ .path = S("core") };
+	}
+}
+
+Test(snapshot, words_steer_no_terminal) {
+	struct pyspyd_dump dump = { .process = some_process(), .threads = threads, .threads_n = 1 };
+	char *json = pyspyd_dump_json(&dump), *at = strstr(json, "no unwind information");
+
+	cr_assert_not_null(at);
+	memcpy(at, "\\u001b[2J", 9);
+	expect_error(json, "\"why\" is no word", -EBADMSG);
+	free(json);
 }
 
 Test(snapshot, what_is_wrong_is_named) {
