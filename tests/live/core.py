@@ -103,6 +103,7 @@ def settled(pid):
 
 
 def compare_dumps(name, live, dead):
+    checks.that(live["process"]["cmdline"] == dead["process"]["cmdline"], "%s: command line %r" % (name, dead["process"]["cmdline"]))
     checks.that(dead["core"]["signal"] is None and dead["core"]["tid"] is None, "%s: a signal, of a living process" % name)
     checks.that(not dead["core"]["truncated"] and not dead["core"]["missing"] and not dead["core"]["different"],
                 "%s: %r" % (name, dead["core"]))

@@ -16,6 +16,8 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#ifdef __x86_64__ /* the cores are */
+
 static struct core *open_bytes(const void *bytes, size_t len) {
 	struct err err = { 0 };
 	struct core *core = NULL;
@@ -63,8 +65,6 @@ static void check_whole(const struct core *core) {
 	cr_assert_eq(core->mappings.items[2].offset, 2 * CORE_PAGE);
 	cr_assert_eq(core->segments.n, 5);
 }
-
-#ifdef __x86_64__ /* the cores are */
 
 Test(core, whole) {
 	struct core *core = open_recipe(&(struct core_recipe){ 0 });
