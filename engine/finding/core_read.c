@@ -2,8 +2,10 @@
 /* What a document says of the core file that it was made of. */
 #include "engine/finding/document.h"
 
+#include "engine/base/strbuf.h"
 #include "engine/base/util.h"
 #include "pyspyd/core.h"
+#include "pyspyd/triage.h"
 #include <errno.h>
 #include <string.h>
 
@@ -66,6 +68,43 @@ static char *read_signal(struct document *document, const json_t *object) {
 	return name;
 }
 
+/* Writers take it as it is. */
+static char *read_sentence(struct document *document, const json_t *object) {
+	_free_ char *text = document_string(document, object, "text");
+	struct strbuf printable = { 0 };
+
+	if (!text)
+		return NULL;
+	strbuf_add_printable(&printable, text, strlen(text));
+	return strbuf_take(&printable);
+}
+
+static struct pyspyd_triage *read_triage(struct document *document, const json_t *object) {
+	const json_t *from = document_object(document, object, "triage");
+	json_t *array = from ? document_get(document, from, "statements") : NULL;
+	struct pyspyd_triage *triage = array ? calloc(1, sizeof(*triage)) : NULL;
+
+	if (array && !triage)
+		document->r = -ENOMEM;
+	if (array && json_array_size(array) > PYSPYD_TRIAGE_STATEMENTS_MAX)
+		document_fail(document, "statements", "are too many");
+	if (!triage)
+		return NULL;
+	triage->cause = document_word(document, from, "cause");
+	if (!triage->cause)
+		document_fail(document, "cause", "is no word");
+	for (size_t i = 0; i < json_array_size(array) && !document->r; i++) {
+		struct pyspyd_triage_statement *statement = &triage->statements[i];
+
+		statement->text = read_sentence(document, json_array_get(array, i));
+		statement->why = document_word(document, json_array_get(array, i), "why");
+		triage->statements_n = i + 1;
+		if (!statement->text && !document->r)
+			document->r = -ENOMEM;
+	}
+	return triage;
+}
+
 struct pyspyd_core *document_core(struct document *document, const json_t *object) {
 	const json_t *from = document_object(document, object, "core");
 	struct pyspyd_core *core = document->r ? NULL : calloc(1, sizeof(*core));
@@ -91,5 +130,6 @@ struct pyspyd_core *document_core(struct document *document, const json_t *objec
 	core->missing = read_paths(document, from, "missing", &core->missing_n);
 	core->different = read_paths(document, from, "different", &core->different_n);
 	core->unverified_n = (size_t)document_count(document, from, "unverified");
+	core->triage = read_triage(document, from);
 	return core;
 }

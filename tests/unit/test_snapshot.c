@@ -6,6 +6,7 @@
 #include "engine/waits/knots.h"
 #include "pyspyd/core.h"
 #include "pyspyd/snapshot.h"
+#include "pyspyd/triage.h"
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -284,6 +285,10 @@ static struct pyspyd_thread threads[] = {
 
 static struct pyspyd_register registers[] = { { "rip", 0 }, { "rsp", UINT64_MAX } };
 
+static struct pyspyd_triage triage = { .cause = "null-pointer",
+	.statements = { { S("It read at 0."), NULL }, { S("A caf\xc3\xa9."), "no guess" } },
+	.statements_n = 2 };
+
 static struct pyspyd_core core = { .path = S("/var/core\n"),
 	.tid = 4711,
 	.signal = 11,
@@ -302,7 +307,8 @@ static struct pyspyd_core core = { .path = S("/var/core\n"),
 	.missing_n = 2,
 	.different = (char *[]){ S("/c\x1b") },
 	.different_n = 1,
-	.unverified_n = 3 };
+	.unverified_n = 3,
+	.triage = &triage };
 
 static struct pyspyd_process some_process(void) {
 	static char *cmdline[] = { S("python3"), S("app.py"), S("--x"), NULL };
