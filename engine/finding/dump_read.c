@@ -116,6 +116,7 @@ static void read_async(struct document *document, struct pyspyd_dump *dump) {
 	dump->tasks =
 		document_array(document, document->root, "tasks", sizeof(*dump->tasks), read_task, &dump->tasks_n);
 	check_indices(document, dump);
+	document->userdata = NULL;
 }
 
 int pyspyd_dump_of_json(const char *json, size_t len, struct pyspyd_dump **ret_dump, struct err *err) {
