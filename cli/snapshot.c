@@ -20,6 +20,7 @@ struct snapshot_args {
 
 static const struct option_spec options[] = {
 	{ 'p', "pid", OPTION_PID, offsetof(struct snapshot_args, pid), "PID", "the process", NULL },
+	OPTIONS_CORE(struct snapshot_args, take.core),
 	{ 'o', "output", OPTION_STRING, offsetof(struct snapshot_args, file), "FILE",
 		"where the snapshot goes; - is stdout", NULL },
 	{ 0, "unmask", OPTION_FLAG, offsetof(struct snapshot_args, take.unmask), NULL,
@@ -118,7 +119,8 @@ static int run(const struct command *command, int argc, char **argv) {
 
 	if (r >= 0)
 		return r;
-	if (args.info && (args.pid || rest[0] || args.file || args.take.unmask || args.take.blocking))
+	if (args.info &&
+		(args.pid || rest[0] || args.file || args.take.unmask || args.take.blocking || args.take.core.core))
 		return options_error(command, "--info reads a file: it goes with --json and --section alone");
 	if (!args.info && (args.json || args.section))
 		return options_error(command, "--%s goes with --info", args.json ? "json" : "section");
@@ -126,9 +128,11 @@ static int run(const struct command *command, int argc, char **argv) {
 		return options_error(command, "--json and --section exclude each other");
 	if (args.info)
 		return show(&args);
-	r = options_pid(command, rest, &args.pid);
+	r = options_subject(command, rest, &args.pid, &args.take.core, NULL);
 	if (r >= 0)
 		return r;
+	if (args.take.core.core && args.take.blocking)
+		return options_error(command, "--blocking: the threads of a core stand still");
 	if (!args.file)
 		return options_error(command, "where to? Give --output FILE");
 	if (!strcmp(args.file, "-") && isatty(STDOUT_FILENO))
@@ -139,7 +143,8 @@ static int run(const struct command *command, int argc, char **argv) {
 const struct command snapshot_command = {
 	.name = "snapshot",
 	.summary = "Writes everything about a process into one file, to be read elsewhere",
-	.synopsis = "[--unmask] [--blocking] -o FILE (--pid PID | PID)\n"
+	.synopsis = "[--unmask] [--blocking] -o FILE\n"
+		    "       (--pid PID | PID | --core FILE [--exe FILE] [--root DIR])\n"
 		    "       pyspyd snapshot [--json | --section NAME] --info FILE",
 	.details =
 		"Stacks with native frames, variables and tasks, waits, counters, descriptors, mappings, modules and\n"

@@ -55,7 +55,7 @@ _pyspyd() {
 	heap) options="--pid --core --exe --root --snapshot --top --diff --no-paths --json --help" ;;
 	handles) options="--pid --snapshot --diff --origins --json --help" ;;
 	modules) options="--pid --core --exe --root --snapshot --expect --all --json --help" ;;
-	snapshot) options="--pid --output --unmask --blocking --info --section --json --help" ;;
+	snapshot) options="--pid --core --exe --root --output --unmask --blocking --info --section --json --help" ;;
 	findings) options="--follow --open --since --until --kind --pid --lines --json --help" ;;
 	show) options="--json --help" ;;
 	daemon) options="--config --check-config --foreground --help" ;;

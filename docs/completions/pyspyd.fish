@@ -78,9 +78,9 @@ complete -c pyspyd -n '__fish_seen_subcommand_from flamegraph' -s u -l until -x 
 complete -c pyspyd -n '__fish_seen_subcommand_from flamegraph' -s D -l diff -x -d 'What changed since the time before'
 complete -c pyspyd -n '__fish_seen_subcommand_from flamegraph' -l start -x -d 'The process that had the pid then'
 
-complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap modules' -s c -l core -r -d 'A dead process, out of its core file'
-complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap modules' -l exe -r -d 'With --core, the executable'
-complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap modules' -l root -x -a '(__fish_complete_directories)' -d 'With --core, the folder below which its files are'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap modules snapshot' -s c -l core -r -d 'A dead process, out of its core file'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap modules snapshot' -l exe -r -d 'With --core, the executable'
+complete -c pyspyd -n '__fish_seen_subcommand_from dump waits heap modules snapshot' -l root -x -a '(__fish_complete_directories)' -d 'With --core, the folder below which its files are'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump' -s l -l locals -d 'Variables of every frame'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump flamegraph' -s n -l native -d 'Also native and kernel frames'
 complete -c pyspyd -n '__fish_seen_subcommand_from dump watch' -l unmask -d 'Mask nothing'

@@ -10,6 +10,7 @@
 #include "engine/base/clock.h"
 #include "engine/finding/stack_json.h"
 #include "engine/pipeline/describe.h"
+#include "engine/pipeline/subject.h"
 #include "engine/snapshot/archive.h"
 #include "pyspyd/version.h"
 #include <errno.h>
@@ -21,7 +22,8 @@
 struct take {
 	pid_t pid;
 	const struct pyspyd_snapshot_options *options;
-	struct proc proc;
+	struct subject subject; /* of a core: open for as long as it takes */
+	struct proc proc;       /* of a core: the subject's */
 	struct archive_writer writer;
 	char *python;    /* version */
 	json_t *process; /* NULL: not known yet */
@@ -73,7 +75,8 @@ static int take_dump(struct take *take, char **ret_json, struct err *err) {
 		.unmask = take->options->unmask,
 		.async = true,
 		.native = true,
-		.blocking = take->options->blocking };
+		.blocking = take->options->blocking,
+		.core = take->options->core };
 	struct pyspyd_dump *dump = NULL;
 	int r = pyspyd_dump(take->pid, &options, &dump, err);
 
@@ -86,7 +89,9 @@ static int take_dump(struct take *take, char **ret_json, struct err *err) {
 }
 
 static int take_waits(struct take *take, char **ret_json, struct err *err) {
-	const struct pyspyd_waits_options options = { .between_ns = BETWEEN_NS, .native = true };
+	const struct pyspyd_waits_options options = {
+		.between_ns = BETWEEN_NS, .native = true, .core = take->options->core
+	};
 	struct pyspyd_waits *waits = NULL;
 	int r = pyspyd_waits_look(take->pid, &options, &waits, err);
 
@@ -110,7 +115,7 @@ static int take_handles(struct take *take, char **ret_json, struct err *err) {
 }
 
 static int take_modules(struct take *take, char **ret_json, struct err *err) {
-	const struct pyspyd_modules_options options = { 0 };
+	const struct pyspyd_modules_options options = { .core = take->options->core };
 	struct pyspyd_modules *modules = NULL;
 	int r = pyspyd_modules_look(take->pid, &options, &modules, err);
 
@@ -130,7 +135,9 @@ static bool on_heap(void *userdata, _unused_ uint64_t done_bytes, _unused_ uint6
 }
 
 static int take_heap(struct take *take, char **ret_json, struct err *err) {
-	const struct pyspyd_heap_options options = { .progress = on_heap, .userdata = take };
+	const struct pyspyd_heap_options options = {
+		.progress = on_heap, .userdata = take, .core = take->options->core
+	};
 	struct pyspyd_heap *heap = NULL;
 	int r = pyspyd_heap_count(take->pid, &options, &heap, err);
 
@@ -150,21 +157,22 @@ static int take_maps(struct take *take, char **ret_json, _unused_ struct err *er
 }
 
 static int take_objects(struct take *take, char **ret_json, struct err *err) {
-	return snapshot_objects(take->pid, take->options->unmask, ret_json, err);
+	return snapshot_objects(take->pid, &take->options->core, take->options->unmask, ret_json, err);
 }
 
 static const struct part {
 	const char *name;
 	int (*take)(struct take *take, char **ret_json, struct err *err);
+	bool live; /* a core has nothing of it */
 } parts[] = {
-	{ PYSPYD_SNAPSHOT_DUMP, take_dump },
-	{ PYSPYD_SNAPSHOT_OBJECTS, take_objects },
-	{ PYSPYD_SNAPSHOT_WAITS, take_waits },
-	{ PYSPYD_SNAPSHOT_COUNTERS, take_counters },
-	{ PYSPYD_SNAPSHOT_HANDLES, take_handles },
-	{ PYSPYD_SNAPSHOT_MAPS, take_maps },
-	{ PYSPYD_SNAPSHOT_MODULES, take_modules },
-	{ PYSPYD_SNAPSHOT_HEAP, take_heap },
+	{ PYSPYD_SNAPSHOT_DUMP, take_dump, false },
+	{ PYSPYD_SNAPSHOT_OBJECTS, take_objects, false },
+	{ PYSPYD_SNAPSHOT_WAITS, take_waits, false },
+	{ PYSPYD_SNAPSHOT_COUNTERS, take_counters, true },
+	{ PYSPYD_SNAPSHOT_HANDLES, take_handles, true },
+	{ PYSPYD_SNAPSHOT_MAPS, take_maps, false },
+	{ PYSPYD_SNAPSHOT_MODULES, take_modules, false },
+	{ PYSPYD_SNAPSHOT_HEAP, take_heap, false },
 };
 
 /* The file */
@@ -294,6 +302,8 @@ static int add_all(struct take *take, struct err *err) {
 	if (r)
 		return err_set(err, r, "writing the snapshot: %s", strerror(-r));
 	for (size_t i = 0; !r && i < ARRAY_SIZE(parts); i++) {
+		if (parts[i].live && take->options->core.core)
+			continue;
 		r = add_part(take, &parts[i], err);
 		if (!r && know_process(take))
 			return err_set(err, PYSPYD_E_GONE, "process %d has ended", (int)take->pid);
@@ -306,15 +316,39 @@ static int add_all(struct take *take, struct err *err) {
 	return r ? err_set(err, r, "writing the snapshot: %s", strerror(-r)) : 0;
 }
 
+static int open_process(struct take *take, struct err *err) {
+	int r;
+
+	if (take->options->core.core) {
+		r = subject_open(0, &take->options->core, 0, &take->subject, err);
+		if (r)
+			return r;
+		take->proc = take->subject.target->proc;
+		take->pid = take->proc.pid;
+		return 0;
+	}
+	r = proc_open("/proc", take->pid, &take->proc);
+	if (r)
+		return r == PROC_E_GONE ? err_set(err, PYSPYD_E_GONE, "no process %d", (int)take->pid)
+					: err_set(err, r, "process %d: %s", (int)take->pid, strerror(-r));
+	return 0;
+}
+
+static void close_process(struct take *take) {
+	if (take->options->core.core)
+		subject_close(&take->subject);
+	else
+		proc_close(&take->proc);
+}
+
 int pyspyd_snapshot_take(
 	pid_t pid, const struct pyspyd_snapshot_options *options, int fd, bool *ret_taken, struct err *err) {
 	struct take take = { .pid = pid, .options = options, .writer.fd = fd, .began_ns = clock_real_ns() };
-	int r = proc_open("/proc", pid, &take.proc);
+	int r = open_process(&take, err);
 
 	*ret_taken = false;
 	if (r)
-		return r == PROC_E_GONE ? err_set(err, PYSPYD_E_GONE, "no process %d", (int)pid)
-					: err_set(err, r, "process %d: %s", (int)pid, strerror(-r));
+		return r;
 	take.parts = json_array();
 	r = take.parts ? add_all(&take, err) : -ENOMEM;
 	*ret_taken = !r && take.taken;
@@ -327,6 +361,6 @@ int pyspyd_snapshot_take(
 	json_decref(take.process);
 	json_decref(take.parts);
 	free(take.python);
-	proc_close(&take.proc);
+	close_process(&take);
 	return r;
 }

@@ -24,6 +24,6 @@ int snapshot_counters(const struct proc *proc, const char *python, char **ret_js
 int snapshot_maps(const struct proc *proc, const char *python, char **ret_json);
 
 /* pyspyd.objects/1 (snapshot_objects.c). Return: also PYSPYD_E_DENIED, _UNSUPPORTED, _STARTING, with a text. */
-int snapshot_objects(pid_t pid, bool unmask, char **ret_json, struct err *err);
+int snapshot_objects(pid_t pid, const struct pyspyd_core_source *core, bool unmask, char **ret_json, struct err *err);
 
 #endif

@@ -16,6 +16,7 @@
 #include "engine/finding/stack_json.h"
 #include "engine/pipeline/describe.h"
 #include "engine/pipeline/snapshot.h"
+#include "engine/pipeline/subject.h"
 #include "engine/sample/target.h"
 #include <errno.h>
 #include <string.h>
@@ -267,12 +268,14 @@ static int look(struct near *near, char **ret_json) {
 	return r ? r : *ret_json ? 0 : -ENOMEM;
 }
 
-int snapshot_objects(pid_t pid, bool unmask, char **ret_json, struct err *err) {
+int snapshot_objects(pid_t pid, const struct pyspyd_core_source *core, bool unmask, char **ret_json, struct err *err) {
 	struct near near = { .unmask = unmask, .deadline_ns = clock_mono_ns() + STARTING_WAIT_NS + TIME_NS };
-	int r = sample_target_new(pid, STARTING_WAIT_NS, &near.target, err);
+	struct subject subject;
+	int r = subject_open(pid, core, STARTING_WAIT_NS, &subject, err);
 
 	if (r)
 		return r;
+	near.target = subject.target;
 	near.py = &near.target->rt.reader;
 	near.deadline_ns = clock_mono_ns() + TIME_NS;
 	r = sample_target_refresh(near.target, NULL, NULL);
@@ -280,7 +283,7 @@ int snapshot_objects(pid_t pid, bool unmask, char **ret_json, struct err *err) {
 		r = look(&near, ret_json);
 	map_deinit(&near.known);
 	vec_free(&near.queue);
-	sample_target_free(near.target);
+	subject_close(&subject);
 	if (r == MEM_E_GONE || r == PYSPYD_E_GONE)
 		return err_set(err, PYSPYD_E_GONE, "process %d has ended", (int)pid);
 	return r > 0 ? err_set(err, -EAGAIN, "the list of threads changed too fast to be read") : r;

@@ -23,8 +23,9 @@
 #define PYSPYD_SNAPSHOT_META "meta"
 
 struct pyspyd_snapshot_options {
-	bool unmask;   /* show values that are masked by name */
-	bool blocking; /* stop the threads while their stacks are read; never longer than 100 ms */
+	bool unmask;                    /* show values that are masked by name */
+	bool blocking;                  /* stop the threads while their stacks are read; never longer than 100 ms */
+	struct pyspyd_core_source core; /* with a file: the process in it, and `pid` does not matter */
 	/* Called before each part; true: enough, the rest is left out. NULL: nobody asks. */
 	bool (*progress)(void *userdata, const char *part);
 	/* Called for each part that could not be taken. NULL: nobody asks. */
@@ -32,9 +33,10 @@ struct pyspyd_snapshot_options {
 	void *userdata;
 };
 
-/* Looks at a live process and writes what it sees to fd, part by part, the longest look last. A part that could not be
- * taken is in the file with the reason. Return: 0; what the first part gave that could not be taken, where others
- * could: the file is whole; with *ret_taken false where none could be taken: there is no file. */
+/* Looks at a process and writes what it sees to fd, part by part, the longest look last. A part that could not be
+ * taken is in the file with the reason; what a core cannot have (counters, handles) is not. Return: 0; what the first
+ * part gave that could not be taken, where others could: the file is whole; with *ret_taken false where none could be
+ * taken: there is no file. */
 int pyspyd_snapshot_take(
 	pid_t pid, const struct pyspyd_snapshot_options *options, int fd, bool *ret_taken, struct err *err);
 

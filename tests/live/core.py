@@ -195,6 +195,20 @@ def check_crash(name, core):
     return dead
 
 
+def check_snapshot(name, core, whole, work):
+    """The same on another machine: without the core and its files."""
+    file = os.path.join(work, "core.pyspyd")
+    status, _, err = pyspyd("snapshot", "--core", core, "-o", file)
+    checks.that(status == 0, "%s: snapshot: exit %d, %s" % (name, status, err))
+    dead = ask("dump", "--native", "--locals", "--snapshot", file)
+    checks.that(dead and dead["core"] == whole["core"] and stacks_of(dead) == stacks_of(whole),
+                "%s: in a snapshot, it is another one" % name)
+    _, text, _ = pyspyd("dump", "--native", "--snapshot", file)
+    checks.that("Killed by SIGSEGV (address not mapped) at 0x10 in thread %d\n" % whole["core"]["tid"] in text,
+                "%s: in a snapshot: %s" % (name, text[:200]))
+    os.unlink(file)
+
+
 def check_packed(name, core, whole, work):
     packed = os.path.join(work, "packed.gz")
     with open(core, "rb") as source, gzip.open(packed, "wb", compresslevel=1) as target:
@@ -230,6 +244,7 @@ def check_crashes(name, command, library, work):
     if core:
         whole = check_crash(name + ", kernel's core", core)
         if whole:
+            check_snapshot(name, core, whole, work)
             check_packed(name, core, whole, work)
             check_truncated(name, core, work)
             check_foreign_exe(name, core)
