@@ -17,7 +17,7 @@
 /* The kinds that this version raises; a detector adds its own. */
 static const char *const kinds[] = { "spiking-thread", "deadlock", "self-deadlock", "orphaned-lock", "hang", "livelock",
 	"gil-hog", "event-loop-blocked", "stopped", "d-state", "memory-leak", "handle-leak", "thread-leak",
-	"process-leak", "gc-pressure", "oom-risk", "crash", NULL };
+	"process-leak", "gc-pressure", "exception-storm", "oom-risk", "crash", NULL };
 
 #define SHORTCUTS_MAX 12
 

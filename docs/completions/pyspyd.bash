@@ -40,7 +40,7 @@ _pyspyd() {
 		;;
 	--root) COMPREPLY=($(compgen -d -- "$cur")); return ;;
 	-m | --mode) COMPREPLY=($(compgen -W "wall cpu gil offcpu alloc" -- "$cur")); return ;;
-	-k | --kind | --exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state memory-leak handle-leak thread-leak process-leak gc-pressure oom-risk crash" -- "$cur")); return ;;
+	-k | --kind | --exit-on) COMPREPLY=($(compgen -W "spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state memory-leak handle-leak thread-leak process-leak gc-pressure exception-storm oom-risk crash" -- "$cur")); return ;;
 	-d | --duration | -i | --interval | --last | --since | --until | --diff) COMPREPLY=($(compgen -W "10s 1m 10m 1h" -- "$cur")); return ;;
 	--park | --top | --lines | -n | --name | -r | --rate | --spike | --hang-after | --leak-window | --var | --set) return ;;
 	esac

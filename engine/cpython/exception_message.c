@@ -12,7 +12,6 @@
 #include "engine/cpython/object_head.h"
 #include <string.h>
 
-#define TYPE_BASE_EXCEPTION (1UL << 30) /* CPython 3.6+ Include/object.h */
 #define MRO_MAX 64
 #define NAME_BYTES 64
 #define NESTED_MAX 4 /* exceptions that are the argument of another one */

@@ -18,12 +18,13 @@
 #include "engine/base/limits.h"
 #include "engine/cpython/asyncio.h"
 #include "engine/cpython/exception_message.h"
-#include "engine/cpython/objects.h"
+#include "engine/cpython/object_head.h"
 #include <string.h>
 
 #define TRACEBACK_BYTES_MAX 128
 #define FRAME_BYTES_MAX 512
 #define NAME_BYTES 16
+#define GLANCE_HANDLERS_MAX 8
 #define HANDLERS_MAX 256 /* items of one thread's chain: one for each generator that runs */
 
 /* One entry of a traceback. */
@@ -460,4 +461,107 @@ int py_exceptions_read(const struct py_runtime *rt, struct py_code_cache *codes,
 	*ret_exceptions = exceptions.items;
 	*ret_n = exceptions.n;
 	return 0;
+}
+
+/* Glances */
+
+static bool is_exception_type(const struct py_reader *py, raddr type) {
+	uint64_t flags;
+
+	return !mem_read_u64(py->mem, type + py->layout.type_flags, &flags) && flags & TYPE_BASE_EXCEPTION;
+}
+
+/* The frame object of the thread's innermost frame; 0: it has none yet, so that nothing was caught in it. */
+static int innermost_frame(const struct py_reader *py, raddr tstate, raddr *ret_object) {
+	const struct layout *l = &py->layout;
+	bool cframe = layout_has(l->cframe_current_frame); /* 3.10 has one for other things */
+	uint64_t frame;
+	int r = mem_read_u64(py->mem, tstate + (cframe ? l->tstate_cframe : l->tstate_frame), &frame);
+
+	if (!r && cframe && frame)
+		r = mem_read_u64(py->mem, frame + l->cframe_current_frame, &frame);
+	if (!r && frame && layout_has(l->frame_object))
+		r = mem_read_u64(py->mem, frame + l->frame_object, &frame);
+	if (!r)
+		*ret_object = frame;
+	return r;
+}
+
+/* A traceback begins with the frame that caught the exception. */
+static int glance_at_handled(const struct py_reader *py, raddr tstate, struct py_exception_glance *glance) {
+	const struct layout *l = &py->layout;
+	uint64_t args, traceback, frame = 0, innermost;
+	int r = mem_read_many(py->mem,
+		(struct mem_range[]){
+			{ glance->exception + l->object_type, sizeof(glance->type), &glance->type },
+			{ glance->exception + l->exception_args, sizeof(args), &args },
+			{ glance->exception + l->exception_traceback, sizeof(traceback), &traceback },
+		},
+		3, NULL);
+
+	if (!r && !is_exception_type(py, glance->type))
+		r = PY_E_TORN;
+	if (!r && traceback)
+		r = mem_read_u64(py->mem, traceback + l->tb_frame, &frame);
+	if (!r)
+		r = innermost_frame(py, tstate, &innermost);
+	if (r)
+		return r;
+	glance->here = frame && frame == innermost;
+	glance->mark = hash_mix(hash_mix(hash_mix(glance->exception) ^ args) ^ traceback);
+	return 0;
+}
+
+/* The innermost handler's. Of what is no exception (None, to 3.10) the type tells. */
+static int find_handled(const struct py_reader *py, raddr item, struct py_exception_glance *glance) {
+	const struct layout *l = &py->layout;
+	uint64_t value, type;
+	int r = 0;
+
+	for (int i = 0; !r && item && i < GLANCE_HANDLERS_MAX; i++) {
+		r = mem_read_u64(py->mem, item + l->excitem_value, &value);
+		if (!r && value)
+			r = py_type_of(py, value, &type);
+		if (!r && value && is_exception_type(py, type)) {
+			glance->exception = value;
+			return 0;
+		}
+		if (!r)
+			r = mem_read_u64(py->mem, item + l->excitem_previous, &item);
+	}
+	return r;
+}
+
+int py_exception_glance(const struct py_runtime *rt, raddr tstate, struct py_exception_glance *ret_glance) {
+	const struct py_reader *py = &rt->reader;
+	const struct layout *l = &py->layout;
+	struct py_exception_glance glance = { 0 };
+	uint64_t raised, item;
+	int r;
+
+	if (!layout_has(l->tstate_exc_info) || !layout_has(l->tstate_current_exception))
+		return PY_E_TYPE;
+	r = mem_read_many(py->mem,
+		(struct mem_range[]){
+			{ tstate +
+					(layout_has(l->tstate_curexc_type) ? l->tstate_curexc_type
+									   : l->tstate_current_exception),
+				sizeof(raised), &raised },
+			{ tstate + l->tstate_exc_info, sizeof(item), &item },
+		},
+		2, NULL);
+	glance.raised = !r && raised;
+	if (glance.raised && layout_has(l->tstate_curexc_type))
+		glance.type = raised;
+	else if (glance.raised)
+		r = py_type_of(py, raised, &glance.type);
+	if (!r && glance.raised && !is_exception_type(py, glance.type))
+		r = PY_E_TORN;
+	if (!r && !glance.raised)
+		r = find_handled(py, item, &glance);
+	if (!r && glance.exception)
+		r = glance_at_handled(py, tstate, &glance);
+	if (!r)
+		*ret_glance = glance;
+	return r;
 }

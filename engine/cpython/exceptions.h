@@ -16,4 +16,17 @@
 int py_exceptions_read(const struct py_runtime *rt, struct py_code_cache *codes, raddr tstate, uint64_t generation,
 	uint64_t deadline_ns, struct pyspyd_exception **ret_exceptions, size_t *ret_n);
 
+/* What a thread does with exceptions right now, in a handful of words: cheap enough to be asked many times a second of
+ * a thread that runs on. */
+struct py_exception_glance {
+	bool raised;     /* one is on its way */
+	raddr exception; /* else the one that is handled; 0: none is */
+	raddr type;      /* of either */
+	bool here;       /* it is handled by the innermost frame itself, not in what that has called */
+	uint64_t mark;   /* of the handled one: differs from another one's, but where that took its memory */
+};
+
+/* Return: 0; PY_E_TYPE: this build does not tell; PY_E_TORN: parts of different moments; MEM_E_*; negative errno. */
+int py_exception_glance(const struct py_runtime *rt, raddr tstate, struct py_exception_glance *ret_glance);
+
 #endif

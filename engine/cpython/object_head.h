@@ -17,6 +17,7 @@
 #define TYPE_BYTES (1UL << 27)
 #define TYPE_UNICODE (1UL << 28)
 #define TYPE_DICT (1UL << 29)
+#define TYPE_BASE_EXCEPTION (1UL << 30)
 
 #define OBJECT_HEAD_BYTES 256
 

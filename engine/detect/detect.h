@@ -41,6 +41,18 @@ struct detect_shares {
 	double gil_waiting; /* … it wanted the GIL and did not have it */
 };
 
+/* What looks at a few words of a busy thread have met, in the last interval. */
+struct detect_exceptions {
+	uint64_t looks;         /* 0: it was not looked at */
+	uint64_t raised;        /* an error was on its way; ends of iterations are none */
+	uint64_t handled;       /* else: one was being handled … */
+	uint64_t handled_below; /* … in what the handler has called */
+	uint64_t pairs;         /* looks right after one that met an exception being handled */
+	uint64_t changed;       /* … of which met another one, or none */
+	const char *type;       /* the one that was met most; foreign text; NULL: none */
+	uint64_t of_type;
+};
+
 struct detect_thread {
 	pid_t tid;
 	uint64_t start_ns;    /* when it started, of any clock: with the tid, its identity; 0 where unknown */
@@ -57,6 +69,7 @@ struct detect_thread {
 	uint64_t system_ns;
 	uint64_t samples; /* looks at its stack in the window: the last seconds, at least one interval; 0: none */
 	struct detect_shares shares;
+	struct detect_exceptions exceptions;
 	const struct detect_stack *stacks; /* of the window, highest share first, DETECT_STACKS_MAX at most; those of
 					      threads that used less than half a core need not be handed in */
 	size_t stacks_n;

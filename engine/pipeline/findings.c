@@ -11,6 +11,7 @@
 #include "engine/pipeline/creations.h"
 #include "engine/pipeline/evidence.h"
 #include "engine/pipeline/leaking.h"
+#include "engine/pipeline/raising.h"
 #include "engine/pipeline/waiting.h"
 
 #define LEFT_NS (60 * NS_PER_SEC)           /* so long an earlier watch's findings wait for their process */
@@ -201,6 +202,7 @@ static int build_input(const struct findings *findings, const struct watched *wa
 		const struct watched_thread *from = &watched->threads.items[i];
 		struct detect_thread thread = describe(watched, from);
 
+		raising_fill(watched, from->tid, &thread.exceptions);
 		if (from->cpu_percent >= STACK_PERCENT)
 			r = fill_stacks(watched, profile, thread.samples, &thread, input->stacks[i].stacks);
 		if (!r)

@@ -9,6 +9,7 @@
 #include "engine/pipeline/describe.h"
 #include "engine/pipeline/discover.h"
 #include "engine/pipeline/findings.h"
+#include "engine/pipeline/raising.h"
 #include "engine/pipeline/upkeep.h"
 #include "engine/pipeline/values.h"
 #include "engine/pipeline/waiting.h"
@@ -411,6 +412,7 @@ static int report(struct watch *watch) {
 		r = watched_report(*watched, watch->recorder, !watch->options->processes_only, &reports[n]);
 		n += !r;
 		window_turn(&(*watched)->window);
+		raising_turn(*watched);
 	}
 	profile_reset_counts(recorder_profile(watch->recorder)); /* the windows keep what is needed */
 	recorder_unlock(watch->recorder);
@@ -663,6 +665,7 @@ static bool wait_until(struct watch *watch, uint64_t until_ns) {
 		tend_ns = clock_mono_ns() + TEND_NS;
 		alive = recorder_tend(watch->recorder, has_to_find_children(watch, now));
 		waiting_tend(watch->waiting, watch->watched.items, watch->watched.n, clock_boot_ns());
+		raising_tend(watch->watched.items, watch->watched.n);
 		if (!options->pid)
 			alive = 1; /* others may come */
 	}

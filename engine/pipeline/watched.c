@@ -7,6 +7,7 @@
 #include "engine/base/limits.h"
 #include "engine/pipeline/describe.h"
 #include "engine/pipeline/findings.h"
+#include "engine/pipeline/raising.h"
 #include "engine/proc/memory.h"
 #include <errno.h>
 
@@ -62,6 +63,7 @@ void watched_free(struct watched *watched) {
 	map_deinit(&watched->thread_index);
 	window_deinit(&watched->window);
 	bucket_deinit(&watched->bucket);
+	raising_forget(watched);
 	pyspyd_process_deinit(&watched->process);
 	free(watched);
 }

@@ -67,6 +67,7 @@ struct watched {
 	void *gil;       /* waiting.h */
 	void *leak;      /* leaking.h */
 	void *creation;  /* creations.h */
+	void *raising;   /* raising.h */
 };
 
 int watched_new(struct sample_target *target, struct watched **ret_watched);
