@@ -203,7 +203,7 @@ static int build_input(const struct findings *findings, const struct watched *wa
 		struct detect_thread thread = describe(watched, from);
 
 		raising_fill(watched, from->tid, &thread.exceptions);
-		if (from->cpu_percent >= STACK_PERCENT)
+		if (from->cpu_percent >= STACK_PERCENT || thread.exceptions.looks)
 			r = fill_stacks(watched, profile, thread.samples, &thread, input->stacks[i].stacks);
 		if (!r)
 			r = vec_push(&input->threads, thread);
