@@ -4,8 +4,8 @@
 
 #include "cli/options.h"
 
-extern const struct command daemon_command, watch_command, dump_command, record_command, ps_command, waits_command,
-	heap_command, handles_command, modules_command, snapshot_command, flamegraph_command, findings_command,
-	show_command, doctor_command;
+extern const struct command daemon_command, crash_handler_command, watch_command, dump_command, record_command,
+	ps_command, waits_command, heap_command, handles_command, modules_command, snapshot_command, flamegraph_command,
+	findings_command, show_command, doctor_command;
 
 #endif

@@ -22,6 +22,7 @@ static const struct command *const commands[] = {
 	&findings_command,
 	&show_command,
 	&daemon_command,
+	&crash_handler_command,
 	&doctor_command,
 	NULL,
 };

@@ -561,6 +561,9 @@ void config_free(struct config *config) {
 	free(config->file_path);
 	free(config->otlp.url);
 	free(config->metrics_listen);
+	free(config->crash.folder);
+	free(config->crash.cores);
+	free(config->crash.forward);
 	free(config->socket_path);
 	free(config->socket_group);
 	free(config);

@@ -47,6 +47,16 @@ struct config_otlp {
 	uint64_t timeout_ns;
 };
 
+struct config_crash {
+	char *folder;                 /* findings of crashes on their way to the service */
+	uint64_t max_core;            /* bytes of a core that are read */
+	uint64_t deadline_ns;         /* of reading it */
+	bool keep;                    /* the cores … */
+	char *cores;                  /* … there, … */
+	uint64_t max_cores, max_size; /* … so many, and so many bytes of them in all */
+	char *forward;                /* program for the cores of others; "": none */
+};
+
 struct config {
 	/* [watch] */
 	double rate_hz;
@@ -81,6 +91,9 @@ struct config {
 	bool metrics;
 	char *metrics_listen;       /* "127.0.0.1:9733", "[::1]:9733", or a socket's path */
 	unsigned metrics_processes; /* series of so many processes at most */
+
+	/* [crash] */
+	struct config_crash crash;
 
 	/* [socket] */
 	char *socket_path;

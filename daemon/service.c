@@ -3,6 +3,7 @@
  * loop here takes it out, writes it to the store, and only then lets sinks, followers and metrics know of it. */
 #include "pyspyd/daemon.h"
 
+#include "daemon/crashes.h"
 #include "daemon/log.h"
 #include "daemon/mailbox.h"
 #include "daemon/parts.h"
@@ -300,6 +301,17 @@ static void update_metrics(struct service *service) {
 	(void)!metrics_update(service->parts.metrics, &input);
 }
 
+/* What the crash handler has found. */
+static void take_crashes(struct service *service) {
+	int r = crashes_take(service->parts.config->crash.folder, service->parts.status, service->parts.store);
+
+	if (!r)
+		return;
+	store_said(service, r < 0 ? r : 0);
+	sinks_wake(service->parts.sinks);
+	server_wake(service->parts.server);
+}
+
 static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
 	struct service *service = userdata;
 
@@ -307,6 +319,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
 	if (++service->ticks % PRUNE_TICKS == 0)
 		store_said(service,
 			pyspyd_store_prune(service->parts.store, now_real_ns(), sinks_names(service->parts.sinks)));
+	take_crashes(service);
 	update_metrics(service);
 	status_complain(service->parts.status);
 	sd_event_source_set_time(source, usec + TICK_US);

@@ -10,7 +10,7 @@ _pyspyd() {
 	COMPREPLY=()
 
 	if [ "$COMP_CWORD" = 1 ]; then
-		COMPREPLY=($(compgen -W "watch dump record flamegraph ps waits heap handles modules snapshot findings show doctor daemon help --help --version" -- "$cur"))
+		COMPREPLY=($(compgen -W "watch dump record flamegraph ps waits heap handles modules snapshot findings show doctor daemon crash-handler help --help --version" -- "$cur"))
 		return
 	fi
 	# Behind "--" stands somebody else's command line.
@@ -27,7 +27,7 @@ _pyspyd() {
 	-o | --output | --snapshot | --info) COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--section) COMPREPLY=($(compgen -W "dump objects waits counters handles maps modules heap meta" -- "$cur")); return ;;
 	-f | --format)
-		if [[ ${COMP_WORDS[1]} != @(findings|daemon) ]]; then
+		if [[ ${COMP_WORDS[1]} != @(findings|daemon|crash-handler) ]]; then
 			COMPREPLY=($(compgen -W "svg html collapsed speedscope pprof gecko chrome" -- "$cur"))
 			return
 		fi
@@ -59,6 +59,7 @@ _pyspyd() {
 	findings) options="--follow --open --since --until --kind --pid --lines --json --help" ;;
 	show) options="--json --help" ;;
 	daemon) options="--config --check-config --foreground --help" ;;
+	crash-handler) options="--config --forward --help" ;;
 	doctor) options="--pid --help" ;;
 	help) options="watch dump record flamegraph ps waits heap handles modules snapshot findings show doctor daemon" ;;
 	*) return ;;

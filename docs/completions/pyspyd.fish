@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # fish completion for pyspyd
 
-set -l commands watch dump record flamegraph ps waits heap handles modules snapshot findings show doctor daemon help
+set -l commands watch dump record flamegraph ps waits heap handles modules snapshot findings show doctor daemon crash-handler help
 
 complete -c pyspyd -f
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a watch -d 'Watch processes, and findings as they come'
@@ -17,6 +17,7 @@ complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a snapshot -d
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a findings -d 'List what the service has found'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a show -d 'Show one finding whole'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a daemon -d 'Run the service'
+complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a crash-handler -d 'For kernel.core_pattern: findings of crashes'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'Say what works here and what does not'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -a help -d 'Help of a command'
 complete -c pyspyd -n "not __fish_seen_subcommand_from $commands" -l version -d 'Print the version'
@@ -97,6 +98,8 @@ complete -c pyspyd -n '__fish_seen_subcommand_from findings' -s u -l until -x -d
 complete -c pyspyd -n '__fish_seen_subcommand_from findings' -s k -l kind -x -a 'spiking-thread deadlock self-deadlock orphaned-lock hang livelock gil-hog event-loop-blocked stopped d-state memory-leak handle-leak thread-leak process-leak gc-pressure exception-storm oom-risk crash' -d 'Only these'
 complete -c pyspyd -n '__fish_seen_subcommand_from findings' -s n -l lines -x -d 'Only the last ones'
 
+complete -c pyspyd -n '__fish_seen_subcommand_from crash-handler' -s c -l config -r -F -d 'Another configuration'
+complete -c pyspyd -n '__fish_seen_subcommand_from crash-handler' -l forward -r -F -d 'Program for cores that are not of a Python'
 complete -c pyspyd -n '__fish_seen_subcommand_from daemon' -s c -l config -r -F -d 'Another configuration'
 complete -c pyspyd -n '__fish_seen_subcommand_from daemon' -l check-config -d 'Say what is wrong with the configuration, and end'
 complete -c pyspyd -n '__fish_seen_subcommand_from daemon' -s f -l foreground -d 'Messages for people on stderr'

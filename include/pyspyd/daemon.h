@@ -10,6 +10,18 @@ struct pyspyd_daemon_options {
 	int foreground;     /* messages to stderr even where the journal listens */
 };
 
+/* What the kernel starts for a core (pyspyd-crash-handler(1)). */
+struct pyspyd_crash_handler_options {
+	const char *config;  /* as above */
+	const char *forward; /* program for cores of other programs than Python; NULL: as configured */
+	char **words;        /* %P %u %g %s %t %c, and what else the kernel was told to put there */
+	unsigned long words_n;
+};
+
+/* Reads a core from the standard input. Return: an exit status as above; or does not return, and is the program that
+ * the core was forwarded to. */
+int pyspyd_crash_handler_run(const struct pyspyd_crash_handler_options *options);
+
 /* Runs until SIGTERM or SIGINT. Return: an exit status as in the manual: 0; 1 failed; 2 the configuration is wrong
  * (each fault was said on stderr: "FILE:LINE: …"). */
 int pyspyd_daemon_run(const struct pyspyd_daemon_options *options);

@@ -52,7 +52,7 @@ expect 0 --help
 prints
 expect 0 --version
 prints
-for command in watch dump record flamegraph ps waits heap handles modules snapshot findings show doctor; do
+for command in watch dump record flamegraph ps waits heap handles modules snapshot findings show doctor crash-handler; do
 	expect 0 "$command" --help
 	prints
 	grep -q '^Example:' "$work/out" || fail "$command --help has no example"
@@ -60,6 +60,12 @@ for command in watch dump record flamegraph ps waits heap handles modules snapsh
 	says --no-such-option
 done
 
+expect 2 crash-handler
+says words
+expect 2 crash-handler --forward true -- 1
+says absolute
+expect 2 crash-handler -- 1 2 3
+says "3 words"
 expect 2 dump
 expect 2 dump --pid 12x
 says --pid 12x

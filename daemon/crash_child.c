@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: MIT */
+/* Reading a core that anybody may have made, without root's rights.
+ *
+ * The child takes on the user and group that the process had: what it can open of files is what that one could. It
+ * has no capabilities, gets no new ones, cannot be traced by that user, and starts no programs, makes no connections
+ * and signals nobody: a list of system calls that must fail sees to that. Its memory, its time and the files that it
+ * writes are bounded. What it says is a text of bounded length; that is read as a stranger's. */
+#include "daemon/crash_handler.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <grp.h>
+#include <poll.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/capability.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MEMORY_MAX (4ULL << 30)      /* addresses */
+#define FILES_BYTES_MAX (4ULL << 30) /* of a file: a packed core is unpacked */
+#define SLACK_S 5
+
+static const char *const forbidden[] = { "execve", "execveat", "fork", "vfork", "socket", "connect", "bind", "listen",
+	"ptrace", "process_vm_writev", "kill", "tkill", "mount", "umount2", "unshare", "setns", "pivot_root", "bpf",
+	"perf_event_open", "init_module", "finit_module", "keyctl", "add_key", "io_uring_setup", "userfaultfd",
+	"open_by_handle_at", "chroot" };
+
+static int seal(void) {
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+	int r = filter ? 0 : -ENOMEM;
+
+	for (size_t i = 0; !r && i < sizeof(forbidden) / sizeof(forbidden[0]); i++) {
+		int call = seccomp_syscall_resolve_name(forbidden[i]);
+
+		if (call != __NR_SCMP_ERROR)
+			r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), call, 0);
+	}
+	if (!r)
+		r = seccomp_load(filter);
+	seccomp_release(filter);
+	return r;
+}
+
+static int limit(int what, rlim_t most) {
+	struct rlimit rlimit = { most, most };
+
+	return setrlimit(what, &rlimit) ? -errno : 0;
+}
+
+static int bound(uint64_t deadline_ns) {
+	int r = limit(RLIMIT_CORE, 0);
+
+	if (!r)
+		r = limit(RLIMIT_AS, MEMORY_MAX);
+	if (!r)
+		r = limit(RLIMIT_FSIZE, FILES_BYTES_MAX);
+	if (!r)
+		r = limit(RLIMIT_CPU, deadline_ns / 1000000000 + SLACK_S);
+	return r;
+}
+
+static int drop_capabilities(void) {
+	cap_t none = cap_init();
+	int r = none && !cap_set_proc(none) ? 0 : -errno;
+
+	cap_free(none);
+	return r;
+}
+
+/* As root, to the user; as anybody else, there is nothing to give up. */
+static int drop(const struct crash_words *words) {
+	if (geteuid() == 0 &&
+		(setgroups(0, NULL) || setresgid(words->gid, words->gid, words->gid) ||
+			setresuid(words->uid, words->uid, words->uid)))
+		return -errno;
+	if (drop_capabilities() || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return -errno;
+	return 0;
+}
+
+/* The answer: the result in four bytes, then the finding or the reason. */
+static void answer(int fd, int result, const char *text) {
+	const char *bytes = (const char *)&result;
+	size_t n = sizeof(result);
+
+	for (int part = 0; part < 2; part++) {
+		for (size_t done = 0; done < n;) {
+			ssize_t put = write(fd, bytes + done, n - done);
+
+			if (put < 0)
+				_exit(1);
+			done += (size_t)put;
+		}
+		bytes = text;
+		n = text ? strlen(text) : 0;
+	}
+}
+
+static void __attribute__((noreturn))
+child(int to, const struct crash_words *words, const struct pyspyd_crash_options *options, uint64_t deadline_ns) {
+	struct pyspyd_finding *finding = NULL;
+	struct err err = { 0 };
+	char *json = NULL;
+	int r = bound(deadline_ns);
+
+	if (!r)
+		r = drop(words);
+	if (!r)
+		r = seal();
+	if (r)
+		err_set(&err, r, "cannot drop privileges: %s", strerror(-r));
+	if (!r)
+		r = pyspyd_crash_finding(options, &finding, &err);
+	if (!r)
+		json = pyspyd_finding_json(finding);
+	if (!r && !json)
+		r = -ENOMEM;
+	answer(to, r, json ? json : err.text);
+	_exit(0);
+}
+
+static uint64_t now_ns(void) {
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/* Return: 0 and what it said, ended with NUL; -ETIMEDOUT; -EMSGSIZE; negative errno. */
+static int listen_to(int fd, uint64_t until_ns, char **ret_bytes, size_t *ret_n) {
+	size_t n = 0, most = CRASH_FINDING_MAX + sizeof(int);
+	char *bytes = malloc(most + 1);
+	int r = bytes ? 0 : -ENOMEM;
+
+	while (!r) {
+		uint64_t now = now_ns();
+		struct pollfd poller = { .fd = fd, .events = POLLIN };
+		ssize_t got;
+
+		if (now >= until_ns || poll(&poller, 1, (int)((until_ns - now) / 1000000) + 1) == 0) {
+			r = -ETIMEDOUT;
+			continue;
+		}
+		got = n < most ? read(fd, bytes + n, most - n) : -1;
+		if (n >= most)
+			r = -EMSGSIZE;
+		else if (got < 0 && errno != EINTR)
+			r = -errno;
+		else if (!got)
+			break;
+		else if (got > 0)
+			n += (size_t)got;
+	}
+	if (r) {
+		free(bytes);
+		return r;
+	}
+	bytes[n] = '\0';
+	*ret_bytes = bytes;
+	*ret_n = n;
+	return 0;
+}
+
+static int judge(char *bytes, size_t n, char **ret_json, struct err *err) {
+	int result;
+
+	if (n < sizeof(result)) {
+		free(bytes);
+		return err_set(err, -EPROTO, "the core could not be read: its reader died");
+	}
+	memcpy(&result, bytes, sizeof(result));
+	if (!result)
+		*ret_json = strdup(bytes + sizeof(result));
+	else
+		err_set(err, result, "%.900s", bytes + sizeof(result));
+	free(bytes);
+	return result ? result : *ret_json ? 0 : -ENOMEM;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw) {
+	(void)st;
+	(void)ftw;
+	return kind == FTW_DP ? rmdir(path) : unlink(path);
+}
+
+/* A folder for what has to be unpacked, gone afterwards however the child ends. */
+static int make_room(const struct crash_words *words, char folder[32]) {
+	snprintf(folder, 32, "/tmp/pyspyd-crash-XXXXXX");
+	if (!mkdtemp(folder))
+		return -errno;
+	if (geteuid() == 0 && chown(folder, words->uid, words->gid))
+		return -errno;
+	return setenv("TMPDIR", folder, 1) ? -errno : 0;
+}
+
+int crash_read(int core_fd, const struct crash_words *words, struct pyspyd_crash_options *options, uint64_t deadline_ns,
+	char **ret_json, struct err *err) {
+	char path[32], folder[32] = "", *bytes = NULL;
+	int pipe_fd[2] = { -1, -1 }, r;
+	size_t n = 0;
+	pid_t pid = -1;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", core_fd);
+	options->core.core = path;
+	r = geteuid() == 0 && fchown(core_fd, words->uid, words->gid) ? -errno : make_room(words, folder);
+	if (!r && pipe2(pipe_fd, O_CLOEXEC))
+		r = -errno;
+	if (!r)
+		pid = fork();
+	if (!r && pid < 0)
+		r = -errno;
+	if (!pid)
+		child(pipe_fd[1], words, options, deadline_ns);
+	close(pipe_fd[1]);
+	if (!r)
+		r = listen_to(pipe_fd[0], now_ns() + deadline_ns, &bytes, &n);
+	close(pipe_fd[0]);
+	if (pid > 0) {
+		kill(pid, SIGKILL); /* it has said all, or its time is up */
+		waitpid(pid, NULL, 0);
+	}
+	if (folder[0])
+		nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+	return r ? err_set(err, r, "the core could not be read: %s", strerror(-r)) : judge(bytes, n, ret_json, err);
+}
