@@ -110,6 +110,10 @@ static void print_thread(pid_t pid, const struct pyspyd_watch_thread *thread, ti
 	printf(" switches=%" PRIu64 "/%" PRIu64, thread->voluntary_switches, thread->involuntary_switches);
 	add_text("name=", thread->name);
 	add_text("at=", thread->where);
+	if (thread->exception) {
+		add_text("exception=", thread->exception);
+		printf(" in=%.0f%%", thread->exception_percent);
+	}
 	putchar('\n');
 }
 

@@ -97,7 +97,18 @@ static void drop_folders(char *where) {
 		memmove(open + 2, slash + 1, strlen(slash + 1) + 1);
 }
 
+/* "  ValueError in 12 %", what a busy thread raises and handles; the caller's to free(). */
+static char *exception_of(const struct pyspyd_watch_thread *thread) {
+	_free_ char *type = thread->exception ? pyspyd_printable(thread->exception) : NULL;
+	char *text;
+
+	if (!type || asprintf(&text, "  %s in %.0f %%", type, thread->exception_percent) < 0)
+		return NULL;
+	return text;
+}
+
 static void add_thread(struct frame *frame, const struct pyspyd_watch_thread *thread) {
+	_free_ char *exception = exception_of(thread);
 	_free_ char *name = pyspyd_printable(thread->name ? thread->name : "");
 	_free_ char *where = pyspyd_printable(thread->where ? thread->where : "");
 	char gil[16] = "-";
@@ -110,9 +121,9 @@ static void add_thread(struct frame *frame, const struct pyspyd_watch_thread *th
 		snprintf(gil, sizeof(gil), "%.0f", thread->gil_percent);
 	name[term_fit(name, NAME_COLUMNS)] = '\0';
 	pad = NAME_COLUMNS - term_width(name);
-	add_line(frame, "", "%8d %c %5.1f %4s %7" PRIu64 " %7" PRIu64 "  %s%*s %s", thread->tid, thread->state,
+	add_line(frame, "", "%8d %c %5.1f %4s %7" PRIu64 " %7" PRIu64 "  %s%*s %s%s", thread->tid, thread->state,
 		thread->cpu_percent, gil, thread->voluntary_switches, thread->involuntary_switches, name, pad, "",
-		where);
+		where, exception ? exception : "");
 }
 
 static void add_process(struct frame *frame, const struct pyspyd_watch_process *p, size_t threads_max) {

@@ -505,7 +505,9 @@ static char *where_of(const struct watched *watched, const struct profile *profi
 static void fill_thread(const struct watched *watched, const struct profile *profile,
 	const struct watched_thread *thread, struct pyspyd_watch_thread *ret) {
 	const struct window_thread sum = window_thread_sum(&watched->window, thread->tid, 1);
+	struct detect_exceptions exceptions;
 
+	raising_fill(watched, thread->tid, &exceptions);
 	*ret = (struct pyspyd_watch_thread){
 		.tid = thread->tid,
 		.name = strdup(thread->name ? thread->name : "?"),
@@ -515,6 +517,9 @@ static void fill_thread(const struct watched *watched, const struct profile *pro
 		.voluntary_switches = thread->voluntary,
 		.involuntary_switches = thread->involuntary,
 		.where = where_of(watched, profile, thread->tid),
+		.exception = exceptions.type ? strdup(exceptions.type) : NULL,
+		.exception_percent =
+			exceptions.looks ? 100.0 * (double)exceptions.of_type / (double)exceptions.looks : 0,
 	};
 }
 
@@ -566,6 +571,7 @@ void watched_report_deinit(struct pyspyd_watch_process *report) {
 	for (size_t i = 0; i < report->threads_n; i++) {
 		free(report->threads[i].name);
 		free(report->threads[i].where);
+		free(report->threads[i].exception);
 	}
 	free(report->threads);
 }

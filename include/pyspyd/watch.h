@@ -16,7 +16,10 @@ struct pyspyd_watch_thread {
 	double cpu_percent; /* of one core, over the last interval, from the kernel's run counter */
 	double gil_percent; /* share of the samples in which it held the GIL; negative: not known */
 	uint64_t voluntary_switches, involuntary_switches; /* since it started */
-	char *where; /* "function (file:line)" where it was seen most in the interval, or is now */
+	char *where;     /* "function (file:line)" where it was seen most in the interval, or is now */
+	char *exception; /* type of those that a busy thread was seen to raise or handle most in the interval; NULL:
+			    none */
+	double exception_percent; /* … in that share of the looks; ends of iterations do not count */
 };
 
 struct pyspyd_watch_process {
