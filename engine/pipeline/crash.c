@@ -11,6 +11,7 @@
 #include "engine/finding/stack_json.h"
 #include "engine/pipeline/describe.h"
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 
 #define ADVICE_KEPT "`pyspyd dump --native --locals --core FILE` shows the core that was kept (evidence.core_kept)."
@@ -195,6 +196,37 @@ int pyspyd_crash_finding(
 		r = make_finding(&crash, ret_finding);
 	crash_deinit(&crash);
 	return r;
+}
+
+int pyspyd_crash_unread(
+	const struct pyspyd_process *process, int signal, struct pyspyd_finding **ret_finding, struct err *err) {
+	const char *abbreviation = signal ? sigabbrev_np(signal) : NULL;
+	struct detect_verdict verdict = { .kind = "crash",
+		.pattern = "Crash",
+		.key = 1,
+		.presence = DETECT_PRESENT,
+		.severity = signal == SIGQUIT ? PYSPYD_WARNING : PYSPYD_CRITICAL, /* somebody asked for that one */
+		.knot = UINT32_MAX,
+		.advice = "" };
+	struct finding_context context = { .real_ns = clock_real_ns(), .process = process };
+	struct strbuf sb = { 0 };
+	char host[65] = "", name[24];
+	int r;
+
+	(void)!gethostname(host, sizeof(host) - 1);
+	context.host = host;
+	context.now_ns = verdict.since_ns = clock_mono_ns();
+	if (abbreviation)
+		snprintf(name, sizeof(name), "SIG%s", abbreviation);
+	else
+		snprintf(name, sizeof(name), "signal %d", signal);
+	detect_fact_text(&verdict, "signal", signal ? name : NULL);
+	detect_fact_text(&verdict, "core_dumped", "yes");
+	strbuf_addf(&sb, "crash: the process died%s%s, core dumped", signal ? " of " : "", signal ? name : "");
+	r = detect_set_summary(&verdict, &sb, "");
+	if (!r)
+		r = finding_new(&context, &verdict, ret_finding);
+	return r ? err_set(err, r, "%s", strerror(-r)) : 0;
 }
 
 static int looks_like_python(const struct proc *proc, bool *ret_python) {

@@ -7,7 +7,10 @@
 
 #include "engine/base/util.h"
 #include "engine/proc/proc.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -62,6 +65,26 @@ static bool is_read_only(void) {
 	return !statvfs("/usr", &fs) && fs.f_flag & ST_RDONLY;
 }
 
+/* Where there is none, nothing keeps it away. */
+static bool reads_journal(void) {
+	static const char *const folders[] = { "/run/log/journal", "/var/log/journal" };
+	char id[33] = "", path[96];
+	FILE *file = fopen("/etc/machine-id", "re");
+	bool known = file && fgets(id, sizeof(id), file), denied = false;
+	int fd;
+
+	if (file)
+		fclose(file);
+	for (size_t i = 0; known && i < ARRAY_SIZE(folders); i++) {
+		snprintf(path, sizeof(path), "%s/%s/system.journal", folders[i], id);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		denied = denied || (fd < 0 && errno == EACCES);
+		if (fd >= 0)
+			close(fd);
+	}
+	return !denied;
+}
+
 #define BOTH (OF_CALLER | OF_SERVICE)
 
 /* The effects of capabilities were measured on Linux 6.18 with all but one, looking at a process of another user. */
@@ -101,6 +124,10 @@ const struct privilege_row privilege_rows[] = {
 		"this is a user namespace of its own: its capabilities are worth nothing outside",
 		"processes outside of it can be read only where they are of the same user",
 		"root on the host; containers: an engine that runs as root, without --userns", PYSPYD_CHECK_LIMITED },
+	{ "journal", OF_SERVICE, NULL, 0, reads_journal, "the journal may be read", "the journal may not be read",
+		"crashes are told of without what systemd-coredump has stored of them",
+		"systemctl edit pyspyd: [Service] SupplementaryGroups=systemd-journal; systemctl restart pyspyd",
+		PYSPYD_CHECK_LIMITED },
 	{ "seccomp", OF_SERVICE, NULL, 0, has_filter, "system calls are limited to those that it needs",
 		"system calls are not limited",
 		"nothing fails, but a fault in pyspyd could do all that its capabilities permit",

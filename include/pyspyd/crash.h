@@ -18,6 +18,10 @@ struct pyspyd_crash_options {
 int pyspyd_crash_finding(
 	const struct pyspyd_crash_options *options, struct pyspyd_finding **ret_finding, struct err *err);
 
+/* The same of a core that was not read: the process died of that signal (0: not known), and dumped core. */
+int pyspyd_crash_unread(
+	const struct pyspyd_process *process, int signal, struct pyspyd_finding **ret_finding, struct err *err);
+
 /* Looks at a process whose core is being written, or that runs: who it is (without its version), and whether its files
  * are those of a Python. *ret_process is the caller's to deinit. Return: 0; PYSPYD_E_GONE; negative errno. */
 int pyspyd_crash_look(pid_t pid, struct pyspyd_process *ret_process, bool *ret_python);
