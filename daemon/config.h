@@ -55,6 +55,7 @@ struct config_crash {
 	char *cores;                  /* … there, … */
 	uint64_t max_cores, max_size; /* … so many, and so many bytes of them in all */
 	char *forward;                /* program for the cores of others; "": none */
+	bool systemd_coredump;        /* the journal is followed for what that has stored */
 };
 
 struct config {

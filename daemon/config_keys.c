@@ -74,6 +74,7 @@ const struct config_key config_keys[] = {
 	{ "crash", "max-cores", CONFIG_COUNT, AT(crash.max_cores), "10", "1", "100000", NULL, false },
 	{ "crash", "max-size", CONFIG_SIZE, AT(crash.max_size), "4G", "1M", "1024G", NULL, false },
 	{ "crash", "forward", CONFIG_TEXT, AT(crash.forward), "", NULL, NULL, config_check_path, true },
+	{ "crash", "systemd-coredump", CONFIG_FLAG, AT(crash.systemd_coredump), "yes", NULL, NULL, NULL, false },
 	{ "socket", "path", CONFIG_TEXT, AT(socket_path), PYSPYD_SOCKET, NULL, NULL, config_check_socket, false },
 	{ "socket", "group", CONFIG_TEXT, AT(socket_group), "pyspyd", NULL, NULL, config_check_account, true },
 	{ "rule", "match-cmdline", CONFIG_TEXT, RULE(match_cmdline), NULL, NULL, NULL, check_regex, false },

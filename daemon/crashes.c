@@ -123,11 +123,10 @@ static uint64_t now_real_ns(void) {
 	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
 }
 
-static int put_finding(struct status *status, struct pyspyd_store *store, json_t *finding, uint64_t start_ns) {
+int crashes_put(struct status *status, struct pyspyd_store *store, json_t *finding, uint64_t start_ns, bool told_of) {
 	const json_t *process = json_object_get(finding, "process");
 	json_int_t pid = json_integer_value(json_object_get(process, "pid"));
 	uint64_t now = now_real_ns();
-	bool known = go_on(store, finding, (pid_t)pid, start_ns, now);
 	struct pyspyd_event event = {
 		.time_real_ns = now,
 		.id = text_of(finding, "id"),
@@ -146,8 +145,43 @@ static int put_finding(struct status *status, struct pyspyd_store *store, json_t
 	event.id = id;
 	event.fingerprint = fingerprint;
 	(void)!put_process(status, store, process, &event);
-	r = known ? 0 : put(status, store, finding, &event, PYSPYD_OPEN);
+	r = told_of ? 0 : put(status, store, finding, &event, PYSPYD_OPEN);
 	return r ? r : put(status, store, finding, &event, PYSPYD_RESOLVED);
+}
+
+/* What the crash handler has found. */
+static int put_finding(struct status *status, struct pyspyd_store *store, json_t *finding, uint64_t start_ns) {
+	json_int_t pid = json_integer_value(json_object_get(json_object_get(finding, "process"), "pid"));
+	bool told_of = go_on(store, finding, (pid_t)pid, start_ns, now_real_ns());
+
+	return crashes_put(status, store, finding, start_ns, told_of);
+}
+
+struct looked_for {
+	uint64_t died_ns;
+	json_t **finding;
+	uint64_t *start_ns;
+};
+
+/* Of processes that had the same pid one after the other only one lived then, and its end was told of after that. */
+static int is_of(void *userdata, const struct pyspyd_event *event) {
+	struct looked_for *looked_for = userdata;
+
+	if (event->start_real_ns > looked_for->died_ns + SAME_NS)
+		return 0;
+	*looked_for->finding = json_loads(event->json, 0, NULL);
+	*looked_for->start_ns = event->start_real_ns;
+	return *looked_for->finding ? 1 : -EPROTO;
+}
+
+int crashes_find(
+	struct pyspyd_store *store, pid_t pid, uint64_t died_ns, json_t **ret_finding, uint64_t *ret_start_ns) {
+	const struct pyspyd_event_filter filter = {
+		.kind = "crash", .pid = pid, .uid = (uid_t)-1, .latest = true, .since_real_ns = died_ns - 2 * SAME_NS
+	};
+	struct looked_for looked_for = { died_ns, ret_finding, ret_start_ns };
+
+	return pyspyd_store_events(store, &filter, is_of, &looked_for);
 }
 
 /* Files. */

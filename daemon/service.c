@@ -3,6 +3,7 @@
  * loop here takes it out, writes it to the store, and only then lets sinks, followers and metrics know of it. */
 #include "pyspyd/daemon.h"
 
+#include "daemon/coredumps.h"
 #include "daemon/crashes.h"
 #include "daemon/log.h"
 #include "daemon/mailbox.h"
@@ -43,7 +44,9 @@ struct service {
 
 	struct parts parts;
 	struct restart *restart; /* for the engine's thread, as it was at the start */
-	uint64_t counters_ns;    /* when they were written last */
+	struct coredumps *coredumps;
+	bool coredumps_fail;
+	uint64_t counters_ns; /* when they were written last */
 	unsigned ticks;
 	bool store_fails;
 	int result;
@@ -301,10 +304,33 @@ static void update_metrics(struct service *service) {
 	(void)!metrics_update(service->parts.metrics, &input);
 }
 
-/* What the crash handler has found. */
+/* As the configuration says now. */
+static int take_coredumps(struct service *service) {
+	const struct config_crash *crash = &service->parts.config->crash;
+	int r = 0;
+
+	if (!crash->systemd_coredump) {
+		coredumps_free(service->coredumps);
+		service->coredumps = NULL;
+		return 0;
+	}
+	if (!service->coredumps && !service->coredumps_fail)
+		r = coredumps_new(&service->coredumps);
+	if (r)
+		log_say(LOG_WARNING, "the journal cannot be followed for what systemd-coredump stores: %s",
+			strerror(-r));
+	service->coredumps_fail |= r != 0;
+	return service->coredumps
+		? coredumps_take(service->coredumps, crash, service->parts.status, service->parts.store)
+		: 0;
+}
+
+/* What the crash handler and systemd-coredump have. */
 static void take_crashes(struct service *service) {
 	int r = crashes_take(service->parts.config->crash.folder, service->parts.status, service->parts.store);
+	int stored = r < 0 ? 0 : take_coredumps(service);
 
+	r = stored < 0 ? stored : r + stored;
 	if (!r)
 		return;
 	store_said(service, r < 0 ? r : 0);
@@ -414,12 +440,15 @@ static int open_all(struct service *service, struct err *err) {
 
 /* Before the list of system calls: it does not hold what is tried here. The sandbox is not complained about: it is as
  * whoever has started the service wants it. */
-static void look_at_privileges(struct status *status) {
+static void look_at_privileges(struct status *status, const struct config *config) {
 	struct pyspyd_privilege list[PYSPYD_PRIVILEGES_MAX];
 	size_t n = pyspyd_service_privileges(list, PYSPYD_PRIVILEGES_MAX);
 
 	for (size_t i = 0; i < n; i++) {
-		if (list[i].capability && !list[i].held)
+		bool wanted =
+			list[i].capability || (config->crash.systemd_coredump && !strcmp(list[i].name, "journal"));
+
+		if (wanted && !list[i].held)
 			log_say(LOG_WARNING, "without %s: %s", list[i].name, list[i].effect);
 		status_keep_privilege(status, list[i].name, list[i].held);
 	}
@@ -452,6 +481,7 @@ static void close_all(struct service *service) {
 	if (service->parts.sinks)
 		sinks_drain(service->parts.sinks, DRAIN_NS);
 	parts_close(&service->parts);
+	coredumps_free(service->coredumps);
 	mailbox_free(service->mailbox);
 	restart_free(service->restart);
 	rules_free(service->rules);
@@ -472,7 +502,7 @@ static int run(struct service *service, struct config *engines, struct err *err)
 		config_free(engines);
 	if (r)
 		return r;
-	look_at_privileges(service->parts.status);
+	look_at_privileges(service->parts.status, service->parts.config);
 	seal(service->parts.inet, service->parts.status);
 	sd_event_set_watchdog(service->parts.loop, true);
 	log_say(LOG_INFO, "pyspyd %s watches this host", PYSPYD_VERSION);
