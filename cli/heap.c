@@ -103,7 +103,8 @@ static int run(const struct command *command, int argc, char **argv) {
 	if (r >= 0)
 		return r;
 	if ((args.snapshot || args.core.core) && args.diff_ns)
-		return options_error(command, "--diff is for processes that live");
+		return options_error(command, "--diff is for processes that live: not with --%s",
+			args.snapshot ? "snapshot" : "core");
 	if (args.top && (parse_u64(args.top, &top) || !top))
 		return options_error(command, "--top: '%s' is not a number of rows", args.top);
 	return show(&args, args.top ? (size_t)top : args.json ? 0 : TOP_DEFAULT);

@@ -337,12 +337,15 @@ void py_code_check_many(struct py_code_cache *cache, const struct py_raw_frame *
 }
 
 /* An allocator writes an address over the first word of what is freed, where a living object counts its references: 32
- * bits, and flags in the upper 16. Free-threaded builds keep an address there themselves. */
+ * bits, and flags in the upper 16. Free-threaded builds keep an address there themselves, and count behind it: the
+ * references of the owning thread in 32 bits, those of others above two bits of flags (Include/object.h). */
 static bool is_alive(const struct py_code_cache *cache, const struct code_image *image) {
-	uint64_t references = image_u64(image, cache->rt->reader.layout.object_type - 8);
+	uint32_t type = cache->rt->reader.layout.object_type;
+	uint64_t references = image_u64(image, type - 8);
 
-	return cache->rt->reader.flavour & LAYOUT_FREE_THREADED ||
-		((uint32_t)references && !(references >> 32 & 0xffff));
+	if (cache->rt->reader.flavour & LAYOUT_FREE_THREADED)
+		return image_u32(image, type - 12) || references >> 2;
+	return (uint32_t)references && !(references >> 32 & 0xffff);
 }
 
 /* The texts of a code object are read after the object; it may have been freed in between. */

@@ -25,7 +25,7 @@ fall()
 
 # Name → (what it does, environment, cause, what the text must have, what it must not have).
 CASES = {
-    "null": ("ctypes.string_at(8)", {}, "null-pointer", ["8 (0x8) bytes behind", "called by string_at"], []),
+    "null": ("ctypes.string_at(8)", {}, "null-pointer", ["8 (0x8) bytes behind", "string_at"], []),
     "null, faulthandler": ("faulthandler.enable(open(os.devnull, 'w')); ctypes.string_at(8)", {}, "null-pointer",
                            ["was read", "sent it again"], []),
     "null call": ("lib.ledger_null_call()", {}, "null-pointer", ["called through a null pointer"], []),

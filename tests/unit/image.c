@@ -130,7 +130,9 @@ void image_each(void (*check)(struct image *img)) {
 raddr image_object(struct image *img, enum image_type type, size_t bytes) {
 	raddr at = image_take(img, max_of(bytes, (size_t)256));
 
-	image_put_u64(img, at + img->l->object_type - 8, 1); /* references */
+	image_put_u64(img, at + img->l->object_type - 8, 1); /* references; free-threaded: those of other threads … */
+	if (img->rt.reader.flavour & LAYOUT_FREE_THREADED)
+		image_put_u32(img, at + img->l->object_type - 12, 1); /* … and of its own */
 	image_put_u64(img, at + img->l->object_type, image_type_at(type));
 	return at;
 }
