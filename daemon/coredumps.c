@@ -3,6 +3,7 @@
  *
  *	read      entries of its message id, that the journal vouches for (coredump_entry.h), into a list
  *	wait      the engine may have seen the process end, the crash handler may have its core: theirs come first
+ *	core      is read by another process (core_reader.h), one after the other
  *	tell      with what they have found, or, where the process is called as a Python is, alone
  *
  * The list is short; what does not fit stays in the journal until there is room. Nothing remembers across starts what
@@ -27,6 +28,7 @@
 #define BEFORE_US (60 * 1000000ULL) /* how far back the first look goes */
 #define WAIT_NS (10 * S_NS)         /* for others to tell of the same crash */
 #define OLD_NS (600 * S_NS)         /* nothing is told of later than this */
+#define READ_NS (120 * S_NS)        /* for its core to be read, and those before it */
 #define AT_ONCE 64                  /* entries in one call */
 #define PENDING_MAX 32
 #define ADVICE_SIZE 512
@@ -35,6 +37,8 @@ struct pending {
 	struct coredump_entry entry;
 	uint64_t since_ns; /* it came */
 	bool readable;
+	enum { UNREAD, READING, READ } state;
+	json_t *finding; /* what its core tells; NULL: nothing */
 };
 
 struct coredumps {
@@ -42,6 +46,7 @@ struct coredumps {
 	struct pending pending[PENDING_MAX];
 	size_t pending_n;
 	bool unreadable_said;
+	struct core_reader *reader; /* borrowed; NULL: there is none, or not any more */
 };
 
 static uint64_t now_real_ns(void) {
@@ -51,7 +56,12 @@ static uint64_t now_real_ns(void) {
 	return (uint64_t)ts.tv_sec * S_NS + (uint64_t)ts.tv_nsec;
 }
 
-int coredumps_new(struct coredumps **ret_coredumps) {
+static void pending_deinit(struct pending *pending) {
+	coredump_entry_deinit(&pending->entry);
+	json_decref(pending->finding);
+}
+
+int coredumps_new(struct core_reader *reader, struct coredumps **ret_coredumps) {
 	struct coredumps *coredumps = calloc(1, sizeof(*coredumps));
 	int r = coredumps ? sd_journal_open(&coredumps->journal, SD_JOURNAL_LOCAL_ONLY) : -ENOMEM;
 
@@ -67,6 +77,7 @@ int coredumps_new(struct coredumps **ret_coredumps) {
 		coredumps_free(coredumps);
 		return r;
 	}
+	coredumps->reader = reader;
 	*ret_coredumps = coredumps;
 	return 0;
 }
@@ -75,7 +86,7 @@ void coredumps_free(struct coredumps *coredumps) {
 	if (!coredumps)
 		return;
 	for (size_t i = 0; i < coredumps->pending_n; i++)
-		coredump_entry_deinit(&coredumps->pending[i].entry);
+		pending_deinit(&coredumps->pending[i]);
 	sd_journal_close(coredumps->journal);
 	free(coredumps);
 }
@@ -157,6 +168,64 @@ static int read_journal(struct coredumps *coredumps, uint64_t most) {
 	return r;
 }
 
+/* Cores */
+
+/* What a stranger's core tells is no more than its content: whose it is, is the journal's to say. */
+static json_t *check_finding(const char *json, const struct coredump_entry *entry) {
+	json_t *finding = json_loads(json, 0, NULL), *process = json_object_get(finding, "process");
+	const char *kind = json_string_value(json_object_get(finding, "kind"));
+
+	if (json_is_object(process) && kind && !strcmp(kind, "crash") &&
+		json_is_object(json_object_get(finding, "evidence")) &&
+		!json_object_set_new(process, "pid", json_integer(entry->pid)) &&
+		!json_object_set_new(process, "uid", json_integer(entry->uid)))
+		return finding;
+	json_decref(finding);
+	return NULL;
+}
+
+static void take_read(struct coredumps *coredumps) {
+	char *json = NULL;
+	int r = coredumps->reader ? core_reader_take(coredumps->reader, &json) : 0;
+
+	if (!r)
+		return;
+	for (size_t i = 0; i < coredumps->pending_n; i++) {
+		struct pending *pending = &coredumps->pending[i];
+
+		if (pending->state != READING)
+			continue;
+		pending->state = READ;
+		pending->finding = json ? check_finding(json, &pending->entry) : NULL;
+	}
+	free(json);
+	if (r < 0 && r != -ENODATA) {
+		log_say(LOG_WARNING, "cores that systemd-coredump stores are read no more: their reader has ended");
+		coredumps->reader = NULL;
+	}
+}
+
+/* Return: whether to wait for it. */
+static bool read_core(struct coredumps *coredumps, struct pending *pending, const struct config_crash *config) {
+	const struct core_reader_bounds bounds = {
+		.folder = config->folder, .max_core = config->max_core, .deadline_ns = config->deadline_ns
+	};
+	bool late = now_real_ns() - pending->since_ns >= READ_NS;
+	int fd, r;
+
+	if (!coredumps->reader || !pending->readable || pending->state == READ || late)
+		return false;
+	if (pending->state == READING)
+		return true;
+	fd = open_file(&pending->entry, config->max_core);
+	r = fd < 0 ? fd : core_reader_begin(coredumps->reader, fd, &pending->entry, &bounds);
+	if (fd >= 0)
+		close(fd);
+	if (!r)
+		pending->state = READING;
+	return !r || r == -EAGAIN;
+}
+
 /* Telling */
 
 static void add_advice(json_t *finding, const struct coredump_entry *entry) {
@@ -184,7 +253,8 @@ static bool add_core(json_t *finding, const struct pending *pending) {
 			return false;
 	}
 	json_object_set_new(core, "file", pending->entry.file ? json_string(pending->entry.file) : json_null());
-	json_object_set_new(core, "truncated", json_boolean(pending->entry.truncated));
+	json_object_set_new(core, "truncated",
+		json_boolean(pending->entry.truncated || json_is_true(json_object_get(core, "truncated"))));
 	json_object_set_new(core, "readable", json_boolean(pending->readable));
 	add_advice(finding, &pending->entry);
 	return true;
@@ -216,27 +286,75 @@ static int make_finding(const struct coredump_entry *entry, json_t **ret_finding
 	return *ret_finding ? 0 : -ENOMEM;
 }
 
-/* Return: 1: told of; 0: not yet, or not at all; negative errno. *ret_done: no more is to be done about it. */
-static int tell(const struct pending *pending, struct status *status, struct pyspyd_store *store, bool *ret_done) {
-	const struct coredump_entry *entry = &pending->entry;
-	bool late = now_real_ns() - pending->since_ns >= WAIT_NS;
-	json_t *finding = NULL;
-	uint64_t start_ns = 0;
-	bool told_of;
-	int r = crashes_find(store, entry->pid, entry->time_real_ns, &finding, &start_ns);
+/* The finding of the core takes over who it is about, and, where there was one before it, which it is. */
+static int go_on(json_t *finding, json_t *before, bool told_of) {
+	static const char *const same[] = { "id", "since", "process", "fingerprint" };
+	size_t n = sizeof(same) / sizeof(same[0]) - !told_of;
+	json_t *python = json_object_get(json_object_get(finding, "process"), "python");
 
-	told_of = r == 1;
-	*ret_done = late || told_of;
-	if (!r && late && coredump_entry_names_python(entry))
-		r = make_finding(entry, &finding);
-	if (r >= 0 && finding && add_core(finding, pending)) {
-		r = crashes_put(status, store, finding, start_ns, told_of);
-		*ret_done = !r;
+	if (json_is_string(python) && json_object_set(json_object_get(before, "process"), "python", python))
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		if (json_object_set(finding, same[i], json_object_get(before, same[i])))
+			return -ENOMEM;
+	return json_object_update_missing(json_object_get(finding, "evidence"), json_object_get(before, "evidence"))
+		? -ENOMEM
+		: 0;
+}
+
+static bool has_triage(const json_t *finding) {
+	return json_object_get(json_object_get(json_object_get(finding, "evidence"), "core"), "triage") != NULL;
+}
+
+/* Return: 0 and *ret_finding, the caller's; NULL: there is nothing to be told of; negative errno. */
+static int choose(const struct pending *pending, json_t *told_of, json_t **ret_finding) {
+	json_t *before = json_incref(told_of);
+	int r = 0;
+
+	if (!told_of && (pending->finding || coredump_entry_names_python(&pending->entry)))
+		r = make_finding(&pending->entry, &before);
+	if (r || !pending->finding || has_triage(told_of)) {
+		*ret_finding = before;
+		return r;
+	}
+	*ret_finding = json_incref(pending->finding);
+	r = go_on(*ret_finding, before, told_of != NULL);
+	json_decref(before);
+	return r;
+}
+
+static int put(const struct pending *pending, json_t *told_of, uint64_t start_ns, struct status *status,
+	struct pyspyd_store *store) {
+	json_t *finding = NULL;
+	int r = choose(pending, told_of, &finding);
+
+	if (!r && finding && add_core(finding, pending)) {
+		r = crashes_put(status, store, finding, start_ns, told_of != NULL);
 		r = r ? r : 1;
-	} else if (r > 0) {
-		r = 0;
 	}
 	json_decref(finding);
+	return r;
+}
+
+/* Return: 1: told of; 0: not yet, or not at all; negative errno. *ret_done: no more is to be done about it. */
+static int tell(struct coredumps *coredumps, struct pending *pending, const struct config_crash *config,
+	struct status *status, struct pyspyd_store *store, bool *ret_done) {
+	const struct coredump_entry *entry = &pending->entry;
+	bool late = now_real_ns() - pending->since_ns >= WAIT_NS;
+	json_t *told_of = NULL;
+	uint64_t start_ns = 0;
+	int r = crashes_find(store, entry->pid, entry->time_real_ns, &told_of, &start_ns);
+	bool python = r == 1 || coredump_entry_names_python(entry);
+
+	if (r < 0)
+		return r;
+	if ((python && !has_triage(told_of) && read_core(coredumps, pending, config)) || (!told_of && !late)) {
+		json_decref(told_of);
+		return 0;
+	}
+	r = put(pending, told_of, start_ns, status, store);
+	*ret_done = r >= 0;
+	json_decref(told_of);
 	return r;
 }
 
@@ -245,14 +363,15 @@ int coredumps_take(struct coredumps *coredumps, const struct config_crash *confi
 	int r = read_journal(coredumps, config->max_core), told = 0;
 	size_t left = 0;
 
+	take_read(coredumps);
 	for (size_t i = 0; i < coredumps->pending_n; i++) {
 		bool done = false;
 
 		if (r >= 0)
-			r = tell(&coredumps->pending[i], status, store, &done);
+			r = tell(coredumps, &coredumps->pending[i], config, status, store, &done);
 		told += r > 0;
 		if (done)
-			coredump_entry_deinit(&coredumps->pending[i].entry);
+			pending_deinit(&coredumps->pending[i]);
 		else
 			coredumps->pending[left++] = coredumps->pending[i];
 	}

@@ -3,6 +3,7 @@
 #define PYSPYD_DAEMON_COREDUMPS_H
 
 #include "daemon/config.h"
+#include "daemon/core_reader.h"
 #include "daemon/status.h"
 #include "pyspyd/store.h"
 
@@ -10,8 +11,9 @@
 
 struct coredumps;
 
-/* From a minute ago on. A journal that cannot be read is an empty one. Return: 0; negative errno. */
-int coredumps_new(struct coredumps **ret_coredumps);
+/* From a minute ago on. A journal that cannot be read is an empty one. `reader`: borrowed; NULL: no core is read.
+ * Return: 0; negative errno. */
+int coredumps_new(struct core_reader *reader, struct coredumps **ret_coredumps);
 void coredumps_free(struct coredumps *coredumps);
 
 /* What has come since the last call, up to a bound: those of Python processes into the store, each once the engine and

@@ -27,6 +27,7 @@
 #define MEMORY_MAX (4ULL << 30)      /* addresses */
 #define FILES_BYTES_MAX (4ULL << 30) /* of a file: a packed core is unpacked */
 #define SLACK_S 5
+#define FOLDER_SIZE 40
 
 static const char *const forbidden[] = { "execve", "execveat", "fork", "vfork", "socket", "connect", "bind", "listen",
 	"ptrace", "process_vm_writev", "kill", "tkill", "mount", "umount2", "unshare", "setns", "pivot_root", "bpf",
@@ -55,7 +56,7 @@ static int limit(int what, rlim_t most) {
 	return setrlimit(what, &rlimit) ? -errno : 0;
 }
 
-static int bound(uint64_t deadline_ns) {
+static int bound(const struct crash_limits *limits) {
 	int r = limit(RLIMIT_CORE, 0);
 
 	if (!r)
@@ -63,7 +64,9 @@ static int bound(uint64_t deadline_ns) {
 	if (!r)
 		r = limit(RLIMIT_FSIZE, FILES_BYTES_MAX);
 	if (!r)
-		r = limit(RLIMIT_CPU, deadline_ns / 1000000000 + SLACK_S);
+		r = limit(RLIMIT_CPU, limits->deadline_ns / 1000000000 + SLACK_S);
+	if (!r && limits->memory)
+		r = limit(RLIMIT_DATA, limits->memory);
 	return r;
 }
 
@@ -104,12 +107,12 @@ static void answer(int fd, int result, const char *text) {
 	}
 }
 
-static void __attribute__((noreturn))
-child(int to, const struct crash_words *words, const struct pyspyd_crash_options *options, uint64_t deadline_ns) {
+static void __attribute__((noreturn)) child(int to, const struct crash_words *words,
+	const struct pyspyd_crash_options *options, const struct crash_limits *limits) {
 	struct pyspyd_finding *finding = NULL;
 	struct err err = { 0 };
 	char *json = NULL;
-	int r = bound(deadline_ns);
+	int r = bound(limits);
 
 	if (!r)
 		r = drop(words);
@@ -191,9 +194,10 @@ static int remove_entry(const char *path, const struct stat *st, int kind, struc
 	return kind == FTW_DP ? rmdir(path) : unlink(path);
 }
 
-/* A folder for what has to be unpacked, gone afterwards however the child ends. */
-static int make_room(const struct crash_words *words, char folder[32]) {
-	snprintf(folder, 32, "/tmp/pyspyd-crash-XXXXXX");
+/* On a disk, since /tmp may be in memory: a folder for what has to be unpacked, gone afterwards however the child ends.
+ */
+static int make_room(const struct crash_words *words, char folder[FOLDER_SIZE]) {
+	snprintf(folder, FOLDER_SIZE, "/var/tmp/pyspyd-crash-XXXXXX");
 	if (!mkdtemp(folder))
 		return -errno;
 	if (geteuid() == 0 && chown(folder, words->uid, words->gid))
@@ -201,9 +205,9 @@ static int make_room(const struct crash_words *words, char folder[32]) {
 	return setenv("TMPDIR", folder, 1) ? -errno : 0;
 }
 
-int crash_read(int core_fd, const struct crash_words *words, struct pyspyd_crash_options *options, uint64_t deadline_ns,
-	char **ret_json, struct err *err) {
-	char path[32], folder[32] = "", *bytes = NULL;
+int crash_read(int core_fd, const struct crash_words *words, struct pyspyd_crash_options *options,
+	const struct crash_limits *limits, char **ret_json, struct err *err) {
+	char path[32], folder[FOLDER_SIZE] = "", *bytes = NULL;
 	int pipe_fd[2] = { -1, -1 }, r;
 	size_t n = 0;
 	pid_t pid = -1;
@@ -218,10 +222,10 @@ int crash_read(int core_fd, const struct crash_words *words, struct pyspyd_crash
 	if (!r && pid < 0)
 		r = -errno;
 	if (!pid)
-		child(pipe_fd[1], words, options, deadline_ns);
+		child(pipe_fd[1], words, options, limits);
 	close(pipe_fd[1]);
 	if (!r)
-		r = listen_to(pipe_fd[0], now_ns() + deadline_ns, &bytes, &n);
+		r = listen_to(pipe_fd[0], now_ns() + limits->deadline_ns, &bytes, &n);
 	close(pipe_fd[0]);
 	if (pid > 0) {
 		kill(pid, SIGKILL); /* it has said all, or its time is up */

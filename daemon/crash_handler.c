@@ -151,14 +151,14 @@ static int read_core(struct handler *handler, struct err *err) {
 		.process = handler->seen ? &handler->process : NULL,
 		.kept = handler->kept[0] ? handler->kept : NULL,
 	};
+	const struct crash_limits limits = { .deadline_ns = handler->config->crash.deadline_ns };
 	char root[32];
 
 	if (handler->root_fd >= 0) {
 		snprintf(root, sizeof(root), "/proc/self/fd/%d", handler->root_fd);
 		options.core.root = root;
 	}
-	return crash_read(
-		handler->core_fd, &handler->words, &options, handler->config->crash.deadline_ns, &handler->json, err);
+	return crash_read(handler->core_fd, &handler->words, &options, &limits, &handler->json, err);
 }
 
 /* Telling. */

@@ -41,9 +41,14 @@ int crash_keep(int core_fd, int folder_fd, const char *name, uint64_t most_files
  * it belongs to whom the folder belongs to. Return: 0; negative errno. */
 int crash_spool(int folder_fd, const char *name, uint64_t start_ns, const char *json);
 
-/* Reads a core in a child that has the rights of its process's user and can start nothing, within a deadline. Return:
- * 0 and *ret_json, the caller's; what pyspyd_crash_finding returned; -ETIMEDOUT; negative errno; with a text. */
-int crash_read(int core_fd, const struct crash_words *words, struct pyspyd_crash_options *options, uint64_t deadline_ns,
-	char **ret_json, struct err *err);
+struct crash_limits {
+	uint64_t deadline_ns;
+	uint64_t memory; /* bytes of its own, for the child; 0: no such limit */
+};
+
+/* Reads a core in a child that has the rights of its process's user and can start nothing, within limits. Return: 0 and
+ * *ret_json, the caller's; what pyspyd_crash_finding returned; -ETIMEDOUT; negative errno; with a text. */
+int crash_read(int core_fd, const struct crash_words *words, struct pyspyd_crash_options *options,
+	const struct crash_limits *limits, char **ret_json, struct err *err);
 
 #endif

@@ -87,10 +87,18 @@ static unsigned handed_over(void) {
 	return (unsigned)strtoul(n, NULL, 10);
 }
 
-int privileges_drop(struct err *err) {
+static void close_all_but(int kept_fd) {
+	unsigned first = FIRST_FD + handed_over(), fd = (unsigned)kept_fd;
+
+	if (kept_fd >= 0 && fd > first)
+		(void)!syscall(SYS_close_range, first, fd - 1, 0);
+	(void)!syscall(SYS_close_range, kept_fd >= 0 && fd >= first ? fd + 1 : first, ~0U, 0);
+}
+
+int privileges_drop(int kept_fd, struct err *err) {
 	int r;
 
-	(void)!syscall(SYS_close_range, FIRST_FD + handed_over(), ~0U, 0);
+	close_all_but(kept_fd);
 	drop_bounding();
 	if (cap_reset_ambient() && errno != EINVAL) /* EINVAL: before Linux 4.3 there are none */
 		return err_set(err, -errno, "cannot drop ambient capabilities: %s", strerror(errno));

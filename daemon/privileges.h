@@ -15,9 +15,9 @@ struct privileges_options {
 };
 
 /* Before any thread is made: drops every capability but those that the engine uses, from all sets (bounding set too),
- * forbids new ones, makes the process undumpable, closes descriptors that were left open. Return: 0; negative errno
- * with a text. */
-int privileges_drop(struct err *err);
+ * forbids new ones, makes the process undumpable, closes descriptors that were left open but for `kept_fd` (-1: all).
+ * Return: 0; negative errno with a text. */
+int privileges_drop(int kept_fd, struct err *err);
 
 /* When everything is open, before work begins: a seccomp list of the system calls that the service makes, for all its
  * threads. Return: 0; -ENOTSUP: not here; negative errno with a text. */

@@ -3,6 +3,7 @@
  * loop here takes it out, writes it to the store, and only then lets sinks, followers and metrics know of it. */
 #include "pyspyd/daemon.h"
 
+#include "daemon/core_reader.h"
 #include "daemon/coredumps.h"
 #include "daemon/crashes.h"
 #include "daemon/log.h"
@@ -44,6 +45,7 @@ struct service {
 
 	struct parts parts;
 	struct restart *restart; /* for the engine's thread, as it was at the start */
+	struct core_reader *core_reader;
 	struct coredumps *coredumps;
 	bool coredumps_fail;
 	uint64_t counters_ns; /* when they were written last */
@@ -315,7 +317,7 @@ static int take_coredumps(struct service *service) {
 		return 0;
 	}
 	if (!service->coredumps && !service->coredumps_fail)
-		r = coredumps_new(&service->coredumps);
+		r = coredumps_new(service->core_reader, &service->coredumps);
 	if (r)
 		log_say(LOG_WARNING, "the journal cannot be followed for what systemd-coredump stores: %s",
 			strerror(-r));
@@ -482,6 +484,7 @@ static void close_all(struct service *service) {
 		sinks_drain(service->parts.sinks, DRAIN_NS);
 	parts_close(&service->parts);
 	coredumps_free(service->coredumps);
+	core_reader_free(service->core_reader);
 	mailbox_free(service->mailbox);
 	restart_free(service->restart);
 	rules_free(service->rules);
@@ -489,8 +492,19 @@ static void close_all(struct service *service) {
 	config_free(atomic_exchange(&service->fresh, NULL));
 }
 
+/* It has to be there before the service may make no process any more. */
+static void start_core_reader(struct service *service) {
+	int r = service->parts.config->crash.systemd_coredump ? core_reader_new(&service->core_reader) : 0;
+
+	if (r)
+		log_say(LOG_WARNING, "cores that systemd-coredump stores will not be read: %s", strerror(-r));
+}
+
 static int run(struct service *service, struct config *engines, struct err *err) {
-	int r = privileges_drop(err);
+	int r;
+
+	start_core_reader(service);
+	r = privileges_drop(core_reader_fd(service->core_reader), err);
 
 	if (!r)
 		r = open_all(service, err);

@@ -165,7 +165,7 @@ def check_rubbish(checks, world, core, pid):
     checks.that(world.handle(core, "../1").returncode == 2, "a pid that is none")
     left = [n for n in os.listdir(os.path.join(world.folder, "spool"))]
     checks.that(not left, "left in the folder: %s" % left)
-    checks.that(not glob.glob("/tmp/pyspyd-crash-??????/"), "folders are left: %s" % glob.glob("/tmp/pyspyd-crash-*"))
+    checks.that(not glob.glob("/var/tmp/pyspyd-crash-??????/"), "folders are left: %s" % glob.glob("/var/tmp/pyspyd-crash-*"))
     world.configure(more="max-core = 1M")
     done = world.handle(core, pid)
     for path in world.spooled():

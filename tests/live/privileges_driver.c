@@ -313,7 +313,7 @@ static void limit(const struct privileges_options *options) {
 	int r;
 
 	dup2(STDOUT_FILENO, LEFT_OPEN);
-	r = privileges_drop(&err);
+	r = privileges_drop(-1, &err);
 	told("drop", r, err.text);
 	printf("left open %d\n", fcntl(LEFT_OPEN, F_GETFD) >= 0);
 	n = pyspyd_service_privileges(list, PYSPYD_PRIVILEGES_MAX);
