@@ -209,7 +209,7 @@ static void put(json_t *line, const char *name, uint64_t end, uint64_t begin) {
 }
 
 static void print_between(const struct moment *a, const struct moment *b) {
-	json_t *line = json_pack("{ssss}", "source", b->acc.source, "priority", b->acc.priority);
+	json_t *line = json_pack("{ssss?}", "source", b->acc.source, "priority", b->acc.priority);
 	json_t *paths = json_array();
 
 	for (size_t i = 0; i < PATHS_MAX; i++)

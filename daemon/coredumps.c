@@ -108,7 +108,7 @@ static int read_entry(sd_journal *journal, struct coredump_entry *entry) {
 }
 
 static bool is_recent(const struct coredump_entry *entry, uint64_t now_ns) {
-	return entry->time_real_ns <= now_ns + S_NS && now_ns - entry->time_real_ns < OLD_NS;
+	return entry->time_real_ns <= now_ns + S_NS && now_ns < entry->time_real_ns + OLD_NS;
 }
 
 /* Return: an open file; -EPERM: it is none of systemd-coredump's about this process; negative errno. */

@@ -119,7 +119,7 @@ static int drop_made_label(struct pyspyd_waits *waits, uint32_t index) {
 
 	node->label = NULL;
 	waits_name(&name, waits, index, NULL);
-	if (name.failed || strcmp(strbuf_str(&name), label)) {
+	if (name.failed || !label || strcmp(strbuf_str(&name), label)) {
 		node->label = label;
 		return name.failed ? -ENOMEM : 0;
 	}

@@ -232,6 +232,8 @@ static const struct pyspyd_origin *place_of(
 	const struct pyspyd_origins *origins, enum pyspyd_handle_what what, uint64_t id) {
 	const struct pyspyd_made key = { .what = what, .id = id }, *made;
 
+	if (!origins->made_n)
+		return NULL;
 	made = bsearch(&key, origins->made, origins->made_n, sizeof(key), by_what_and_id);
 	return made && origins->places[made->origin].frames_n ? &origins->places[made->origin] : NULL;
 }

@@ -242,8 +242,8 @@ static int add_part(struct take *take, const struct part *part, struct err *err)
 			*err = why;
 		return missing;
 	}
-	r = missing ? add_reason(take, part->name, missing, &why)
-		    : archive_add(&take->writer, part->name, ARCHIVE_DOCUMENT, json, strlen(json));
+	r = missing || !json ? add_reason(take, part->name, missing, &why)
+			     : archive_add(&take->writer, part->name, ARCHIVE_DOCUMENT, json, strlen(json));
 	if (!r)
 		r = note_part(take, part->name, began_ns, missing, &why);
 	if (r)

@@ -280,7 +280,7 @@ static int prepare(struct bpf_alloc *alloc, bool old_probes, struct err *err) {
 	r = load(alloc);
 	if (!r)
 		r = measure(alloc);
-	if (alloc->multi && (r == -EINVAL || r == -EOPNOTSUPP || r == -ENOTSUP)) {
+	if (alloc->multi && (r == -EINVAL || r == -EOPNOTSUPP)) {
 		unload(alloc);
 		alloc->multi = false;
 		r = load(alloc);

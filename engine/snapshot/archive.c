@@ -119,7 +119,7 @@ int archive_add(struct archive_writer *writer, const char *name, enum archive_ki
 	int r;
 
 	assert(strlen(name) < sizeof(section.name));
-	strcpy(section.name, name);
+	memcpy(section.name, name, strlen(name) + 1);
 	if (len > ARCHIVE_BYTES_MAX || writer->sections.n == ARCHIVE_SECTIONS_MAX)
 		return -E2BIG;
 	r = put_compressed(writer, data, len, &section.checksum);
