@@ -60,6 +60,28 @@ static int open_map_files(const struct proc *proc, const struct proc_map *map, i
 	return place < 0 ? -errno : open_regular(place, ret_fd);
 }
 
+static bool is_own_root(int root_fd) {
+	struct stat own, root;
+
+	return !stat("/", &own) && !fstat(root_fd, &root) && own.st_dev == root.st_dev && own.st_ino == root.st_ino;
+}
+
+/* A sandbox may refuse openat2 (RestrictSUIDSGID= of systemd does). In our own root a path on which there is no link
+ * leads to the same file: what is open has that very name then. */
+static int open_as_named(int root_fd, const char *path) {
+	_close_ int fd = is_own_root(root_fd) ? open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC) : -1;
+	char link[32], name[PATH_MAX];
+	ssize_t n;
+
+	if (fd < 0)
+		return -ENOSYS;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, name, sizeof(name));
+	if (*path != '/' || n < 0 || strlen(path) != (size_t)n || memcmp(path, name, (size_t)n) != 0)
+		return -ENOSYS;
+	return take_fd(&fd);
+}
+
 static int open_in_root(int root_fd, const char *path) {
 	struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
 
@@ -71,7 +93,7 @@ static int open_in_root(int root_fd, const char *path) {
 		if (errno != EAGAIN && errno != EINTR)
 			break;
 	}
-	return -errno;
+	return errno == ENOSYS ? open_as_named(root_fd, path) : -errno;
 }
 
 static int open_below(int root_fd, const char *path, mode_t type, int *ret_fd) {
