@@ -8,6 +8,7 @@
 #include "daemon/core_reader.h"
 
 #include "daemon/crash_handler.h"
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
@@ -42,6 +43,7 @@ struct job {
 /* From the reader; with the finding where the result is 0. */
 struct done {
 	int result;
+	char reason[256];
 };
 
 /* Both sides. `fd` -1: none. */
@@ -94,6 +96,14 @@ static int receive_message(int from, void *bytes, size_t n, int flags, int *ret_
 	return -EPIPE;
 }
 
+static void copy_text(char *to, size_t size, const char *from) {
+	size_t n = strnlen(from ? from : "", size - 1);
+
+	if (n)
+		memcpy(to, from, n);
+	to[n] = '\0';
+}
+
 /* The reader's side. */
 
 static int read_copy(const struct job *job, int core_fd, char **ret_json, struct err *err) {
@@ -111,16 +121,15 @@ static int read_copy(const struct job *job, int core_fd, char **ret_json, struct
 	return crash_read(core_fd, &job->words, &options, &limits, ret_json, err);
 }
 
-static int do_job(const struct job *job, int from, char **ret_json) {
+static int do_job(const struct job *job, int from, char **ret_json, struct err *err) {
 	int folder = -1, core = -1, r;
-	struct err err = { 0 };
 	uint64_t bytes;
 
-	r = crash_folder_open(job->folder, &folder, &err);
+	r = crash_folder_open(job->folder, &folder, err);
 	if (!r)
 		r = crash_copy(from, folder, job->max_core, &core, &bytes);
 	if (!r)
-		r = read_copy(job, core, ret_json, &err);
+		r = read_copy(job, core, ret_json, err);
 	if (folder >= 0)
 		close(folder);
 	if (core >= 0)
@@ -146,14 +155,18 @@ static void __attribute__((noreturn)) serve(int fd) {
 
 	while (!receive_message(fd, &job, sizeof(job), 0, &core)) {
 		struct done done = { 0 };
+		struct err err = { 0 };
 		char *json = NULL;
 		int file = -1;
 
-		done.result = do_job(&job, core, &json);
+		done.result = do_job(&job, core, &json, &err);
 		if (!done.result)
 			file = file_of(json);
 		if (!done.result && file < 0)
 			done.result = -EIO;
+		if (done.result)
+			copy_text(done.reason, sizeof(done.reason),
+				err.text[0] ? err.text : strerror(done.result < 0 ? -done.result : EIO));
 		if (send_message(fd, &done, sizeof(done), file))
 			break;
 		free(json);
@@ -223,10 +236,6 @@ int core_reader_fd(const struct core_reader *reader) {
 	return reader ? reader->fd : -1;
 }
 
-static void copy_text(char *to, size_t size, const char *from) {
-	snprintf(to, size, "%s", from ? from : "");
-}
-
 int core_reader_begin(struct core_reader *reader, int core_fd, const struct coredump_entry *entry,
 	const struct core_reader_bounds *bounds) {
 	static struct job job; /* too large for a stack */
@@ -267,7 +276,15 @@ static int read_finding(int fd, char **ret_json) {
 	return 1;
 }
 
-int core_reader_take(struct core_reader *reader, char **ret_json) {
+/* A core may have its part in the words. */
+static void make_line(char *text, size_t size) {
+	text[size - 1] = '\0';
+	for (char *c = text; *c; c++)
+		if (iscntrl((unsigned char)*c))
+			*c = ' ';
+}
+
+int core_reader_take(struct core_reader *reader, char **ret_json, struct err *err) {
 	struct done done;
 	int fd = -1, r;
 
@@ -277,7 +294,8 @@ int core_reader_take(struct core_reader *reader, char **ret_json) {
 	if (r)
 		return r == -EAGAIN || r == -EINTR ? 0 : r;
 	reader->busy = false;
-	r = done.result ? -ENODATA : read_finding(fd, ret_json);
+	make_line(done.reason, sizeof(done.reason));
+	r = done.result ? err_set(err, -ENODATA, "%s", done.reason) : read_finding(fd, ret_json);
 	if (fd >= 0)
 		close(fd);
 	return r;

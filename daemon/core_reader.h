@@ -3,6 +3,7 @@
 #define PYSPYD_DAEMON_CORE_READER_H
 
 #include "daemon/coredump_entry.h"
+#include "pyspyd/err.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -31,6 +32,6 @@ int core_reader_begin(struct core_reader *reader, int core_fd, const struct core
 
 /* Return: 1: it is done, *ret_json is the finding, the caller's; 0: not yet, or nothing was begun; -ENODATA: it is
  * done, and the core could not be read; other negative errno: the reader is gone. */
-int core_reader_take(struct core_reader *reader, char **ret_json);
+int core_reader_take(struct core_reader *reader, char **ret_json, struct err *err);
 
 #endif

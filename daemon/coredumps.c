@@ -185,8 +185,9 @@ static json_t *check_finding(const char *json, const struct coredump_entry *entr
 }
 
 static void take_read(struct coredumps *coredumps) {
+	struct err err = { 0 };
 	char *json = NULL;
-	int r = coredumps->reader ? core_reader_take(coredumps->reader, &json) : 0;
+	int r = coredumps->reader ? core_reader_take(coredumps->reader, &json, &err) : 0;
 
 	if (!r)
 		return;
@@ -197,6 +198,9 @@ static void take_read(struct coredumps *coredumps) {
 			continue;
 		pending->state = READ;
 		pending->finding = json ? check_finding(json, &pending->entry) : NULL;
+		if (!pending->finding)
+			log_say(LOG_NOTICE, "the core of process %d is not read: %s", (int)pending->entry.pid,
+				err.text[0] ? err.text : "what was read is no finding");
 	}
 	free(json);
 	if (r < 0 && r != -ENODATA) {

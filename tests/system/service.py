@@ -66,6 +66,27 @@ def burn():
 threading.Thread(target=burn, name="burner").start()
 """
 
+FALL = """
+import ctypes, os
+print(os.getpid(), flush=True)
+ctypes.string_at(8)
+"""
+
+# What systemd-coredump writes into the journal, and where it stores cores.
+COREDUMP = """MESSAGE_ID=fc2e22bc6ee647b6b90729ab34a250b1
+MESSAGE=Process %(pid)d dumped core
+COREDUMP_PID=%(pid)d
+COREDUMP_UID=0
+COREDUMP_GID=0
+COREDUMP_SIGNAL=11
+COREDUMP_TIMESTAMP=%(time_us)d
+COREDUMP_EXE=/usr/bin/python3
+COREDUMP_COMM=python3
+COREDUMP_CMDLINE=python3 /opt/test/fall.py
+COREDUMP_FILENAME=%(file)s
+"""
+CORES = "/var/lib/systemd/coredump"
+
 SCRAPE = """
 import sys, urllib.request
 request = urllib.request.Request("http://127.0.0.1:9733/metrics", headers={"Accept": sys.argv[1]} if sys.argv[1:] else {})
@@ -380,6 +401,30 @@ class Service:
             self.host.run("systemctl", "stop", unit)
             self.host.run("systemctl", "reset-failed", "pyspyd", check=False)
 
+    def stored_core(self):
+        """The service's sandbox lets it follow the journal, and read a core that only root may read."""
+        self.host.write("/opt/test/fall.py", FALL)
+        self.host.run("mkdir", "-p", CORES, "/opt/test/fallen")
+        crashed = self.host.run("sh", "-c", "cd /opt/test/fallen && ulimit -c unlimited && python3 /opt/test/fall.py",
+                                check=False)
+        pid, time_us = int(crashed.stdout), time.time_ns() // 1000
+        file = "%s/core.python3.0.%s.%d.%d" % (CORES, "0" * 32, pid, time_us)
+        made = self.host.run("sh", "-c", "mv /opt/test/fallen/core* %s && chmod 600 %s" % (file, file), check=False)
+        if made.returncode:
+            print("no core is written here: an entry alone is told of")
+            self.host.write(file, "")
+        self.host.write("/opt/test/entry", COREDUMP % {"pid": pid, "time_us": time_us, "file": file})
+        self.host.run("logger", "--journald=/opt/test/entry")
+
+        def told():
+            out = self.host.run("pyspyd", "findings", "--json", "--kind", "crash", "--pid", str(pid), check=False).stdout
+            cores = [json.loads(line)["evidence"].get("core") or {} for line in out.splitlines()]
+            return [core for core in cores if core.get("file") == file]
+
+        core = eventually("a finding with the core", told)[0]
+        if not made.returncode:
+            expect(core["readable"] and (core.get("triage") or {}).get("cause") == "null-pointer", "the core: %s" % core)
+
     def rotate(self):
         self.host.run("logrotate", "--force", "/etc/logrotate.d/pyspyd")
         old = self.host.out("stat", "-c", "%U %a", "/var/log/pyspyd/findings.jsonl.1")
@@ -409,7 +454,7 @@ class Service:
         expect(ended.returncode == 1, "it still runs")
 
     steps = (install, privileges, configure, findings, other_sinks, metrics, who_sees_what, recorder, reload, restart,
-             kill, rotate, nothing_lost, purge)
+             kill, stored_core, rotate, nothing_lost, purge)
 
 
 def main(work):
