@@ -83,8 +83,10 @@ static void drop_frames(struct thread_look *look) {
 	look->frames_n = 0;
 }
 
-/* Copies the words of the stack. */
+/* Copies the words of the stack. What a core has not is not there later either: so of a dead thread the frames up to
+ * there are kept. */
 static int capture(struct thread_look *look) {
+	bool keep = false;
 	int r;
 
 	drop_frames(look);
@@ -93,13 +95,15 @@ static int capture(struct thread_look *look) {
 	r = py_interp_view(&look->target->rt, look->thread->py.interp, &look->view);
 	if (!r)
 		r = py_stack_capture(&look->target->rt, &look->thread->plan, look->scratch, &look->stack);
-	if (r)
+	if (look->target->offline && (r == PY_E_TORN || r == MEM_E_FAULT))
+		keep = look->stack.frames.n > 0;
+	if (r && !keep)
 		return r;
 	look->frames = calloc(look->stack.frames.n + 1, sizeof(*look->frames));
 	if (!look->frames)
 		return -ENOMEM;
 	look->frames_n = look->stack.frames.n;
-	return 0;
+	return r;
 }
 
 static int read_locals(struct thread_look *look, uint64_t deadline_ns) {
@@ -151,15 +155,19 @@ static int decode(struct thread_look *look) {
 static int look_once(void *userdata) {
 	struct thread_look *look = userdata;
 	struct native_look *native = look->options->native;
-	int r = capture(look), unwound;
+	int r = capture(look), torn = 0, unwound;
 
+	if (r && look->frames_n) {
+		torn = r;
+		r = 0;
+	}
 	if (!r) {
 		int read = read_locals(look, 0);
 
 		r = decode(look);
 		r = r ? r : read;
 		read = read_exceptions(look, 0);
-		r = r ? r : read;
+		r = r ? r : read ? read : torn;
 	}
 	if (!native || r == MEM_E_GONE || r < 0)
 		return r;
