@@ -11,6 +11,7 @@
 #include "daemon/coredumps.h"
 
 #include "daemon/coredump_entry.h"
+#include "daemon/crash_handler.h"
 #include "daemon/crashes.h"
 #include "daemon/log.h"
 #include "pyspyd/crash.h"
@@ -170,20 +171,6 @@ static int read_journal(struct coredumps *coredumps, uint64_t most) {
 
 /* Cores */
 
-/* What a stranger's core tells is no more than its content: whose it is, is the journal's to say. */
-static json_t *check_finding(const char *json, const struct coredump_entry *entry) {
-	json_t *finding = json_loads(json, 0, NULL), *process = json_object_get(finding, "process");
-	const char *kind = json_string_value(json_object_get(finding, "kind"));
-
-	if (json_is_object(process) && kind && !strcmp(kind, "crash") &&
-		json_is_object(json_object_get(finding, "evidence")) &&
-		!json_object_set_new(process, "pid", json_integer(entry->pid)) &&
-		!json_object_set_new(process, "uid", json_integer(entry->uid)))
-		return finding;
-	json_decref(finding);
-	return NULL;
-}
-
 static void take_read(struct coredumps *coredumps) {
 	struct err err = { 0 };
 	char *json = NULL;
@@ -197,7 +184,7 @@ static void take_read(struct coredumps *coredumps) {
 		if (pending->state != READING)
 			continue;
 		pending->state = READ;
-		pending->finding = json ? check_finding(json, &pending->entry) : NULL;
+		pending->finding = json ? crash_finding_check(json, pending->entry.pid, pending->entry.uid) : NULL;
 		if (!pending->finding)
 			log_say(LOG_NOTICE, "the core of process %d is not read: %s", (int)pending->entry.pid,
 				err.text[0] ? err.text : "what was read is no finding");

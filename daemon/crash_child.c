@@ -205,6 +205,20 @@ static int make_room(const struct crash_words *words, char folder[FOLDER_SIZE]) 
 	return setenv("TMPDIR", folder, 1) ? -errno : 0;
 }
 
+json_t *crash_finding_check(const char *json, pid_t pid, uid_t uid) {
+	json_t *finding = json_loads(json, 0, NULL), *process = json_object_get(finding, "process");
+	const char *kind = json_string_value(json_object_get(finding, "kind"));
+
+	if (json_is_object(process) && kind && !strcmp(kind, "crash") &&
+		json_is_string(json_object_get(finding, "summary")) &&
+		json_is_object(json_object_get(finding, "evidence")) &&
+		!json_object_set_new(process, "pid", json_integer(pid)) &&
+		!json_object_set_new(process, "uid", json_integer(uid)))
+		return finding;
+	json_decref(finding);
+	return NULL;
+}
+
 int crash_read(int core_fd, const struct crash_words *words, struct pyspyd_crash_options *options,
 	const struct crash_limits *limits, char **ret_json, struct err *err) {
 	char path[32], folder[FOLDER_SIZE] = "", *bytes = NULL;

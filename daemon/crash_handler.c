@@ -182,20 +182,21 @@ static void tell_journal(const struct handler *handler, const char *summary) {
 }
 
 static int tell(struct handler *handler) {
-	json_t *finding = json_loads(handler->json, 0, NULL);
+	json_t *finding = crash_finding_check(handler->json, handler->words.pid, handler->words.uid);
 	const char *summary = json_string_value(json_object_get(finding, "summary"));
+	char *json = finding ? json_dumps(finding, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
 	char name[CRASH_NAME_SIZE];
-	int r = finding && summary ? 0 : -EPROTO;
+	int r = json ? 0 : finding ? -ENOMEM : -EPROTO;
 
 	snprintf(name, sizeof(name), "%019llu.%d.json", (unsigned long long)handler->now_ns, (int)handler->words.pid);
 	if (!r)
-		r = crash_spool(
-			handler->folder_fd, name, handler->seen ? handler->process.start_real_ns : 0, handler->json);
+		r = crash_spool(handler->folder_fd, name, handler->seen ? handler->process.start_real_ns : 0, json);
 	if (r)
 		syslog(LOG_ERR, "crash-handler: the finding is not kept: %s", strerror(-r));
 	if (summary && (r || !service_runs(handler)))
 		tell_journal(handler, summary);
 	json_decref(finding);
+	free(json);
 	return r;
 }
 

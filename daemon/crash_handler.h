@@ -4,6 +4,7 @@
 
 #include "daemon/config.h"
 #include "pyspyd/crash.h"
+#include <jansson.h>
 #include <sys/types.h>
 
 /* Between the files crash_*.c: what the kernel's core_pattern starts for each core, as root. */
@@ -50,5 +51,9 @@ struct crash_limits {
  * *ret_json, the caller's; what pyspyd_crash_finding returned; -ETIMEDOUT; negative errno; with a text. */
 int crash_read(int core_fd, const struct crash_words *words, struct pyspyd_crash_options *options,
 	const struct crash_limits *limits, char **ret_json, struct err *err);
+
+/* What a stranger's core tells is no more than its content: whose it is, is for the kernel to say, or the journal.
+ * Return: the finding, as that of this process; the caller's to json_decref(). NULL: it is none. */
+json_t *crash_finding_check(const char *json, pid_t pid, uid_t uid);
 
 #endif
