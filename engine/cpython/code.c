@@ -329,6 +329,8 @@ void py_code_check_many(struct py_code_cache *cache, const struct py_raw_frame *
 		ask(cache, &checks[asked_n], &ranges[asked_n * CHECK_RANGES]);
 		asked_n++;
 	}
+	if (!asked_n)
+		return;
 	(void)!mem_read_many(cache->rt->reader.mem, ranges, asked_n * CHECK_RANGES, &done);
 	for (size_t i = 0; i < asked_n; i++) {
 		if ((i + 1) * CHECK_RANGES > done || !is_same(cache, &checks[i]))
