@@ -315,7 +315,7 @@ def findings(checks):
             subprocess.run(["sh", "-c", "kill $(cat /proc/%d/task/*/children) 2>/dev/null" % target.pid])
         if not checks.that(found, "%s: no %s" % (name, kind)):
             continue
-        stacks = found[0]["evidence"].get("creation_stacks") or [{"own": 0, "stack": [{"function": "", "line": 0}], "share": 0}]
+        stacks = found[0]["evidence"].get("creation_stacks") or [{"own": 0, "stack": [{"function": "", "qualname": "", "line": 0}], "share": 0}]
         own = stacks[0]["stack"][stacks[0]["own"]]
         checks.that(own["function"] == wanted, "%s: made by %s" % (name, own))
         checks.that(stacks[0]["share"] > 0.9, "%s: share %s" % (name, stacks[0]["share"]))
