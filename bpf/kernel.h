@@ -84,7 +84,7 @@ struct task_struct {
 	unsigned int __state; /* before 5.14 a long called state */
 	int exit_state, exit_code;
 	unsigned long nvcsw, nivcsw;
-	unsigned long long start_boottime;
+	unsigned long long start_time, start_boottime; /* the first by CLOCK_MONOTONIC */
 	struct task_struct *real_parent, *group_leader;
 	struct signal_struct *signal;
 	struct pid *thread_pid;

@@ -24,6 +24,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define NAMES (1 << 15)
 #define OLD_SLEEPERS_MAX 8192
 #define SEARCH_AGAIN_NS 100000000ULL
+#define SEARCH_AGAIN_AGE 16 /* … and at the latest after that part of its age: a new one may sleep before it has one */
 #define TASK_DEAD_BIT 0x80
 
 const volatile __u64 threshold_ns = 1000000;
@@ -232,7 +233,8 @@ static __always_inline int take_stack(
 	s->found.tstate = 0;
 	if (!thread || !pyb_find_known(p, thread, key.thread_pointer, &s->found)) {
 		flags |= PYB_SEARCHED;
-		if (sleeper->native_ns && now - sleeper->native_ns < SEARCH_AGAIN_NS)
+		if (sleeper->native_ns && now - sleeper->native_ns < SEARCH_AGAIN_NS &&
+			now - sleeper->native_ns < (now - BPF_CORE_READ(task, start_time)) / SEARCH_AGAIN_AGE)
 			return 0;
 		sleeper->native_ns = now;
 		if (!search(pid, key.thread_pointer)) {
