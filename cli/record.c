@@ -51,7 +51,7 @@ static const struct option_spec options[] = {
 		modes },
 	OPT(0, "threshold", OPTION_DURATION, record.threshold_ns, "DURATION",
 		"offcpu: shorter sleeps are summed (default 1ms)"),
-	OPT(0, "kernel", OPTION_FLAG, record.kernel, NULL, "offcpu: the kernel's functions too"),
+	OPT(0, "kernel", OPTION_FLAG, record.kernel, NULL, "offcpu, --native: the kernel's functions too"),
 	OPT(0, "every", OPTION_SIZE, alloc.every_bytes, "BYTES", "alloc: a sample for so many bytes (default 512K)"),
 	OPT(0, "max-slowdown", OPTION_PERCENT, alloc.max_slowdown_pct, "PCT",
 		"alloc: ends where it costs the process more (default 5; 0: never)"),
@@ -106,6 +106,12 @@ static void say_sleeps(const struct pyspyd_accuracy *accuracy, uint64_t elapsed_
 		" unreadable, %" PRIu64 " truncated, %" PRIu64 " without Python",
 		accuracy->samples, (double)elapsed_ns / 1e9, accuracy->looks, accuracy->source, accuracy->discarded,
 		accuracy->unreadable, accuracy->truncated, accuracy->unknown);
+}
+
+static void say_hidden(const struct pyspyd_accuracy *accuracy) {
+	if (accuracy->kernel_hidden)
+		cli_say("the kernel hides its addresses: its functions have no names (CAP_SYSLOG and "
+			"kernel.kptr_restrict below 2)");
 }
 
 static const char *size_text(uint64_t bytes, char buf[32]) {
@@ -181,8 +187,9 @@ static int check_mode(const struct command *command, struct record_args *args) {
 
 	if (!sleeps && record->threshold_ns != UINT64_MAX)
 		return options_error(command, "--threshold goes with --mode offcpu");
-	if (!sleeps && record->kernel)
-		return options_error(command, "--kernel goes with --mode offcpu");
+	if (record->kernel && !sleeps && (!record->native || record->mode == PYSPYD_MODE_ALLOC))
+		return options_error(
+			command, "--kernel goes with --mode offcpu, or with --native where threads are sampled");
 	if (sleeps && record->native)
 		return options_error(command, "--native does not go with --mode offcpu");
 	if (record->threshold_ns == UINT64_MAX)
@@ -247,6 +254,7 @@ static int record_to(struct record_args *args, const struct program *program, st
 	if (accuracy.looks || accuracy.samples)
 		(args->record.mode == PYSPYD_MODE_OFFCPU ? say_sleeps : say_accuracy)(
 			&accuracy, cli_now_ns() - start_ns);
+	say_hidden(&accuracy);
 	kept = r == 0 || (r == PYSPYD_E_GONE && (accuracy.looks || accuracy.samples)) ? keep_output(output, args->file)
 										      : 0;
 	if (r == PYSPYD_E_GONE && program->pid && accuracy.looks)

@@ -70,7 +70,7 @@ complete -c pyspyd -n '__fish_seen_subcommand_from record' -s m -l mode -x -a 'w
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -l every -x -d 'alloc: a sample for so many bytes'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -l max-slowdown -x -d 'alloc: ends where it costs more'
 complete -c pyspyd -n '__fish_seen_subcommand_from record' -l threshold -x -d 'offcpu: shorter sleeps are summed'
-complete -c pyspyd -n '__fish_seen_subcommand_from record' -l kernel -d 'offcpu: the functions of the kernel too'
+complete -c pyspyd -n '__fish_seen_subcommand_from record' -l kernel -d 'offcpu, --native: the functions of the kernel too'
 complete -c pyspyd -n '__fish_seen_subcommand_from record flamegraph' -s t -l threads -d 'The thread as the outermost element'
 
 complete -c pyspyd -n '__fish_seen_subcommand_from flamegraph' -s l -l last -x -d 'So long until now, or --until'

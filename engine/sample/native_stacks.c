@@ -13,6 +13,7 @@
 #include "engine/native/merge.h"
 #include "engine/native/symbols.h"
 #include "engine/native/unwind.h"
+#include "engine/proc/kallsyms.h"
 #include <errno.h>
 #include <string.h>
 
@@ -21,6 +22,8 @@
 
 struct native_stacks {
 	struct native_cache *cache;
+	struct kallsyms *symbols; /* NULL: not asked for, or hidden */
+	bool want_kernel;
 	struct native_trace trace;
 	uint8_t kinds[NATIVE_FRAMES_MAX]; /* enum merge_native, of the trace's frames */
 	uint32_t native[NATIVE_FRAMES_MAX];
@@ -29,7 +32,7 @@ struct native_stacks {
 	struct merge_frame merged[NATIVE_FRAMES_MAX + LIMIT_FRAMES];
 };
 
-int native_stacks_new(struct native_stacks **ret_stacks) {
+int native_stacks_new(bool kernel, struct native_stacks **ret_stacks) {
 	struct native_stacks *stacks = calloc(1, sizeof(*stacks));
 	int r = stacks ? native_cache_new(IDLE_FILES_BYTES, &stacks->cache) : -ENOMEM;
 
@@ -37,6 +40,9 @@ int native_stacks_new(struct native_stacks **ret_stacks) {
 		free(stacks);
 		return r;
 	}
+	stacks->want_kernel = kernel;
+	if (kernel)
+		(void)!kallsyms_read(&stacks->symbols); /* without it the kernel is one frame */
 	*ret_stacks = stacks;
 	return 0;
 }
@@ -45,7 +51,12 @@ void native_stacks_free(struct native_stacks *stacks) {
 	if (!stacks)
 		return;
 	native_cache_free(stacks->cache);
+	kallsyms_free(stacks->symbols);
 	free(stacks);
+}
+
+bool native_stacks_lacks_kernel(const struct native_stacks *stacks) {
+	return stacks->want_kernel && !stacks->symbols;
 }
 
 /* The mappings of now, where there are none yet, or they are old and lack an address. */
@@ -95,19 +106,36 @@ static uint32_t place_of(struct sample_target *target, raddr at, uint8_t *ret_ki
 	return number;
 }
 
-/* Where it was in the kernel is one frame: the names of the kernel's functions are not ours to read everywhere. */
-static uint32_t kernel_place(struct sample_target *target) {
+static uint32_t kernel_place(struct sample_target *target, uint64_t key, const char *name) {
 	struct sample_place place = { .lang = PYSPYD_KERNEL };
 	uint64_t known;
 	uint32_t number;
 
-	if (map_get(&target->native_places, UINT64_MAX, &known))
+	if (map_get(&target->native_places, key, &known))
 		return (uint32_t)known;
-	place.function = intern_text(target, "[kernel]");
+	place.function = intern_text(target, name);
 	number = sample_target_add_place(target, &place);
 	if (number != UINT32_MAX)
-		(void)!map_put(&target->native_places, UINT64_MAX, number);
+		(void)!map_put(&target->native_places, key, number);
 	return number;
+}
+
+/* The kernel's functions, or one frame for all: their names are not ours to read everywhere. Return: how many places.
+ */
+static size_t kernel_places(const struct native_stacks *stacks, struct sample_target *target,
+	const struct pyb_native *native, uint32_t *places) {
+	size_t n = 0;
+
+	for (uint32_t i = 0; stacks->symbols && i < native->kernel_n; i++) {
+		const char *name = kallsyms_name(stacks->symbols, native->kernel[i]);
+		uint32_t place = name ? kernel_place(target, native->kernel[i], name) : UINT32_MAX;
+
+		if (place != UINT32_MAX)
+			places[n++] = place;
+	}
+	if (native->kernel_n && !n)
+		places[n++] = kernel_place(target, UINT64_MAX, "[kernel]");
+	return n;
 }
 
 static void unwind(struct native_stacks *stacks, struct sample_target *target, const struct pyb_native *native) {
@@ -154,7 +182,7 @@ static size_t merge(struct native_stacks *stacks, const struct py_raw_stack *sta
 
 size_t native_stacks_merge(struct native_stacks *stacks, struct sample_target *target, const struct pyb_native *native,
 	const struct py_raw_stack *stack, uint64_t now_ns, uint32_t *places) {
-	size_t n = 0, merged, python = min_of(stack->frames.n, (size_t)LIMIT_FRAMES);
+	size_t n, merged, python = min_of(stack->frames.n, (size_t)LIMIT_FRAMES);
 
 	if (!target->native)
 		read_modules(stacks, target, now_ns);
@@ -168,8 +196,7 @@ size_t native_stacks_merge(struct native_stacks *stacks, struct sample_target *t
 	name_frames(stacks, target);
 	memcpy(stacks->python, places, python * sizeof(*places));
 	merged = merge(stacks, stack, python);
-	if (native->kernel_n)
-		places[n++] = kernel_place(target);
+	n = kernel_places(stacks, target, native, places);
 	for (size_t i = 0; i < merged && n < LIMIT_FRAMES; i++) {
 		const struct merge_frame *frame = &stacks->merged[i];
 		uint32_t place =

@@ -9,9 +9,12 @@
  * came with it (struct pyb_native). For one thread at a time. */
 struct native_stacks;
 
-/* Return: 0; -ENOMEM. */
-int native_stacks_new(struct native_stacks **ret_stacks);
+/* `kernel`: the kernel's functions are frames, where their names are not hidden; else it is one. Return: 0; -ENOMEM. */
+int native_stacks_new(bool kernel, struct native_stacks **ret_stacks);
 void native_stacks_free(struct native_stacks *stacks); /* the targets that it was used for have no `native` any more */
+
+/* Whether the kernel's functions were asked for and their addresses are hidden. */
+bool native_stacks_lacks_kernel(const struct native_stacks *stacks);
 
 /* Merges: places[] holds the places of stack's Python frames, innermost first, and has room for LIMIT_FRAMES of the
  * whole stack. A stack that is deeper than its copy lacks native frames at its outer end, not Python's. `target` is

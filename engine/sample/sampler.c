@@ -683,7 +683,7 @@ static int init_kernel(struct sampler *sampler, struct err *err) {
 	else
 		r = err_set(err, PYSPYD_E_UNSUPPORTED, "eBPF samples at a given rate, and stops nobody");
 	if (!r && options->native_stacks)
-		r = native_stacks_new(&sampler->native);
+		r = native_stacks_new(options->kernel_stacks, &sampler->native);
 	return options->source == PYSPYD_SOURCE_BPF ? r : 0;
 }
 
@@ -936,6 +936,7 @@ void sampler_accuracy(const struct sampler *sampler, struct pyspyd_accuracy *ret
 		add_kernel(sampler, &sum);
 	if (sampler->offcpu)
 		offcpu_accuracy(sampler->offcpu, &sum);
+	sum.kernel_hidden |= sampler->native && native_stacks_lacks_kernel(sampler->native);
 	*ret = sum;
 }
 

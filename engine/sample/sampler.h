@@ -41,7 +41,7 @@ struct sampler_options {
 	bool native_stacks;                  /* native and kernel frames around Python's; eBPF only */
 	bool blocking;
 	uint64_t threshold_ns; /* PYSPYD_MODE_OFFCPU: sleeps shorter than that are summed */
-	bool kernel_stacks;    /* … with the kernel's functions */
+	bool kernel_stacks;    /* … and of native_stacks: with the kernel's functions */
 	enum pyspyd_source source;
 	bool ordinary_priority; /* do not try for a higher one (tests, benchmark) */
 	/* Called with the target's lock held, from the samplers' threads. */

@@ -40,7 +40,8 @@ struct off_gil {
 struct offcpu {
 	struct bpf_offcpu *bpf;
 	struct kallsyms *symbols; /* NULL: not asked for, or hidden */
-	struct map by_name;       /* index in stacks */
+	bool want_kernel;
+	struct map by_name; /* index in stacks */
 	VEC(struct off_stack) stacks;
 	VEC(uint32_t) places;
 	VEC(struct off_gil) gils;
@@ -67,6 +68,7 @@ int offcpu_new(const struct sampler_options *options, struct offcpu **ret_offcpu
 		offcpu_free(offcpu);
 		return r;
 	}
+	offcpu->want_kernel = options->kernel_stacks;
 	if (options->kernel_stacks)
 		(void)!kallsyms_read(&offcpu->symbols); /* without it the system call's name stands there */
 	*ret_offcpu = offcpu;
@@ -99,6 +101,7 @@ void offcpu_accuracy(struct offcpu *offcpu, struct pyspyd_accuracy *sum) {
 	sum->unreadable += counts.by[PYB_UNREADABLE] + counts.by[PYB_BAD_FRAME];
 	sum->truncated += counts.by[PYB_DEEP];
 	sum->unknown += counts.by[PYB_NO_STATE];
+	sum->kernel_hidden = offcpu->want_kernel && !offcpu->symbols;
 }
 
 static uint64_t key_of(uint64_t name) {

@@ -33,6 +33,7 @@ struct pyspyd_accuracy {
 	uint64_t unreadable;  /* memory was not there */
 	uint64_t truncated;   /* deeper than the limit */
 	uint64_t unknown;     /* a watched process ran a thread that has no Python: no stack, no sample (bpf) */
+	bool kernel_hidden;   /* the kernel's functions were asked for, and it does not show their addresses */
 };
 
 /* Who takes the stacks of threads that run. */

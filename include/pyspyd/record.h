@@ -26,7 +26,7 @@ struct pyspyd_record_options {
 	bool blocking;      /* stop the Python threads for each sample */
 	enum pyspyd_source source;
 	uint64_t threshold_ns; /* offcpu: shorter sleeps of a thread are summed, and counted where their sum is that */
-	bool kernel;           /* offcpu: with the kernel's functions */
+	bool kernel;           /* offcpu, and native: with the kernel's functions */
 	const volatile int *stop; /* set to non-zero by a signal handler: ends the recording early; may be NULL */
 	void (*progress)(void *userdata, uint64_t elapsed_ns,
 		const struct pyspyd_accuracy *accuracy); /* about twice a second; may be NULL */
