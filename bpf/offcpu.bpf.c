@@ -10,6 +10,9 @@
  * locks, one name in each place: another name there only means that a stack is told twice. (A map with locks must not
  * be written to with the scheduler's own lock held.)
  *
+ * Some kernels do not tell of all switches away from the idle task. So what goes on the CPU unseen is noticed when it
+ * leaves it: how long it slept is then the time between, less what it ran.
+ *
  * Threads that sleep when they begin to be watched, and those that do when the recording ends, are found by going
  * through all tasks. */
 #include "bpf/common.h"
@@ -23,8 +26,9 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define RING_BYTES (2 << 20)
 #define NAMES (1 << 15)
 #define OLD_SLEEPERS_MAX 8192
+/* A thread without a thread state is looked for again. A new one may sleep before it has one. */
 #define SEARCH_AGAIN_NS 100000000ULL
-#define SEARCH_AGAIN_AGE 16 /* … and at the latest after that part of its age: a new one may sleep before it has one */
+#define SEARCH_AGAIN_AGE 16 /* at the latest after that part of its age */
 #define TASK_DEAD_BIT 0x80
 
 const volatile __u64 threshold_ns = 1000000;
@@ -40,6 +44,9 @@ struct sleeper {
 	__u64 stack, tstate;
 	__u64 short_ns;  /* of sleeps that no event has told of */
 	__u64 native_ns; /* when it was found to have no thread state; 0: it has one */
+	__u64 ran_ns;    /* that it had run, when it went to sleep */
+	__u64 arg;       /* of the call */
+	__s64 call;      /* in which it sleeps, as in struct pyb_off */
 	__u32 pid;
 	__u32 sleeps; /* the short ones */
 	__u32 state;
@@ -119,15 +126,23 @@ static __always_inline __u64 wakeup(void) {
 	return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
-static __always_inline void note_call(struct task_struct *task, struct pyb_off *event) {
+static __always_inline void note_call(struct task_struct *task, struct sleeper *sleeper) {
 	struct pt_regs___kernel *regs;
 
-	event->arg = 0;
+	sleeper->call = -2;
+	sleeper->arg = 0;
 	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
 		return;
 	regs = (struct pt_regs___kernel *)bpf_task_pt_regs(task);
-	event->call = (__s64)BPF_CORE_READ(regs, CALL_FIELD);
-	event->arg = BPF_CORE_READ(regs, ARG0_FIELD);
+	sleeper->call = (__s64)BPF_CORE_READ(regs, CALL_FIELD);
+	sleeper->arg = BPF_CORE_READ(regs, ARG0_FIELD);
+}
+
+static __always_inline void begin_sleep(struct task_struct *task, struct sleeper *sleeper, __u32 state, __u64 now) {
+	sleeper->state = state;
+	sleeper->ran_ns = BPF_CORE_READ(task, se.sum_exec_runtime);
+	sleeper->out_ns = now;
+	note_call(task, sleeper);
 }
 
 static __always_inline void note_kernel(struct task_struct *task, struct pyb_off *event) {
@@ -138,7 +153,6 @@ static __always_inline void note_kernel(struct task_struct *task, struct pyb_off
 	event->kernel_n = bytes > 0 ? (__u32)bytes / sizeof(event->kernel[0]) : 0;
 }
 
-/* Tells of a task that does not run. */
 static __always_inline void tell(
 	struct task_struct *task, const struct sleeper *sleeper, __u64 ns, __u32 sleeps, __u32 flags) {
 	__u32 zero = 0, n;
@@ -155,12 +169,11 @@ static __always_inline void tell(
 	event->pid = sleeper->pid;
 	event->sleeps = sleeps;
 	event->state = sleeper->state;
-	event->call = -2;
+	event->call = sleeper->call;
+	event->arg = sleeper->arg;
 	event->kernel_n = 0;
-	if (!(flags & PYB_OFF_OVER)) {
-		note_call(task, event);
+	if (!(flags & PYB_OFF_OVER))
 		note_kernel(task, event);
-	}
 	n = event->kernel_n;
 	if (n > PYB_KERNEL_FRAMES_MAX)
 		return;
@@ -180,22 +193,30 @@ static __always_inline void tell_short(struct task_struct *task, struct sleeper 
 	tell(task, sleeper, ns, sleeps, PYB_OFF_SHORT | flags);
 }
 
-static __always_inline void wake(struct task_struct *task, __u64 now) {
-	struct sleeper *sleeper = find_sleeper(task);
-	__u64 ns;
-
-	if (!sleeper || !sleeper->out_ns)
-		return;
-	ns = now - sleeper->out_ns;
+static __always_inline void end_sleep(struct task_struct *task, struct sleeper *sleeper, __u64 ns, __u32 flags) {
 	sleeper->out_ns = 0;
 	if (ns >= threshold_ns) {
-		tell(task, sleeper, ns, 1, 0);
+		tell(task, sleeper, ns, 1, flags);
 		return;
 	}
 	sleeper->short_ns += ns;
 	sleeper->sleeps++;
 	if (sleeper->short_ns >= threshold_ns)
-		tell_short(task, sleeper, 0);
+		tell_short(task, sleeper, flags);
+}
+
+static __always_inline void wake(struct task_struct *task, __u64 now) {
+	struct sleeper *sleeper = find_sleeper(task);
+
+	if (sleeper && sleeper->out_ns)
+		end_sleep(task, sleeper, now - sleeper->out_ns, 0);
+}
+
+/* A task that runs, or did until now, though it was not seen to wake. */
+static __always_inline void wake_unseen(struct task_struct *task, struct sleeper *sleeper, __u64 now) {
+	__u64 ns = now - sleeper->out_ns, ran = BPF_CORE_READ(task, se.sum_exec_runtime) - sleeper->ran_ns;
+
+	end_sleep(task, sleeper, ran < ns ? ns - ran : 0, PYB_OFF_OVER);
 }
 
 /* Once, as far as we remember. */
@@ -272,14 +293,14 @@ static __always_inline void sleep(struct task_struct *task, __u32 state, __u64 n
 		return;
 	count(PYB_OFF_SLEEPS);
 	sleeper->pid = pid;
-	sleeper->state = state;
 	sleeper->flags = 0;
-	sleeper->out_ns = now;
+	begin_sleep(task, sleeper, state, now);
 }
 
 SEC("tp_btf/sched_switch")
 int on_switch(__u64 *ctx) { /* preempted, previous, next */
 	struct task_struct *prev = (void *)ctx[1], *next = (void *)ctx[2];
+	struct sleeper *sleeper;
 	__u64 now;
 	__u32 state;
 
@@ -287,6 +308,9 @@ int on_switch(__u64 *ctx) { /* preempted, previous, next */
 		return 0;
 	now = bpf_ktime_get_ns();
 	wake(next, now);
+	sleeper = find_sleeper(prev);
+	if (sleeper && sleeper->out_ns)
+		wake_unseen(prev, sleeper, now);
 	state = state_of(prev);
 	if (!(ctx[0] & 1) && state)
 		sleep(prev, state, now);
@@ -313,9 +337,8 @@ int find_sleepers(struct bpf_iter__task *ctx) {
 	if (sleeper->out_ns)
 		return 0;
 	sleeper->pid = begin_pid;
-	sleeper->state = state;
 	sleeper->flags = PYB_OFF_BEGUN;
-	sleeper->out_ns = bpf_ktime_get_ns();
+	begin_sleep(task, sleeper, state, bpf_ktime_get_ns());
 	return 0;
 }
 
@@ -330,7 +353,9 @@ int tell_rest(struct bpf_iter__task *ctx) {
 	sleeper = find_sleeper(task);
 	if (!sleeper || !bpf_map_lookup_elem(&processes, &sleeper->pid))
 		return 0;
-	if (sleeper->out_ns && sleeper->out_ns < stopped_ns)
+	if (sleeper->out_ns && sleeper->out_ns < stopped_ns && !state_of(task))
+		wake_unseen(task, sleeper, stopped_ns);
+	else if (sleeper->out_ns && sleeper->out_ns < stopped_ns)
 		tell(task, sleeper, stopped_ns - sleeper->out_ns, 1, PYB_OFF_ONGOING);
 	if (sleeper->short_ns)
 		tell_short(task, sleeper, sleeper->out_ns ? 0 : PYB_OFF_OVER);

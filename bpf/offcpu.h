@@ -16,7 +16,7 @@ enum pyb_off_flag {
 	PYB_OFF_BEGUN = 1 << 0,   /* it slept when it began to be watched: where is not known here */
 	PYB_OFF_ONGOING = 1 << 1, /* it slept on when the recording ended */
 	PYB_OFF_SHORT = 1 << 2,   /* a sum of sleeps shorter than the threshold; the stack is the last one's */
-	PYB_OFF_OVER = 1 << 3,    /* it runs, or has ended: in which call it slept is not known any more */
+	PYB_OFF_OVER = 1 << 3,    /* it runs, or has ended: there is no stack of the kernel any more */
 };
 
 /* One sleep, or several short ones. */
