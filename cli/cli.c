@@ -2,6 +2,7 @@
 /* Messages, exit statuses and signals, the same for every command. */
 #include "cli/cli.h"
 
+#include "pyspyd/core.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,11 +11,17 @@
 
 volatile int cli_stop;
 
+static void end_at_once(int number) {
+	pyspyd_core_tidy();
+	signal(number, SIG_DFL);
+	raise(number);
+}
+
 static void on_stop(int number) {
 	cli_stop = cli_stop + 1;
 	/* timeout(1) sends its signal twice, so the second is no sign of impatience yet. */
 	if (cli_stop >= 3)
-		signal(number, SIG_DFL);
+		end_at_once(number);
 }
 
 void cli_catch_signals(void) {
@@ -25,6 +32,15 @@ void cli_catch_signals(void) {
 	sigaction(SIGHUP, &action, NULL);
 	/* A reader that goes away (`pyspyd watch | head`) ends us without a word, even where our parent ignores it. */
 	signal(SIGPIPE, SIG_DFL);
+}
+
+void cli_end_at_signals(void) {
+	struct sigaction action = { .sa_handler = end_at_once };
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
+	sigaction(SIGQUIT, &action, NULL);
 }
 
 void cli_say(const char *format, ...) {

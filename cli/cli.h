@@ -34,6 +34,9 @@ static inline void free_ptr(void *p) {
 extern volatile int cli_stop;
 void cli_catch_signals(void);
 
+/* From here on the first of them ends at once: nothing that was written has to be finished, or taken back. */
+void cli_end_at_signals(void);
+
 /* One line on stderr: "pyspyd: …". What others chose in it is to be printable already. */
 void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

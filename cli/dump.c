@@ -62,6 +62,8 @@ static int run(const struct command *command, int argc, char **argv) {
 		return r;
 	if (args.snapshot && args.dump.blocking)
 		return options_error(command, "--blocking does not go with --snapshot");
+	if (args.dump.core.core)
+		cli_end_at_signals();
 	r = look(&args, &dump, &err);
 	if (r)
 		return cli_fail(r, &err);

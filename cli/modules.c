@@ -90,6 +90,8 @@ static int run(const struct command *command, int argc, char **argv) {
 	look.core = args.core;
 	look.expect = expect;
 	look.expect_name = args.expect;
+	if (args.core.core)
+		cli_end_at_signals();
 	r = look_at(&args, &look, &modules, &err);
 	if (r)
 		return cli_fail(r, &err);

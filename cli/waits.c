@@ -81,6 +81,8 @@ static int run(const struct command *command, int argc, char **argv) {
 	look.native = args.native;
 	look.core = args.core;
 	look.park = args.park.items;
+	if (args.core.core)
+		cli_end_at_signals();
 	r = look_at(&args, &look, &waits, &err);
 	if (r)
 		return cli_fail(r, &err);

@@ -268,3 +268,7 @@ int subject_add_core(const struct subject *subject, struct pyspyd_process *proce
 		r = -ENOMEM;
 	return r ? r : describe_core(core, process->core);
 }
+
+void pyspyd_core_tidy(void) {
+	captured_remove_all();
+}

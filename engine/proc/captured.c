@@ -1,23 +1,38 @@
 /* SPDX-License-Identifier: MIT */
 /* Writes a tree of /proc. Names in it are numbers and fixed words; what the process has chosen only goes into files and
- * the targets of links, in the way in which the kernel would show it there. */
+ * the targets of links, in the way in which the kernel would show it there.
+ *
+ * The folder is locked as long as somebody uses it. One without a lock was left behind by who was killed: the next tree
+ * that is made here removes it. */
 #include "engine/proc/captured.h"
 
 #include "engine/base/strbuf.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
 #define STAT_ZEROS_BEFORE_THREADS 15 /* fields 5 to 19 of stat */
 #define STAT_ZEROS_AFTER_THREADS 32  /* 21 to 52 */
+#define PREFIX "pyspyd-tree-"
+#define DEPTH 3 /* PID, task, TID */
+#define TREES_MAX 8
+#define ENTRIES_MAX 65536 /* that are looked at in the folder of temporary files */
+#define TRIES 16
 
 struct captured {
-	char *root;
-	pid_t pid;
+	char root[PATH_MAX];
+	int fd; /* holds the lock */
 };
+
+/* Those that there are, for a handler of signals; more than there is room for have to wait for the next tree. */
+static struct captured *_Atomic trees[TREES_MAX];
 
 static int write_file(int dir_fd, const char *name, const void *data, size_t len) {
 	_close_ int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -158,15 +173,13 @@ static int make_folder(int dir_fd, const char *name, int *ret_fd) {
 	return 0;
 }
 
-static int write_tree(const char *root, const struct captured_process *process) {
-	_close_ int root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW), fd = -1, task_fd = -1;
+static int write_tree(const struct captured *captured, const struct captured_process *process) {
+	_close_ int fd = -1, task_fd = -1;
 	char name[16];
 	int r;
 
-	if (root_fd < 0)
-		return -errno;
 	snprintf(name, sizeof(name), "%d", (int)process->pid);
-	r = make_folder(root_fd, name, &fd);
+	r = make_folder(captured->fd, name, &fd);
 	if (!r)
 		r = write_process(fd, process);
 	if (!r)
@@ -177,6 +190,106 @@ static int write_tree(const char *root, const struct captured_process *process) 
 	return r;
 }
 
+/* As the kernel has it, Linux man 2 getdents. */
+struct entry {
+	uint64_t inode;
+	int64_t next;
+	uint16_t len;
+	uint8_t type;
+	char name[];
+};
+
+/* What else may lie there is somebody's own. */
+static bool is_ours(const char *name) {
+	static const char *const names[] = { "stat", "status", "comm", "maps", "cmdline", "auxv", "exe", "root", "task",
+		"schedstat", "syscall" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(name, names[i]))
+			return true;
+	return name[0] && !name[strspn(name, "0123456789")];
+}
+
+/* Links are removed, never followed. Only calls that a handler of signals may make. */
+static void remove_below(int dir_fd, int depth) {
+	_Alignas(struct entry) char bytes[2048];
+	long n;
+
+	while ((n = syscall(SYS_getdents64, dir_fd, bytes, sizeof(bytes))) > 0)
+		for (long at = 0; at < n;) {
+			const struct entry *entry = (const void *)(bytes + at);
+			int fd;
+
+			at += entry->len;
+			if (!is_ours(entry->name) || !unlinkat(dir_fd, entry->name, 0) || depth == 0)
+				continue;
+			fd = openat(dir_fd, entry->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+			if (fd < 0)
+				continue;
+			remove_below(fd, depth - 1);
+			close(fd);
+			unlinkat(dir_fd, entry->name, AT_REMOVEDIR);
+		}
+}
+
+/* Of whoever was killed while it had one. */
+static void sweep(const char *folder) {
+	_closedir_ DIR *dir = opendir(folder);
+	const struct dirent *entry;
+
+	for (int i = 0; dir && i < ENTRIES_MAX && (entry = readdir(dir)); i++) {
+		_close_ int fd = -1;
+		struct stat st;
+
+		if (strncmp(entry->d_name, PREFIX, strlen(PREFIX)) != 0)
+			continue;
+		fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		if (fd < 0 || fstat(fd, &st) || st.st_uid != geteuid() || flock(fd, LOCK_EX | LOCK_NB))
+			continue;
+		remove_below(fd, DEPTH);
+		unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR);
+	}
+}
+
+/* Between the making and the lock somebody may take it for one that was left behind: then it is made once more. Where
+ * folders cannot be locked, nobody else can lock it either. */
+static int make_root(const char *folder, struct captured *captured) {
+	for (int i = 0; i < TRIES; i++) {
+		struct stat st;
+
+		if (snprintf(captured->root, sizeof(captured->root), "%s/" PREFIX "XXXXXX", folder) >= PATH_MAX)
+			return -ENAMETOOLONG;
+		if (!mkdtemp(captured->root))
+			return -errno;
+		captured->fd = open(captured->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		if (captured->fd >= 0) {
+			(void)!flock(captured->fd, LOCK_EX);
+			if (!fstat(captured->fd, &st) && st.st_nlink)
+				return 0;
+		}
+		close_fd(&captured->fd);
+	}
+	return -EAGAIN;
+}
+
+static void remember(struct captured *captured) {
+	for (size_t i = 0; i < TREES_MAX; i++) {
+		struct captured *none = NULL;
+
+		if (atomic_compare_exchange_strong(&trees[i], &none, captured))
+			return;
+	}
+}
+
+static void forget(struct captured *captured) {
+	for (size_t i = 0; i < TREES_MAX; i++) {
+		struct captured *it = captured;
+
+		if (atomic_compare_exchange_strong(&trees[i], &it, NULL))
+			return;
+	}
+}
+
 int captured_new(const struct captured_process *process, struct captured **ret_captured, struct err *err) {
 	const char *folder = getenv("TMPDIR");
 	struct captured *captured;
@@ -184,21 +297,22 @@ int captured_new(const struct captured_process *process, struct captured **ret_c
 
 	if (process->pid <= 0)
 		return -EINVAL;
+	if (!folder || folder[0] != '/')
+		folder = "/tmp";
 	captured = calloc(1, sizeof(*captured));
 	if (!captured)
 		return -ENOMEM;
-	captured->pid = process->pid;
-	if (asprintf(&captured->root, "%s/pyspyd-XXXXXX", folder && folder[0] == '/' ? folder : "/tmp") < 0) {
-		free(captured);
-		return -ENOMEM;
-	}
-	if (!mkdtemp(captured->root)) {
-		r = err_set(err, -errno, "no temporary folder %s: %s", captured->root, strerror(errno));
-		free(captured->root);
+	captured->fd = -1;
+	sweep(folder);
+	remember(captured); /* before there is something to be removed */
+	r = make_root(folder, captured);
+	if (r) {
+		err_set(err, r, "no temporary folder in %s: %s", folder, strerror(-r));
+		forget(captured);
 		free(captured);
 		return r;
 	}
-	r = write_tree(captured->root, process);
+	r = write_tree(captured, process);
 	if (r) {
 		err_set(err, r, "%s: %s", captured->root, strerror(-r));
 		captured_free(captured);
@@ -212,39 +326,30 @@ const char *captured_root(const struct captured *captured) {
 	return captured->root;
 }
 
-/* Links are removed, never followed. `depth` is that of the tree that we made. */
-static void remove_below(int dir_fd, int depth) {
-	_closedir_ DIR *dir = fdopendir(dir_fd);
-	const struct dirent *entry;
+static void remove_tree(const struct captured *captured) {
+	int fd = open(captured->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 
-	if (!dir) {
-		close(dir_fd);
-		return;
+	if (fd >= 0) {
+		remove_below(fd, DEPTH);
+		close(fd);
 	}
-	while ((entry = readdir(dir))) {
-		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-			continue;
-		if (depth > 0 && entry->d_type == DT_DIR) {
-			int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-
-			if (fd >= 0)
-				remove_below(fd, depth - 1);
-			unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR);
-		} else {
-			unlinkat(dirfd(dir), entry->d_name, 0);
-		}
-	}
+	rmdir(captured->root);
 }
 
 void captured_free(struct captured *captured) {
-	int fd;
-
 	if (!captured)
 		return;
-	fd = open(captured->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd >= 0)
-		remove_below(fd, 3); /* PID, task, TID */
-	rmdir(captured->root);
-	free(captured->root);
+	remove_tree(captured);
+	forget(captured);
+	close(captured->fd);
 	free(captured);
+}
+
+void captured_remove_all(void) {
+	for (size_t i = 0; i < TREES_MAX; i++) {
+		const struct captured *captured = atomic_load(&trees[i]);
+
+		if (captured)
+			remove_tree(captured);
+	}
 }

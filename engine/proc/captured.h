@@ -32,12 +32,17 @@ struct captured_process {
 
 struct captured;
 
-/* Writes the tree into a folder of its own below $TMPDIR that nobody else can enter. Return: 0; -ENOMEM; -EINVAL: a
+/* Writes the tree into a folder of its own below $TMPDIR that nobody else can enter, and removes those there that this
+ * user's processes left behind when they were killed. Return: 0; -ENOMEM; -EINVAL: a
  * pid that is none; negative errno. */
 int captured_new(const struct captured_process *process, struct captured **ret_captured, struct err *err);
 const char *captured_root(const struct captured *captured);
 
 /* Removes the tree. */
 void captured_free(struct captured *captured);
+
+/* For a handler of signals, before the process ends: removes all trees that this process has, which are not to be used
+ * or freed any more. */
+void captured_remove_all(void);
 
 #endif

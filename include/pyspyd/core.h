@@ -47,4 +47,8 @@ struct pyspyd_core {
 
 void pyspyd_core_free(struct pyspyd_core *core);
 
+/* While a core is read there is a folder of it in TMPDIR. For a handler of signals, before the process ends: removes
+ * it; nothing that reads a core may go on then. */
+void pyspyd_core_tidy(void);
+
 #endif

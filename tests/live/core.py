@@ -7,10 +7,11 @@ import gzip
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import tempfile
 
-from live import Checks, Target, functions, interpreters, note, pyspyd, skip
+from live import PYSPYD, Checks, Target, functions, interpreters, note, pyspyd, skip
 import json
 
 LIVING = r"""
@@ -131,6 +132,22 @@ def compare_rest(name, pid, core):
         checks.that(ids[0] == ids[1], "%s: libraries differ: %r" % (name, set(ids[0]) ^ set(ids[1])))
 
 
+def check_interrupted(name, core, work):
+    """A signal in the middle leaves nothing where temporary files are."""
+    folder = tempfile.mkdtemp(dir=work)
+    for number, args in ((signal.SIGINT, ("dump", "--native", "--locals")), (signal.SIGTERM, ("waits",)),
+                         (signal.SIGINT, ("heap",)), (signal.SIGHUP, ("modules",))):
+        asked = subprocess.Popen([PYSPYD, *args, "--core", core], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                 env=dict(os.environ, TMPDIR=folder))
+        while not os.listdir(folder) and asked.poll() is None:
+            pass
+        asked.send_signal(number)
+        status = asked.wait()
+        checks.that(not os.listdir(folder), "%s: %s, signal %d, exit %d: a folder was left" % (name, args[0], number, status))
+        if args[0] == "dump":
+            checks.that(status == -number, "%s: dump, signal %d: exit %d" % (name, number, status))
+
+
 def check_living(name, command, work):
     with Target(command, LIVING) as target:
         target.ready()
@@ -147,6 +164,7 @@ def check_living(name, command, work):
         if live and dead:
             compare_dumps(name, live, dead)
         compare_rest(name, target.pid, core)
+        check_interrupted(name, core, work)
         os.unlink(core)
 
 

@@ -6,6 +6,7 @@
 #include "engine/proc/proc.h"
 #include "engine/proc/sleep.h"
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <elf.h>
 #include <fcntl.h>
 #include <lzma.h>
@@ -13,6 +14,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -299,6 +302,69 @@ Test(core, tree) {
 	proc_close(&proc);
 	captured_free(tree);
 	cr_assert_neq(access(root, F_OK), 0);
+	mem_free(mem);
+	core_free(core);
+}
+
+static size_t trees_in(const char *folder) {
+	DIR *dir = opendir(folder);
+	size_t n = 0;
+
+	cr_assert(dir);
+	for (const struct dirent *entry; (entry = readdir(dir));)
+		n += entry->d_name[0] != '.';
+	closedir(dir);
+	return n;
+}
+
+/* How a process ends that has a tree. */
+enum ending { KILLED, SIGNALLED };
+
+static void end_with_tree(enum ending ending) {
+	pid_t pid = fork();
+
+	if (!pid) {
+		struct core *core = open_recipe(&(struct core_recipe){ 0 });
+		struct captured *tree;
+		struct mem *mem;
+
+		if (core_find_files(core, NULL, NULL, NULL) || core_mem_new(core, &mem) ||
+			core_tree(core, mem, &tree, NULL))
+			_exit(1);
+		if (ending == SIGNALLED)
+			captured_remove_all();
+		_exit(0);
+	}
+	cr_assert_eq(waitpid(pid, &(int){ 0 }, 0), pid);
+}
+
+Test(core, trees_left_behind) {
+	struct core *core = open_recipe(&(struct core_recipe){ 0 });
+	struct captured *used, *tree;
+	char folder[] = "/tmp/pyspyd-test-XXXXXX", foreign[64], letter[64];
+	struct mem *mem;
+
+	cr_assert(mkdtemp(folder));
+	setenv("TMPDIR", folder, 1);
+	snprintf(foreign, sizeof(foreign), "%s/pyspyd-tree-letter", folder);
+	snprintf(letter, sizeof(letter), "%s/pyspyd-tree-letter/mine", folder);
+	cr_assert_eq(mkdir(foreign, 0700), 0);
+	cr_assert_eq(symlink("/", letter), 0);
+	cr_assert_eq(core_find_files(core, NULL, NULL, NULL), 0);
+	cr_assert_eq(core_mem_new(core, &mem), 0);
+	end_with_tree(SIGNALLED);
+	cr_assert_eq(trees_in(folder), 1, "what a handler of signals removes");
+	cr_assert_eq(core_tree(core, mem, &used, NULL), 0);
+	end_with_tree(KILLED);
+	cr_assert_eq(trees_in(folder), 3);
+	cr_assert_eq(core_tree(core, mem, &tree, NULL), 0);
+	cr_assert_eq(trees_in(folder), 3, "the one that was left is gone");
+	cr_assert_eq(access(captured_root(used), F_OK), 0, "the one that is used is not");
+	captured_free(tree);
+	captured_free(used);
+	cr_assert_eq(unlink(letter), 0, "what is somebody's own is not touched");
+	cr_assert_eq(rmdir(foreign), 0);
+	cr_assert_eq(rmdir(folder), 0);
 	mem_free(mem);
 	core_free(core);
 }
