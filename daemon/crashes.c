@@ -6,7 +6,7 @@
  *
  * What is no such file is said once, and removed. A finding is told of as new and, since the process is gone, as
  * resolved; where the engine has seen the end of the process too, its finding is told once more, with what the core
- * has. */
+ * has. Where the engine sees it later, nothing new is told: the finding gains what only the engine had. */
 #include "daemon/crashes.h"
 
 #include "daemon/crash_handler.h"
@@ -155,6 +155,64 @@ static int put_finding(struct status *status, struct pyspyd_store *store, json_t
 	bool told_of = go_on(store, finding, (pid_t)pid, start_ns, now_real_ns());
 
 	return crashes_put(status, store, finding, start_ns, told_of);
+}
+
+/* Before the engine has seen the end of a process, its finding may be here already. */
+
+struct told {
+	const struct pyspyd_event *by_engine;
+	json_t *finding;
+	struct known known;
+};
+
+static int is_told(void *userdata, const struct pyspyd_event *event) {
+	struct told *told = userdata;
+	uint64_t a = told->by_engine->start_real_ns, b = event->start_real_ns;
+	bool same = b ? (a > b ? a - b : b - a) <= SAME_NS : a <= event->time_real_ns; /* 0: not known */
+
+	if (!same || event->state != PYSPYD_RESOLVED)
+		return 0;
+	told->finding = json_loads(event->json, 0, NULL);
+	told->known.id = strdup(event->id);
+	told->known.fingerprint = strdup(event->fingerprint);
+	return told->finding && told->known.id && told->known.fingerprint ? 1 : -ENOMEM;
+}
+
+/* Return: whether the engine's finding had anything that the other one has not. */
+static bool add_missing(json_t *finding, const char *engines) {
+	json_t *from = json_loads(engines, 0, NULL), *evidence = json_object_get(finding, "evidence");
+	size_t before = json_object_size(evidence);
+	bool more = evidence && !json_object_update_missing(evidence, json_object_get(from, "evidence")) &&
+		json_object_size(evidence) > before;
+
+	json_decref(from);
+	return more;
+}
+
+int crashes_join(struct status *status, struct pyspyd_store *store, const struct pyspyd_event *event) {
+	const struct pyspyd_event_filter filter = { .kind = "crash",
+		.pid = event->pid,
+		.uid = (uid_t)-1,
+		.latest = true,
+		.since_real_ns = event->time_real_ns - BEFORE_NS };
+	struct told told = { .by_engine = event };
+	struct pyspyd_event joined = *event;
+	int r;
+
+	if (strcmp(event->kind, "crash") != 0)
+		return 0;
+	r = pyspyd_store_events(store, &filter, is_told, &told);
+	if (r == 1 && add_missing(told.finding, event->json)) {
+		joined.time_real_ns = now_real_ns();
+		joined.id = told.known.id;
+		joined.fingerprint = told.known.fingerprint;
+		joined.severity = severity_of(text_of(told.finding, "severity"));
+		r = put(status, store, told.finding, &joined, PYSPYD_RESOLVED);
+		r = r ? r : 1;
+	}
+	json_decref(told.finding);
+	known_deinit(&told.known);
+	return r;
 }
 
 struct looked_for {

@@ -194,8 +194,10 @@ static void take_finding(struct service *service, const struct mail *mail) {
 	};
 
 	(void)!number_of(service, &finding->process, &(int64_t){ 0 }); /* whom it is about is known from now on */
-	status_count_finding(service->parts.status, finding);
-	status_keep_event(service->parts.status, &event); /* until the store has it */
+	if (crashes_join(service->parts.status, service->parts.store, &event) != 1) {
+		status_count_finding(service->parts.status, finding);
+		status_keep_event(service->parts.status, &event); /* until the store has it */
+	}
 	store_said(service, status_flush_events(service->parts.status, service->parts.store));
 	sinks_wake(service->parts.sinks);
 	server_wake(service->parts.server);

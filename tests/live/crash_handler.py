@@ -188,26 +188,44 @@ def check_link(checks, world, core, pid):
     os.chmod(spool, 0o700)
 
 
-def check_service(checks, world, core, pid):
+def ask_until(env, done, *words):
+    """What the service answers, as soon as it is what is waited for, or at last."""
+    deadline = time.monotonic() + 40
+    while True:
+        status, out, _ = pyspyd(*words, env=env)
+        if done(out) if status == 0 else time.monotonic() > deadline:
+            return out
+        if time.monotonic() > deadline:
+            return out
+        time.sleep(0.2)
+
+
+def check_service(checks, world, core, target):
+    """The finding of the core comes before the service sees the process die, and is the only one."""
+    pid = target.pid
     world.handle(core, pid)
     checks.that(len(world.spooled()) == 1, "nothing to be taken")
     service = subprocess.Popen([PYSPYD, "daemon", "--foreground", "--config", world.config], stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE)
     env = dict(os.environ, PYSPYD_SOCKET=os.path.join(world.folder, "sock"))
-    events = []
+    findings = ("findings", "--json", "--kind", "crash", "--pid", pid)
     try:
-        deadline = time.monotonic() + 40
-        while time.monotonic() < deadline and not events:
-            status, out, _ = pyspyd("findings", "--json", "--kind", "crash", "--pid", pid, env=env)
-            events = [json.loads(line) for line in out.splitlines()] if status == 0 else []
-            if not events:
-                time.sleep(0.2)
+        events = ask_until(env, bool, *findings).splitlines()
+        first = json.loads(events[-1]) if events else {"state": "none", "evidence": {"core": None}}
+        watched = ask_until(env, lambda out: '"pid":%d,' % pid in out.replace(" ", ""), "ps", "--json")
+        target.process.send_signal(11)
+        target.process.wait()
+        events = [json.loads(line) for line in ask_until(
+            env, lambda out: "uptime_s" in out, *findings).splitlines()]
     finally:
         service.terminate()
         err = service.communicate()[1].decode()
-    checks.that(events and events[-1]["state"] == "resolved", "the service has %s: %s" % (events, err))
+    checks.that(first["state"] == "resolved", "the service has %s: %s" % (first, err))
     checks.that(all(e["process"]["pid"] == pid for e in events) and
                 len({e["id"] for e in events}) == 1, "the service has %s" % events)
+    checks.that(events and events[-1]["evidence"].get("core") == first["evidence"]["core"] and
+                len(events[-1]["evidence"]) > len(first["evidence"]),
+                "what both have seen: %s, %s" % (events[-1:], watched))
     checks.that(not world.spooled(), "the folder is not empty: %s" % world.spooled())
 
 
@@ -232,7 +250,7 @@ def main():
                     check_forward(checks, world, core)
                     check_rubbish(checks, world, core, target.pid)
                     check_link(checks, world, core, target.pid)
-                    check_service(checks, world, core, target.pid)
+                    check_service(checks, world, core, target)
         first = False
         note(name)
     checks.end()
