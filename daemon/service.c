@@ -356,6 +356,14 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
+/* A reader that was not made at the start cannot be made any more. */
+static void say_coredumps(struct service *service) {
+	if (service->parts.config->crash.systemd_coredump && !service->core_reader)
+		status_config_fails(service->parts.status, "crash.systemd-coredump",
+			"findings name the cores, but have no stacks of theirs: their reader is made when the service "
+			"starts, so restart it");
+}
+
 /* Two readings: one for each thread. What is wrong leaves everything as it was. The loop has its parts at once, the
  * engine its own when its interval is over. */
 static void reload(struct service *service) {
@@ -370,6 +378,7 @@ static void reload(struct service *service) {
 		config_free(mine);
 	} else {
 		parts_reload(&service->parts, mine);
+		say_coredumps(service);
 		config_free(atomic_exchange(&service->fresh, engines));
 		service->reload++;
 		log_say(LOG_INFO, "the configuration was read again");

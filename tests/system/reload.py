@@ -40,6 +40,8 @@ path = %(socket)s
 [metrics]
 enabled = %(metrics)s
 listen = %(listen)s
+[crash]
+systemd-coredump = %(cores)s
 [rule ours]
 match-cmdline = time.sleep.0.05
 [rule others]
@@ -64,7 +66,7 @@ class Test:
         self.folder, self.checks = folder, checks
         os.mkdir(folder + "/second")
         self.values = {"recorder": "yes", "store": folder + "/pyspyd.db", "size": "512M",
-                       "file": folder + "/findings.jsonl", "socket": folder + "/sock", "metrics": "no",
+                       "file": folder + "/findings.jsonl", "socket": folder + "/sock", "metrics": "no", "cores": "no",
                        "listen": folder + "/metrics"}
         self.write()
         self.service = Service(folder)
@@ -186,6 +188,9 @@ class Test:
         self.reload(metrics="yes")
         self.refuses("metrics.listen", listen=self.folder + "/nowhere/metrics")
         self.checks.that(os.path.exists(self.folder + "/metrics"), "the metrics are gone")
+        failed = self.reload(cores="yes")
+        self.checks.that(list(failed) == ["crash.systemd-coredump"], "a reader of cores that was not made: %s" % failed)
+        self.checks.that(not self.reload(cores="no"), "nothing is to be read")
         failed = self.reload(size="1")
         self.checks.that(list(failed) == ["configuration"], "a bad value: %s" % failed)
         self.checks.that(not self.reload(size="4M"), "a good value is taken")
