@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Reading a core that anybody may have made, without root's rights.
+/* Reading what anybody may have made, a core and the files of a process, without root's rights.
  *
  * The child takes on the user and group that the process had: what it can open of files is what that one could. It
  * has no capabilities, gets no new ones, cannot be traced by that user, and starts no programs, makes no connections
@@ -107,26 +107,35 @@ static void answer(int fd, int result, const char *text) {
 	}
 }
 
-static void __attribute__((noreturn)) child(int to, const struct crash_words *words,
-	const struct pyspyd_crash_options *options, const struct crash_limits *limits) {
-	struct pyspyd_finding *finding = NULL;
-	struct err err = { 0 };
-	char *json = NULL;
+/* What a child does: with the rights that we have, and once it has none any more. */
+struct task {
+	int (*open)(struct task *task); /* NULL: nothing */
+	int (*work)(struct task *task, char **ret_text, struct err *err);
+	const struct crash_words *words;
+	const struct pyspyd_crash_options *options;
+	struct pyspyd_crash_files *files;
+};
+
+static int give_up_rights(const struct task *task, const struct crash_limits *limits, struct err *err) {
 	int r = bound(limits);
 
 	if (!r)
-		r = drop(words);
+		r = drop(task->words);
 	if (!r)
 		r = seal();
-	if (r)
-		err_set(&err, r, "cannot drop privileges: %s", strerror(-r));
+	return r ? err_set(err, r, "cannot drop privileges: %s", strerror(-r)) : 0;
+}
+
+static void __attribute__((noreturn)) child(int to, struct task *task, const struct crash_limits *limits) {
+	struct err err = { 0 };
+	char *text = NULL;
+	int r = task->open ? task->open(task) : 0;
+
+	r = r ? err_set(&err, r, "process %d cannot be looked at", (int)task->words->pid)
+	      : give_up_rights(task, limits, &err);
 	if (!r)
-		r = pyspyd_crash_finding(options, &finding, &err);
-	if (!r)
-		json = pyspyd_finding_json(finding);
-	if (!r && !json)
-		r = -ENOMEM;
-	answer(to, r, json ? json : err.text);
+		r = task->work(task, &text, &err);
+	answer(to, r, r ? err.text : text);
 	_exit(0);
 }
 
@@ -172,20 +181,44 @@ static int listen_to(int fd, uint64_t until_ns, char **ret_bytes, size_t *ret_n)
 	return 0;
 }
 
-static int judge(char *bytes, size_t n, char **ret_json, struct err *err) {
+static int judge(char *bytes, size_t n, char **ret_text, struct err *err) {
 	int result;
 
 	if (n < sizeof(result)) {
 		free(bytes);
-		return err_set(err, -EPROTO, "the core could not be read: its reader died");
+		return err_set(err, -EPROTO, "it could not be read: the reader died");
 	}
 	memcpy(&result, bytes, sizeof(result));
 	if (!result)
-		*ret_json = strdup(bytes + sizeof(result));
+		*ret_text = strdup(bytes + sizeof(result));
 	else
 		err_set(err, result, "%.900s", bytes + sizeof(result));
 	free(bytes);
-	return result ? result : *ret_json ? 0 : -ENOMEM;
+	return result ? result : *ret_text ? 0 : -ENOMEM;
+}
+
+static int ask_child(struct task *task, const struct crash_limits *limits, char **ret_text, struct err *err) {
+	int pipe_fd[2], r = 0;
+	char *bytes = NULL;
+	size_t n = 0;
+	pid_t pid;
+
+	if (pipe2(pipe_fd, O_CLOEXEC))
+		return err_set(err, -errno, "%s", strerror(errno));
+	pid = fork();
+	if (pid < 0)
+		r = -errno;
+	if (!pid)
+		child(pipe_fd[1], task, limits);
+	close(pipe_fd[1]);
+	if (!r)
+		r = listen_to(pipe_fd[0], now_ns() + limits->deadline_ns, &bytes, &n);
+	close(pipe_fd[0]);
+	if (pid > 0) {
+		kill(pid, SIGKILL); /* it has said all, or its time is up */
+		waitpid(pid, NULL, 0);
+	}
+	return r ? err_set(err, r, "it could not be read: %s", strerror(-r)) : judge(bytes, n, ret_text, err);
 }
 
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw) {
@@ -219,33 +252,53 @@ json_t *crash_finding_check(const char *json, pid_t pid, uid_t uid) {
 	return NULL;
 }
 
+static int make_finding(struct task *task, char **ret_text, struct err *err) {
+	struct pyspyd_finding *finding;
+	int r = pyspyd_crash_finding(task->options, &finding, err);
+
+	if (r)
+		return r;
+	*ret_text = pyspyd_finding_json(finding);
+	return *ret_text ? 0 : err_set(err, -ENOMEM, "%s", strerror(ENOMEM));
+}
+
 int crash_read(int core_fd, const struct crash_words *words, struct pyspyd_crash_options *options,
 	const struct crash_limits *limits, char **ret_json, struct err *err) {
-	char path[32], folder[FOLDER_SIZE] = "", *bytes = NULL;
-	int pipe_fd[2] = { -1, -1 }, r;
-	size_t n = 0;
-	pid_t pid = -1;
+	struct task task = { .work = make_finding, .words = words, .options = options };
+	char path[32], folder[FOLDER_SIZE] = "";
+	int r;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", core_fd);
 	options->core.core = path;
 	r = geteuid() == 0 && fchown(core_fd, words->uid, words->gid) ? -errno : make_room(words, folder);
-	if (!r && pipe2(pipe_fd, O_CLOEXEC))
-		r = -errno;
-	if (!r)
-		pid = fork();
-	if (!r && pid < 0)
-		r = -errno;
-	if (!pid)
-		child(pipe_fd[1], words, options, limits);
-	close(pipe_fd[1]);
-	if (!r)
-		r = listen_to(pipe_fd[0], now_ns() + limits->deadline_ns, &bytes, &n);
-	close(pipe_fd[0]);
-	if (pid > 0) {
-		kill(pid, SIGKILL); /* it has said all, or its time is up */
-		waitpid(pid, NULL, 0);
-	}
+	r = r ? err_set(err, r, "%s", strerror(-r)) : ask_child(&task, limits, ret_json, err);
 	if (folder[0])
 		nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-	return r ? err_set(err, r, "the core could not be read: %s", strerror(-r)) : judge(bytes, n, ret_json, err);
+	return r;
+}
+
+static int open_files(struct task *task) {
+	struct rlimit files;
+
+	if (!getrlimit(RLIMIT_NOFILE, &files)) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	return pyspyd_crash_files_open(task->words->pid, &task->files);
+}
+
+static int look(struct task *task, char **ret_text, struct err *err) {
+	*ret_text = strdup(pyspyd_crash_files_python(task->files) ? "yes" : "no");
+	return *ret_text ? 0 : err_set(err, -ENOMEM, "%s", strerror(ENOMEM));
+}
+
+int crash_look(const struct crash_words *words, const struct crash_limits *limits, bool *ret_python, struct err *err) {
+	struct task task = { .open = open_files, .work = look, .words = words };
+	char *text = NULL;
+	int r = ask_child(&task, limits, &text, err);
+
+	if (!r)
+		*ret_python = strcmp(text, "no") != 0;
+	free(text);
+	return r;
 }

@@ -2,7 +2,7 @@
 /* pyspyd crash-handler: what the kernel starts for each core (kernel.core_pattern), with the core on its standard
  * input, as root in the first namespaces.
  *
- *	look      who the process is, while /proc still has it, and whether it is a Python
+ *	look      who the process is, while /proc still has it; whether it is a Python says a child without rights
  *	forward   of one that is none, the core goes to the program that is configured, untouched
  *	copy      into a file without a name, bounded
  *	keep      packed, where that is configured and the process's own limit does not forbid it
@@ -33,6 +33,7 @@
 enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2 };
 
 #define ALARM_FACTOR 4 /* the whole takes at most so many times as long as the reading may */
+#define LOOK_NS 5000000000ULL
 #define WORDS_MIN 6
 #define FORWARD_WORDS_MAX 32
 
@@ -41,8 +42,9 @@ struct handler {
 	struct config *config;
 	struct crash_words words;
 	struct pyspyd_process process;
-	bool seen, python; /* in /proc */
-	int root_fd;       /* of another file system than ours; -1: the same */
+	bool seen;   /* in /proc */
+	bool python; /* or not known */
+	int root_fd; /* of another file system than ours; -1: the same */
 	int folder_fd;
 	int core_fd;
 	uint64_t core_bytes;
@@ -92,10 +94,19 @@ static void open_root(struct handler *handler) {
 	handler->root_fd = -1;
 }
 
+/* As root, only texts of the kernel are read: stat, status, comm, cgroup, maps, the link exe, and cmdline, which the
+ * process has written. Each is bounded, and has no more structure than fields in lines. Its root is opened as a mere
+ * place; the regular files that it has mapped are opened, in the child, and read when that has no rights any more.
+ * Where the child cannot say whether it is a Python, the core does. */
 static void look(struct handler *handler) {
-	handler->seen = !pyspyd_crash_look(handler->words.pid, &handler->process, &handler->python);
+	const struct crash_limits limits = { .deadline_ns = LOOK_NS };
+	struct err err = { 0 };
+
+	handler->seen = !pyspyd_crash_who(handler->words.pid, &handler->process);
 	if (handler->seen)
 		open_root(handler);
+	if (!handler->seen || crash_look(&handler->words, &limits, &handler->python, &err))
+		handler->python = true;
 }
 
 static const char *forward_to(const struct handler *handler) {
@@ -206,7 +217,7 @@ static int handle(struct handler *handler) {
 	int r;
 
 	look(handler);
-	if (handler->seen && !handler->python)
+	if (!handler->python)
 		return forward(handler, -1);
 	r = crash_folder_open(crash->folder, &handler->folder_fd, &err);
 	if (r) {

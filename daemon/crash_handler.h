@@ -47,6 +47,10 @@ struct crash_limits {
 	uint64_t memory; /* bytes of its own, for the child; 0: no such limit */
 };
 
+/* Whether a process that is still there seems to be a Python, as its files say to a child that has the rights of its user
+ * alone by then. Return: 0; -ETIMEDOUT and others, with a text: that is not known. */
+int crash_look(const struct crash_words *words, const struct crash_limits *limits, bool *ret_python, struct err *err);
+
 /* Reads a core in a child that has the rights of its process's user and can start nothing, within limits. Return: 0 and
  * *ret_json, the caller's; what pyspyd_crash_finding returned; -ETIMEDOUT; negative errno; with a text. */
 int crash_read(int core_fd, const struct crash_words *words, struct pyspyd_crash_options *options,

@@ -97,6 +97,20 @@ static int add_from_image(struct elf_image *image, uint64_t bias, py_candidate_v
 	return vec_push(candidates, candidate);
 }
 
+bool py_find_in_file(int fd) {
+	struct elf_image *image = NULL;
+	uint64_t vaddr, size;
+	bool found;
+
+	if (elf_image_open(fd, &image))
+		return false;
+	found = !elf_image_section(image, ".PyRuntime", &vaddr, &size) ||
+		!elf_image_symbol(image, "_PyRuntime", &vaddr, &size) ||
+		!elf_image_symbol(image, "interp_head", &vaddr, &size);
+	elf_image_free(image);
+	return found;
+}
+
 static int look_into_file(
 	const struct proc *proc, const proc_map_vec *maps, const struct proc_map *map, py_candidate_vec *candidates) {
 	struct elf_image *image = NULL;

@@ -35,6 +35,9 @@ enum py_find_pass {
 int py_find(const struct proc *proc, struct mem *mem, const proc_map_vec *maps, enum py_find_pass pass,
 	py_candidate_vec *ret_candidates);
 
+/* Whether this ELF file has an interpreter in it, as far as its section and its symbols tell. */
+bool py_find_in_file(int fd);
+
 /* What the process is, if it is no CPython: "a Node.js process", "PyPy", "Python 2". Return: a constant string. */
 const char *py_find_what_else(const proc_map_vec *maps);
 

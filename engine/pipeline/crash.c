@@ -10,6 +10,7 @@
 #include "engine/finding/finding.h"
 #include "engine/finding/stack_json.h"
 #include "engine/pipeline/describe.h"
+#include "engine/proc/files.h"
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
@@ -18,6 +19,8 @@
 #define ADVICE_GONE \
 	"The core was not kept: the stacks here are what there is of it ([crash] keep in pyspyd.conf keeps the next " \
 	"ones)."
+
+#define FILES_MAX 2048 /* mapped files of a process that are opened */
 
 struct crash {
 	const struct pyspyd_crash_options *options;
@@ -229,34 +232,77 @@ int pyspyd_crash_unread(
 	return r ? err_set(err, r, "%s", strerror(-r)) : 0;
 }
 
-static int looks_like_python(const struct proc *proc, bool *ret_python) {
-	py_candidate_vec candidates = { 0 };
-	proc_map_vec maps = { 0 };
-	struct mem *mem = NULL;
-	int r = proc_maps_read(proc, &maps);
+struct pyspyd_crash_files {
+	VEC(int) fds; /* what is named like a Python first */
+};
 
-	if (!r)
-		r = mem_live_new(proc->pid, &mem);
-	for (int pass = PY_FIND_LIKELY; !r && !candidates.n && pass <= PY_FIND_OTHERS; pass++) {
-		vec_free(&candidates);
-		r = py_find(proc, mem, &maps, (enum py_find_pass)pass, &candidates);
+static int open_files(const struct proc *proc, const proc_map_vec *maps, bool named, struct pyspyd_crash_files *files) {
+	vec_foreach (map, maps) {
+		const char *slash = strrchr(map->path, '/');
+		bool again = map > maps->items && map->inode == map[-1].inode && map->dev == map[-1].dev;
+		int fd, r;
+
+		if (!map->inode || !slash || again || files->fds.n == FILES_MAX ||
+			(strstr(slash, "python") != NULL) != named)
+			continue;
+		r = proc_map_open(proc, map, &fd);
+		if (r == -EMFILE || r == PROC_E_GONE)
+			return r;
+		if (r)
+			continue;
+		r = vec_push(&files->fds, fd);
+		if (r) {
+			close(fd);
+			return r;
+		}
 	}
-	*ret_python = candidates.n > 0;
-	vec_free(&candidates);
-	mem_free(mem);
-	proc_maps_free(&maps);
-	return r;
+	return 0;
 }
 
-int pyspyd_crash_look(pid_t pid, struct pyspyd_process *ret_process, bool *ret_python) {
+int pyspyd_crash_files_open(pid_t pid, struct pyspyd_crash_files **ret_files) {
+	struct pyspyd_crash_files *files = calloc(1, sizeof(*files));
+	proc_map_vec maps = { 0 };
+	struct proc proc;
+	int r = files ? proc_open("/proc", pid, &proc) : -ENOMEM;
+
+	if (!r) {
+		r = proc_maps_read(&proc, &maps);
+		for (int named = 1; !r && named >= 0; named--)
+			r = open_files(&proc, &maps, named, files);
+		proc_maps_free(&maps);
+		proc_close(&proc);
+	}
+	if (r) {
+		pyspyd_crash_files_free(files);
+		return r == PROC_E_GONE ? PYSPYD_E_GONE : r;
+	}
+	*ret_files = files;
+	return 0;
+}
+
+bool pyspyd_crash_files_python(const struct pyspyd_crash_files *files) {
+	vec_foreach (fd, &files->fds)
+		if (py_find_in_file(*fd))
+			return true;
+	return false;
+}
+
+void pyspyd_crash_files_free(struct pyspyd_crash_files *files) {
+	if (!files)
+		return;
+	vec_foreach (fd, &files->fds)
+		close(*fd);
+	vec_free(&files->fds);
+	free(files);
+}
+
+int pyspyd_crash_who(pid_t pid, struct pyspyd_process *ret_process) {
 	struct proc proc;
 	int r = proc_open("/proc", pid, &proc);
 
-	if (r)
-		return r == PROC_E_GONE ? PYSPYD_E_GONE : r;
-	r = looks_like_python(&proc, ret_python);
-	if (!r)
+	if (!r) {
 		r = describe_process(&proc, "", ret_process);
-	proc_close(&proc);
+		proc_close(&proc);
+	}
 	return r == PROC_E_GONE ? PYSPYD_E_GONE : r;
 }

@@ -22,8 +22,17 @@ int pyspyd_crash_finding(
 int pyspyd_crash_unread(
 	const struct pyspyd_process *process, int signal, struct pyspyd_finding **ret_finding, struct err *err);
 
-/* Looks at a process whose core is being written, or that runs: who it is (without its version), and whether its files
- * are those of a Python. *ret_process is the caller's to deinit. Return: 0; PYSPYD_E_GONE; negative errno. */
-int pyspyd_crash_look(pid_t pid, struct pyspyd_process *ret_process, bool *ret_python);
+/* Of a process whose core is being written, or that runs. Who it is, without its version, out of texts of the kernel
+ * alone: none of its files is opened, nor its memory. *ret_process is the caller's to deinit. Return: 0; PYSPYD_E_GONE;
+ * negative errno. */
+int pyspyd_crash_who(pid_t pid, struct pyspyd_process *ret_process);
+
+/* Whether it is a Python say its files, which are anybody's. So they are opened by whoever may open them, regular files
+ * alone, none of which is read then; and looked into by who has no rights any more. Return: 0; PYSPYD_E_GONE; -EMFILE:
+ * there are more of them than one may have; other negative errno. */
+struct pyspyd_crash_files;
+int pyspyd_crash_files_open(pid_t pid, struct pyspyd_crash_files **ret_files);
+bool pyspyd_crash_files_python(const struct pyspyd_crash_files *files);
+void pyspyd_crash_files_free(struct pyspyd_crash_files *files);
 
 #endif

@@ -27,6 +27,7 @@ try:
 except ValueError:
     fall()
 """
+NOBODY = 65534
 CONFIG = """
 [crash]
 folder = %(folder)s/spool
@@ -65,8 +66,8 @@ class World:
         with open(self.config, "w") as f:
             f.write(CONFIG % {"folder": self.folder, "keep": keep, "more": more})
 
-    def handle(self, core, pid, *options, limit=2 ** 64 - 1, signal=11):
-        words = [pid, os.getuid(), os.getgid(), signal, int(time.time()), limit, "host"]
+    def handle(self, core, pid, *options, limit=2 ** 64 - 1, signal=11, owner=0):
+        words = [pid, owner, owner, signal, int(time.time()), limit, "host"]
         with open(core, "rb") as f:
             done = subprocess.run([PYSPYD, "crash-handler", "--config", self.config] + list(options) + ["--"] +
                                   [str(w) for w in words], stdin=f, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -140,13 +141,22 @@ def check_forward(checks, world, core):
         f.write("#!/bin/sh\necho \"$@\" > %s/words\nwc -c >> %s/words\n" % (world.folder, world.folder))
     os.chmod(script, 0o755)
     with Target(["sleep", "1000"]) as sleeper:
-        done = world.handle(core, sleeper.pid, "--forward", script)
-        with open(os.path.join(world.folder, "words")) as f:
-            words, size = f.read().splitlines()
-        checks.that(words.split()[0] == str(sleeper.pid) and words.split()[-1] == "host" and
-                    int(size) == os.path.getsize(core), "forward: %s %s %s" % (done, words, size))
-        checks.that(not world.spooled(), "a finding about no Python")
+        for owner in (0, NOBODY):
+            done = world.handle(core, sleeper.pid, "--forward", script, owner=owner)
+            with open(os.path.join(world.folder, "words")) as f:
+                words, size = f.read().splitlines()
+            checks.that(words.split()[:2] == [str(sleeper.pid), str(owner)] and words.split()[-1] == "host" and
+                        int(size) == os.path.getsize(core), "forward: %s %s %s" % (done, words, size))
+            checks.that(not world.spooled(), "a finding about no Python")
+            os.unlink(os.path.join(world.folder, "words"))
         checks.that(world.handle(core, sleeper.pid).returncode == 0 and not world.spooled(), "dropped")
+
+
+def check_owner(checks, world, core, pid):
+    """Files that the crashed process's user may not open were opened for him, and are looked into as him."""
+    done = world.handle(core, pid, owner=NOBODY)
+    got = world.take()
+    checks.that(got and got["finding"]["process"]["uid"] == NOBODY, "as nobody: %s %s" % (done, got))
 
 
 def check_rubbish(checks, world, core, pid):
@@ -248,6 +258,7 @@ def main():
                 check_kept(checks, name, world, core, target.pid)
                 if first:
                     check_forward(checks, world, core)
+                    check_owner(checks, world, core, target.pid)
                     check_rubbish(checks, world, core, target.pid)
                     check_link(checks, world, core, target.pid)
                     check_service(checks, world, core, target)
