@@ -47,8 +47,8 @@ struct crash_limits {
 	uint64_t memory; /* bytes of its own, for the child; 0: no such limit */
 };
 
-/* Whether a process that is still there seems to be a Python, as its files say to a child that has the rights of its user
- * alone by then. Return: 0; -ETIMEDOUT and others, with a text: that is not known. */
+/* Whether a process that is still there seems to be a Python, as its files say to a child that has the rights of its
+ * user alone by then. Return: 0; -ETIMEDOUT and others, with a text: that is not known. */
 int crash_look(const struct crash_words *words, const struct crash_limits *limits, bool *ret_python, struct err *err);
 
 /* Reads a core in a child that has the rights of its process's user and can start nothing, within limits. Return: 0 and
