@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 
+import slowdown as slow
 from peers import austin, tachyon
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -27,7 +28,7 @@ PEERS = (austin, tachyon)
 WANTED = ("3.13", "3.15")
 WARM_UP_S = 1.2  # as in sampler_bench.c
 WORD_HZ = 2000
-LEAVES = 64
+LEAVES, WORK = 64, 60
 MANY_HZ = 5000  # for the count of torn stacks
 
 
@@ -42,7 +43,8 @@ class Plan:
         self.peer_seconds = (1, 2) if quick else (1, 3)
         self.depths = () if quick else (5, 100)
         self.threads = (500,) if quick else (50, 500)
-        self.pairs = 3 if quick else 12
+        self.slow_s = 4 if quick else 30  # with each way, in so many turns:
+        self.slow_turns = 1 if quick else 5
         self.many_s = 2 if quick else 20
 
 
@@ -80,12 +82,17 @@ def pythons():
 class Target:
     """The ground-truth program, running while the block does."""
 
-    def __init__(self, python, depth, threads):
+    def __init__(self, python, depth, threads, log=None):
         self.name, command, self.tree = python
         self.depth, self.threads = depth, threads
         self.downs = max(depth - 4, 0) + 1
         script = "/tmp/ground_truth.py" if self.tree else os.path.join(TOP, "bench", "ground_truth.py")
         self.command = ["taskset", "-c", str(TARGET_CPU)] + command + [script, str(depth), str(threads)]
+        self.log = log
+        if log:
+            inside = "/tmp/" + os.path.basename(log)
+            self.log = self.tree + inside if self.tree else log
+            self.command += [str(LEAVES), str(WORK), inside if self.tree else log]
 
     def __enter__(self):
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True)
@@ -97,6 +104,8 @@ class Target:
     def __exit__(self, *unused):
         self.process.stdin.close()
         self.process.wait()
+        if self.log:
+            os.unlink(self.log)
 
     def account(self):
         self.process.stdin.write("\n")
@@ -275,49 +284,35 @@ def many_threads(python, threads, plan, folder, skipped):
         return measure(target, ways, plan.other_repeats, folder)
 
 
-def window(target, seconds):
-    """(rounds per CPU second, rounds per wall second) of the next seconds."""
-    before = target.account()
-    time.sleep(seconds)
-    after = target.account()
-    rounds = after["rounds"] - before["rounds"]
-    return rounds / (after["cpu_s"] - before["cpu_s"]), rounds / (after["wall_s"] - before["wall_s"])
-
-
-def slowed(target, start, seconds):
-    """The window's rates while something samples, over the mean of those just before and just after."""
-    before = window(target, seconds / 2)
-    process = start()
-    time.sleep(WARM_UP_S)
-    during = window(target, seconds)
-    process.wait()
-    after = window(target, seconds / 2)
-    return tuple(1 - d / ((b + a) / 2) for b, d, a in zip(before, during, after))
-
-
 def slowdown(python, plan, folder, skipped):
-    """{(tool, hz): [(per CPU second, per wall second), …]}"""
+    """{(tool, hz): [(by CPU time, by wall time), …]}"""
     def background(command):
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    with Target(python, 20, 1) as target:
-        s = 1
+    with Target(python, 20, 1, os.path.join(folder, "slowdown")) as target:
+        log, each = slow.Log(target.log), plan.slow_s / plan.slow_turns
 
-        def pyspyd(hz, way="fifo"):
-            return background([SAMPLER, "sample", str(target.pid), str(s + 0.5), str(hz), way, "cpu"])
+        def pyspyd(hz, way):
+            return background([SAMPLER, "sample", str(target.pid), str(each + 3), str(hz), way, "cpu"])
 
-        ways = {("nothing", 0): lambda: background(["true"]),
+        ways = {("nothing", 0): None,
                 ("pyspyd bpf", 99): lambda: pyspyd(99, "bpf"),
                 ("pyspyd bpf", 999): lambda: pyspyd(999, "bpf"),
-                ("pyspyd fifo", 100): lambda: pyspyd(100),
-                ("pyspyd fifo", 1000): lambda: pyspyd(1000)}
+                ("pyspyd fifo", 100): lambda: pyspyd(100, "fifo"),
+                ("pyspyd fifo", 1000): lambda: pyspyd(1000, "fifo")}
         for name, peer in (("austin", austin), ("tachyon", tachyon)):
             if peer_ways(target, plan, folder, skipped, (1000,)).get((name, 1000)):
-                ways[(name, 1000)] = lambda peer=peer: background(peer.command(target.tree, target.pid, 1000, s + 2, "/dev/null"))
+                ways[(name, 1000)] = lambda peer=peer: background(
+                    peer.command(target.tree, target.pid, 1000, each + 4, "/dev/null"))
         results = {way: [] for way in ways}
-        for _ in range(plan.pairs):
+        for _ in range(plan.slow_turns):
             for way, start in ways.items():
-                results[way].append(slowed(target, start, s))
+                process = start() if start else None
+                time.sleep(WARM_UP_S)
+                results[way] += slow.measure(log, process and process.pid, each)
+                if process:
+                    process.terminate()
+                    process.wait()
         return results
 
 
@@ -374,13 +369,6 @@ def look_ns(row):
     return statistics.median(r["cpu_ns"] / r["looks"] for r in row.runs)
 
 
-def median_error(shares):
-    """Median in per cent, and its standard error as the spread of the middle half tells it."""
-    values = sorted(100 * v for v in shares)
-    spread = values[3 * len(values) // 4] - values[len(values) // 4]
-    return statistics.median(values), 0.93 * spread / math.sqrt(len(values))
-
-
 def judge_kernel(aim, rows):
     """What eBPF promises."""
     runs = [row for row in rows.values() if row.tool == "pyspyd bpf" and row.runs]
@@ -395,7 +383,7 @@ def judge_kernel(aim, rows):
     aim("eBPF: resident, MiB", max(r.rss_mib() for r in runs), 64)
 
 
-def judge(name, rows, crowd, slow, best_peer):
+def judge(name, rows, crowd, slowed, best_peer):
     """[(what, measured, aim, met)] of one interpreter."""
     fast, own, many = rows[("pyspyd other CPU", 0)], rows[("pyspyd fifo", 1000)], rows[("pyspyd fifo", MANY_HZ)]
     readv, other, word = rows[("readv", 0)], rows[("pyspyd other CPU", 1000)], rows[("word", WORD_HZ)]
@@ -442,24 +430,18 @@ def judge(name, rows, crowd, slow, best_peer):
             aim("%d sleeping threads: us of a look each" % threads, each, 1, number(each, 4))
     for way, hz, limit in (("fifo", 100, 0.5), ("fifo", 1000, 2), ("bpf", 99, 0.5), ("bpf", 999, 2)):
         for i, what in enumerate(("CPU", "wall")):
-            value, error = median_error([b[i] for b in slow[("pyspyd " + way, hz)]])
-            zero, zero_error = median_error([b[i] for b in slow[("nothing", 0)]])
-            noise = math.hypot(error, zero_error)
-            aim("%s: slowdown at %d Hz, rounds per %s second, less that by nothing" % (way, hz, what), value - zero, limit,
-                "%.2f%% +- %.2f" % (value - zero, noise), unit="%")
+            value, error = slow.median_error([b[i] for b in slowed[("pyspyd " + way, hz)]])
+            aim("%s: slowdown at %d Hz, by %s time" % (way, hz, what), value, limit, "%.2f%% +- %.2f" % (value, error), unit="%")
             # What the machine's noise could hide or feign is not shown.
-            if abs(value - zero - limit) < 2 * noise:
+            if abs(value - limit) < 2 * error:
                 aims[-1] = aims[-1][:4] + ("not shown",)
     return aims
 
 
-def slow_lines(name, slow):
+def slow_lines(name, slowed):
     lines = []
-    for (tool, hz), values in slow.items():
-        cells = []
-        for i in (0, 1):
-            shares = [100 * v[i] for v in values]
-            cells += ["%.2f%%" % statistics.median(shares), "%.2f-%.2f" % (min(shares), max(shares))]
+    for (tool, hz), values in slowed.items():
+        cells = ["%.2f%% +- %.2f" % slow.median_error([v[i] for v in values]) for i in (0, 1)]
         lines.append((name, tool, hz or "", len(values), *cells))
     return lines
 
@@ -509,7 +491,7 @@ def main():
 
 
 def report(results, skipped, options, begin):
-    everything, lines, slow, aims = [], [], [], []
+    everything, lines, slowed, aims = [], [], [], []
     peers = [p for p in (best_of(r[0]) for r in results.values()) if p]
     best = max(peers, key=lambda p: p[1]) if peers else None
     for rows, others, crowd, slowed_by in results.values():
@@ -517,16 +499,16 @@ def report(results, skipped, options, begin):
         everything += [rows] + others + list(crowd.values())
         for one in [rows] + others + list(crowd.values()):
             lines += table_lines(one)
-        slow += slow_lines(name, slowed_by)
+        slowed += slow_lines(name, slowed_by)
         aims += judge(name, rows, crowd, slowed_by, best)
     print("%s, Linux %s, %d CPUs, %.0f s\n" % (platform.machine(), platform.release(), os.cpu_count(), time.monotonic() - begin))
     print_table(HEAD, lines)
-    print_table(("slowdown of", "by", "Hz", "n", "per CPU s", "min-max", "per wall s", "min-max"), slow)
+    print_table(("slowdown of", "by", "Hz", "windows", "by CPU time", "by wall time"), slowed)
     print_table(("target", "aim", "measured", "at most/least", ""), aims)
     for what, why in skipped.items():
         print("skipped: %s: %s" % (what, why))
     with open(options.json, "w") as file:
-        json.dump({"schema": "pyspyd.bench/1", "runs": as_json(everything), "slowdown": slow, "aims": aims, "skipped": skipped}, file)
+        json.dump({"schema": "pyspyd.bench/1", "runs": as_json(everything), "slowdown": slowed, "aims": aims, "skipped": skipped}, file)
 
 
 if __name__ == "__main__":

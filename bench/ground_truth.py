@@ -8,9 +8,14 @@ It says "ready"; for each line on its standard input it prints its own account s
 input: rounds done, CPU time of the thread that works, wall time, and the calibrated share of the loop in the leaves (what the
 rounds cost with the leaves' loop and without it; without what calling a leaf costs).
 
-usage: ground_truth.py DEPTH THREADS [LEAVES] [WORK]
+Into LOG, where it is named, it writes all the time how far it is: after each 16 rounds the wall time and its CPU time (of
+the thread that works), nanoseconds as two words of 8 bytes, in place n % LOG_ROWS; before them stands n, how many there were.
+
+usage: ground_truth.py DEPTH THREADS [LEAVES] [WORK] [LOG]
 """
 import json
+import mmap
+import struct
 import sys
 import threading
 import time
@@ -19,6 +24,9 @@ DEPTH = int(sys.argv[1])
 THREADS = int(sys.argv[2])
 LEAVES = int(sys.argv[3]) if len(sys.argv) > 3 else 64
 WORK = int(sys.argv[4]) if len(sys.argv) > 4 else 60
+LOG = sys.argv[5] if len(sys.argv) > 5 else None
+LOG_ROWS = 1 << 16
+LOG_ROUNDS = 16
 
 PATH = """
 def leaf_{i}(work):
@@ -50,6 +58,20 @@ def sleeper(event):
 class Account:
     rounds = 0
     ended = False
+    log = None
+
+
+class Log:
+    def __init__(self, path):
+        with open(path, "w+b") as file:
+            file.truncate(8 + 16 * LOG_ROWS)
+            self.map = mmap.mmap(file.fileno(), 0)
+        self.n = 0
+
+    def write(self):
+        struct.pack_into("=QQ", self.map, 8 + self.n % LOG_ROWS * 16, time.monotonic_ns(), time.thread_time_ns())
+        self.n += 1
+        struct.pack_into("=Q", self.map, 0, self.n)
 
 
 def spin(phases, work, seconds, account):
@@ -58,6 +80,8 @@ def spin(phases, work, seconds, account):
         for phase in phases:
             phase(work)
         account.rounds += 1
+        if account.log and account.rounds % LOG_ROUNDS == 0:
+            account.log.write()
 
 
 def calibrate(phases, seconds=0.3):
@@ -81,6 +105,7 @@ def main():
         threading.Thread(target=sleeper, args=(event,), name="sleeper-%d" % n, daemon=True).start()
     leaf_share, round_s = calibrate(phases)
     account = Account()
+    account.log = Log(LOG) if LOG else None
     clock = time.pthread_getcpuclockid(threading.get_ident())
 
     def answer():
