@@ -77,6 +77,22 @@ struct kernel_siginfo {
 	union __sifields _sifields;
 } CORE;
 
+struct inode {
+	unsigned long i_ino;
+} CORE;
+
+struct file {
+	struct inode *f_inode;
+} CORE;
+
+struct fdtable {
+	struct file **fd;
+} CORE;
+
+struct files_struct {
+	struct fdtable *fdt;
+} CORE;
+
 struct task_struct {
 	struct thread_info thread_info; /* the CPU is there since 5.16 */
 	int pid, tgid;
@@ -88,6 +104,7 @@ struct task_struct {
 	struct task_struct *real_parent, *group_leader;
 	struct signal_struct *signal;
 	struct pid *thread_pid;
+	struct files_struct *files;
 	struct sched_entity se;
 	struct sched_info sched_info;
 	struct thread_struct thread;

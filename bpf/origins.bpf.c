@@ -6,7 +6,8 @@
  * written down. What is closed is forgotten.
  *
  * Every system call of the host passes here, so what is not of interest leaves after few instructions. Looking at
- * stacks may take a part of each window of time; beyond it things are still written down, but not where they were made.
+ * stacks may take a part of each window of time; beyond it things are counted alone. User space knows what a passing
+ * costs, and takes the program away for a while where that is too much.
  *
  * Not seen: descriptors that come by io_uring, by ioctl, or by a message with more than one control header. */
 #define PYB_COUNTERS PYB_ORIGIN_COUNTS
@@ -22,9 +23,8 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define FDS_MAX 32768
 #define OTHERS_MAX 8192
 #define STACKS_MAX 8192
-#define WATCHED_MAX 1024
 #define RING_BYTES (1 << 20)
-#define WINDOW_NS 100000000ULL
+#define WINDOW_NS 500000000ULL
 
 #define SYSCALLS_MAX 512
 #define EBADF 9
@@ -36,16 +36,24 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define PASSED_MAX 16 /* descriptors of one message */
 #define CLOSED_MAX 64 /* of one close_range that are forgotten one by one */
 
-const volatile __u64 budget_ns = WINDOW_NS / 50;
+const volatile __u64 budget_ns = WINDOW_NS / 100;
 const volatile __u64 mapping_least = 65536; /* bytes of an anonymous mapping that is worth it */
 
+struct pyb_slot slots[PYB_BUCKETS * PYB_SLOTS];
+
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, WATCHED_MAX);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PYB_WATCHED_MAX);
 	__type(key, __u32);
 	__type(value, struct pyb_watched);
 } watched SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PYB_WATCHED_MAX);
+	__type(key, __u32);
+	__type(value, struct pyb_watched_cpu);
+} watched_cpus SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -117,6 +125,28 @@ const volatile __u8 calls[SYSCALLS_MAX] = {
 	[__NR_close_range] = PYB_CALL_CLOSE_RANGE,
 	[__NR_wait4] = PYB_CALL_WAIT,
 };
+
+/* The slot of a process that is watched; NULL: it is not. */
+static __always_inline struct pyb_slot *find_slot(__u32 pid) {
+	__u32 at = pid % PYB_BUCKETS * PYB_SLOTS;
+
+	if (!pid)
+		return 0; /* none that pyspyd can see */
+	for (__u32 i = 0; i < PYB_SLOTS; i++)
+		if (slots[at + i].pid == pid)
+			return &slots[at + i];
+	return 0;
+}
+
+static __always_inline struct pyb_watched *find_watched(__u32 pid) {
+	struct pyb_slot *slot = find_slot(pid);
+	__u32 index;
+
+	if (!slot)
+		return 0;
+	index = slot->index;
+	return bpf_map_lookup_elem(&watched, &index);
+}
 
 /* Once. */
 static __always_inline void tell_stack(struct pyb_scratch *s, __u32 pid, __u32 flags) {
@@ -222,12 +252,23 @@ static __always_inline void forget_fd(__u32 pid, struct pyb_watched *w, __u32 fd
 	bpf_map_delete_elem(&fds, &key);
 }
 
-static __always_inline void put_fd(__u32 pid, struct pyb_watched *w, __u32 fd, const struct pyb_origin *origin) {
+/* Of the file that the current task has there; 0: not known. */
+static __always_inline __u64 inode_of(struct task_struct *task, __u32 fd) {
+	struct file **files = BPF_CORE_READ(task, files, fdt, fd), *file = 0;
+
+	if (bpf_probe_read_kernel(&file, sizeof(file), files + fd))
+		return 0;
+	return BPF_CORE_READ(file, f_inode, i_ino);
+}
+
+static __always_inline void put_fd(
+	struct task_struct *task, __u32 pid, struct pyb_watched *w, __u32 fd, struct pyb_origin *origin) {
 	struct pyb_origin_key key = { .id = fd, .pid = pid, .what = PYB_FD };
 	__u8 *known = known_of(w, fd);
 
 	if (known)
 		*known = 1;
+	origin->inode = inode_of(task, fd);
 	bpf_map_update_elem(&fds, &key, origin, BPF_ANY);
 }
 
@@ -237,9 +278,18 @@ static __always_inline void forget_other(__u32 pid, __u32 what, __u64 id) {
 	bpf_map_delete_elem(&others, &key);
 }
 
+static __always_inline void count_left_out(__u32 pid) {
+	struct pyb_slot *slot = find_slot(pid);
+	__u32 index = slot ? slot->index : PYB_WATCHED_MAX;
+	struct pyb_watched_cpu *c = bpf_map_lookup_elem(&watched_cpus, &index);
+
+	if (c)
+		c->left_out++;
+}
+
 /* Of what is made while there is no time left nothing is known: what had its number before must not be taken for it. */
 static __always_inline void leave_out(__u32 pid, struct pyb_watched *w, const struct made *made) {
-	w->left_out++;
+	count_left_out(pid);
 	if (!made->fds_n)
 		bpf_map_delete_elem(&others, &made->key);
 	for (__u32 i = 0; i < PASSED_MAX && i < made->fds_n; i++)
@@ -248,7 +298,7 @@ static __always_inline void leave_out(__u32 pid, struct pyb_watched *w, const st
 
 static __always_inline void write_down(struct task_struct *task, __u32 pid, struct pyb_watched *w, struct made *made) {
 	struct pyb_origin *origin = &made->origin;
-	__u64 now;
+	__u64 now, spent;
 
 	if (is_over_budget(task, w)) {
 		leave_out(pid, w, made);
@@ -268,8 +318,10 @@ static __always_inline void write_down(struct task_struct *task, __u32 pid, stru
 	if (!made->fds_n)
 		bpf_map_update_elem(&others, &made->key, origin, BPF_ANY);
 	for (__u32 i = 0; i < PASSED_MAX && i < made->fds_n; i++)
-		put_fd(pid, w, made->fds[i], origin);
-	w->spent_ns += bpf_ktime_get_ns() - now;
+		put_fd(task, pid, w, made->fds[i], origin);
+	spent = bpf_ktime_get_ns() - now;
+	w->spent_ns += spent;
+	w->all_ns += spent;
 }
 
 struct user_msghdr {
@@ -313,7 +365,7 @@ static __always_inline void take_mapping(__u64 address, __u64 bytes, struct made
 
 /* Those of a wide range are told from the others by their age. Two ranges become one that has both in it. */
 __noinline int forget_range(__u32 pid, __u32 from, __u32 to) {
-	struct pyb_watched *w = bpf_map_lookup_elem(&watched, &pid);
+	struct pyb_watched *w = find_watched(pid);
 
 	if (!w)
 		return 0;
@@ -378,33 +430,50 @@ static __always_inline __u32 call_of(struct pt_regs___kernel *regs, long ret) {
 	return call;
 }
 
-SEC("tp_btf/sys_exit")
-int on_sys_exit(__u64 *ctx) {
-	struct pt_regs___kernel *regs = (struct pt_regs___kernel *)ctx[0];
-	struct task_struct *task;
-	struct pyb_watched *w;
+static __always_inline void on_made(__u32 pid, __u32 call, struct pt_regs___kernel *regs, long ret,
+	struct pyb_watched *w, struct pyb_watched_cpu *c) {
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct made made;
-	__u32 pid, call = call_of(regs, (long)ctx[1]);
 
-	count(PYB_CALLS);
-	if (!call)
-		return 0;
-	task = bpf_get_current_task_btf();
-	pid = own_process(task);
-	w = bpf_map_lookup_elem(&watched, &pid);
-	if (!w || forget(pid, w, call, regs, (long)ctx[1]))
-		return 0;
 	if (call <= PYB_CALL_FCNTL && is_over_budget(task, w)) { /* as write_down does it, for less */
-		w->left_out++;
-		forget_fd(pid, w, (__u32)ctx[1]);
-		return 0;
+		c->left_out++;
+		forget_fd(pid, w, (__u32)ret);
+		return;
 	}
 	__builtin_memset(&made, 0, sizeof(made));
 	made.key.pid = pid;
 	made.origin.call = (__u16)call;
-	find_made(pid, call, regs, (long)ctx[1], &made);
+	find_made(pid, call, regs, ret, &made);
 	if (made.fds_n || made.key.what)
 		write_down(task, pid, w, &made);
+}
+
+SEC("tp_btf/sys_exit")
+int on_sys_exit(__u64 *ctx) {
+	struct pt_regs___kernel *regs = (struct pt_regs___kernel *)ctx[0];
+	struct pyb_watched_cpu *c;
+	struct pyb_watched *w;
+	struct pyb_slot *slot;
+	__u32 pid, index, call = call_of(regs, (long)ctx[1]);
+
+	count(PYB_CALLS);
+	if (!call && own_pid_level) /* there it takes longer to tell whose it is */
+		return 0;
+	pid = own_process(bpf_get_current_task_btf());
+	slot = find_slot(pid);
+	if (!slot)
+		return 0;
+	index = slot->index;
+	c = bpf_map_lookup_elem(&watched_cpus, &index);
+	w = bpf_map_lookup_elem(&watched, &index);
+	if (!c || !w)
+		return 0;
+	c->calls++;
+	if (!call)
+		return 0;
+	c->looked++;
+	if (!forget(pid, w, call, regs, (long)ctx[1]))
+		on_made(pid, call, regs, (long)ctx[1], w, c);
 	return 0;
 }
 
@@ -412,7 +481,7 @@ SEC("tp_btf/sched_process_fork")
 int on_fork(__u64 *ctx) {
 	struct task_struct *parent = (struct task_struct *)ctx[0], *child = (struct task_struct *)ctx[1];
 	__u32 pid = own_process(parent);
-	struct pyb_watched *w = bpf_map_lookup_elem(&watched, &pid);
+	struct pyb_watched *w = find_watched(pid);
 	struct made made;
 	int is_thread;
 
@@ -433,7 +502,7 @@ int on_exit(__u64 *ctx) {
 	struct task_struct *task = (struct task_struct *)ctx[0];
 	__u32 pid = own_process(task);
 
-	if (bpf_map_lookup_elem(&watched, &pid))
+	if (find_watched(pid))
 		forget_other(pid, PYB_THREAD, own_pid_level ? pid_as_ours(task->thread_pid) : (__u32)task->pid);
 	return 0;
 }
@@ -443,9 +512,13 @@ SEC("tp_btf/sched_process_exec")
 int on_exec(__u64 *ctx) {
 	__u32 pid = own_process((struct task_struct *)ctx[0]);
 
-	if (!bpf_map_lookup_elem(&watched, &pid))
+	struct pyb_slot *slot = find_slot(pid);
+	struct pyb_watched *w = find_watched(pid);
+
+	if (!w || !slot)
 		return 0;
-	bpf_map_delete_elem(&watched, &pid);
+	w->gone = 1;
+	slot->pid = 0;
 	bpf_map_delete_elem(&processes, &pid);
 	return 0;
 }

@@ -55,20 +55,39 @@ struct pyb_origin {
 	__u64 time_ns; /* CLOCK_MONOTONIC */
 	__u64 stack;   /* as in the event that told of it; 0: made by nothing of Python */
 	__u64 bytes;   /* of a mapping */
+	__u64 inode;   /* of a descriptor's file; 0: not known */
 	__u32 tid;     /* who made it, as pyspyd sees it */
 	__u16 call;    /* enum pyb_origin_call */
 	__u16 pad;
 };
 
-#define PYB_WATCHED_FDS 16384
+#define PYB_WATCHED_MAX 1024 /* processes */
+#define PYB_WATCHED_FDS 4096
+#define PYB_SLOTS 4 /* of processes whose pids are alike modulo PYB_BUCKETS */
+#define PYB_BUCKETS 1024
+
+/* Whether a process is watched is asked at every system call of the host, so it has to be told fast: a pid's slot is
+ * one of those of its bucket. User space writes them. */
+struct pyb_slot {
+	__u32 pid;   /* as pyspyd sees it; 0: free */
+	__u32 index; /* of pyb_watched and pyb_watched_cpu */
+};
+
+/* What is counted for a watched process, on each CPU. */
+struct pyb_watched_cpu {
+	__u64 calls;    /* system calls; of interest alone where pyspyd is in a PID namespace */
+	__u64 looked;   /* … that might make or close something */
+	__u64 left_out; /* things that were made when there was no time left */
+};
 
 /* A process that is watched. User space writes it once, as zeroes. */
 struct pyb_watched {
 	__u64 window_ns; /* when the present window began, … */
 	__u64 delay_ns;  /* … how long its first thread had waited for a CPU by then, … */
 	__u64 spent_ns;  /* … and what was spent on stacks in it */
+	__u64 all_ns;    /* … and in all of them */
 	__u64 jiffies;   /* when the clock was looked at last */
-	__u64 left_out;  /* things that were made when there was no time left */
+	__u64 gone;      /* it executes another program */
 	/* The last calls that closed many descriptors: what is in the range and older is gone. */
 	__u64 closed_ns;
 	__u32 closed_from, closed_to;

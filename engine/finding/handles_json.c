@@ -5,10 +5,10 @@
  * state, age_s} ], cgroup, origins }. Where there was one look, what grew is null. `created` is the stack that made it,
  * null where nobody saw it.
  *
- * origins, null where they were not asked for: { watched_s, why_not, left_out, paused, unseen {descriptor, thread,
- * child, mapping}, places[ {what, kind, call, count, bytes, share, youngest_s, oldest_s, ids, own, stack} ], made[
- * {what, id, bytes, age_s, place} ] }. `own` is the frame of the program's own in the stack, and `place` a place, by
- * index. */
+ * origins, null where they were not asked for: { watched_s, why_not, left_out, paused, paused_s, unseen {descriptor,
+ * thread, child, mapping}, places[ {what, kind, call, count, bytes, share, youngest_s, oldest_s, ids, own, stack} ],
+ * made[ {what, id, bytes, age_s, place} ] }. `own` is the frame of the program's own in the stack, and `place` a place,
+ * by index. */
 #include "engine/finding/handles_kinds.h"
 #include "engine/finding/stack_json.h"
 #include <stdlib.h>
@@ -232,7 +232,8 @@ static json_t *origins_json(const struct pyspyd_origins *origins) {
 	ok = json_put(true, object, "watched_s", seconds_json(origins->watched_ns));
 	ok = json_put(ok, object, "why_not", json_text(origins->why));
 	ok = json_put(ok, object, "left_out", json_count(origins->left_out));
-	ok = json_put(ok, object, "paused", json_boolean(origins->paused));
+	ok = json_put(ok, object, "paused", json_boolean(origins->paused_ns));
+	ok = json_put(ok, object, "paused_s", seconds_json(origins->paused_ns));
 	ok = json_put(ok, object, "unseen", origins->why ? json_null() : unseen_json(origins));
 	ok = json_put(ok, object, "places", places_json(origins));
 	ok = json_put(ok, object, "made", made_json(origins));

@@ -122,8 +122,12 @@ static void add_unseen(struct strbuf *sb, const struct pyspyd_origins *origins) 
 			"  %" PRIu64 " were made too fast to look where, so as not to slow the process: not all of "
 			"those are older\n",
 			origins->left_out);
-	if (origins->paused)
-		strbuf_adds(sb, "  Nothing was seen for a part of the time: this host makes too many system calls\n");
+	if (origins->paused_ns)
+		strbuf_addf(sb,
+			"  Nothing was seen for %.1f s of it: there were so many system calls that it would have "
+			"slowed "
+			"them too much\n",
+			(double)origins->paused_ns / 1e9);
 }
 
 void handles_origins_text(struct strbuf *sb, const struct pyspyd_origins *origins, bool colour) {

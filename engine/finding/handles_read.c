@@ -166,7 +166,7 @@ static void read_origins(struct document *document, struct pyspyd_handles *handl
 	origins->why = document_text(document, from, "why_not");
 	origins->watched_ns = document_ns(document, from, "watched_s", (double)NS_PER_SEC, 0);
 	origins->left_out = document_count(document, from, "left_out");
-	origins->paused = document_bool(document, from, "paused");
+	origins->paused_ns = document_ns(document, from, "paused_s", (double)NS_PER_SEC, 0);
 	unseen = document_object(document, from, "unseen");
 	for (size_t what = 0; unseen && what < ARRAY_SIZE(origins->unseen); what++)
 		origins->unseen[what] = document_count(document, unseen, handles_what_names[what]);

@@ -186,7 +186,7 @@ static int fill(struct handles_origins *seen, const handle_item_vec *items, stru
 		r = set_made(&things, origins);
 	origins->watched_ns = state.watched_ns;
 	origins->left_out = state.left_out;
-	origins->paused = state.paused;
+	origins->paused_ns = min_of(state.paused_ns, state.watched_ns);
 	memcpy(origins->unseen, there.n, sizeof(there.n));
 	map_deinit(&there.by_id);
 	vec_free(&there.mappings);

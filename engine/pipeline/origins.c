@@ -11,7 +11,9 @@
 #include "engine/cpython/threads.h"
 #include "engine/sample/bpf_origins.h"
 #include "engine/sample/target.h"
+#include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define STACKS_MAX 16384
 #define TELL_NS (200 * NS_PER_MS) /* between two looks at the threads of a process, at least */
@@ -35,7 +37,7 @@ struct origins {
 	struct bpf_origins *kernel;
 	VEC(struct process *) processes;
 	struct py_raw_stack raw;
-	uint64_t told_ns, searches, pauses;
+	uint64_t told_ns, searches;
 	bool full;
 };
 
@@ -307,7 +309,6 @@ static void tell_again(struct origins *origins, uint64_t now_ns) {
 		return;
 	origins->told_ns = now_ns;
 	bpf_origins_counts(origins->kernel, &counts);
-	origins->pauses = counts.pauses;
 	if (counts.by[PYB_SEARCHES] == origins->searches)
 		return;
 	origins->searches = counts.by[PYB_SEARCHES];
@@ -336,6 +337,10 @@ void origins_tend(struct origins *origins, int timeout_ms) {
 	} while (now < until);
 }
 
+void origins_hold(struct origins *origins, bool held) {
+	bpf_origins_hold(origins->kernel, held);
+}
+
 /* What is there. */
 
 static int add_thing(
@@ -360,8 +365,20 @@ static int add_thing(
 			.stack = has ? at : CREATED_NO_STACK }));
 }
 
+/* Whether the descriptor that may have been closed unseen is the one that was seen: its file is the same. */
+static bool stands(const struct process *process, const struct bpf_origin *record) {
+	char path[32];
+	struct stat stat;
+
+	if (!record->unsure)
+		return true;
+	snprintf(path, sizeof(path), "fd/%" PRIu64, record->id);
+	return !fstatat(process->target->proc.dir_fd, path, &stat, 0) && stat.st_ino == record->made.inode;
+}
+
 int origins_things(struct origins *origins, pid_t pid, created_things *things, struct origins_state *ret_state) {
 	struct process *process = find(origins, pid);
+	struct bpf_origins_counts counts;
 	bpf_origin_vec list = { 0 };
 	uint64_t now, left_out = 0;
 	int r;
@@ -373,13 +390,14 @@ int origins_things(struct origins *origins, pid_t pid, created_things *things, s
 	bpf_origins_take(origins->kernel, on_stack, origins); /* of those that came between the two */
 	now = clock_mono_ns();
 	vec_foreach (record, &list)
-		if (!r)
+		if (!r && stands(process, record))
 			r = add_thing(process, record, now, things);
 	vec_free(&list);
 	if (r)
 		return r == -ESRCH ? PYSPYD_E_GONE : r;
+	bpf_origins_counts(origins->kernel, &counts);
 	*ret_state = (struct origins_state){
-		.watched_ns = now - process->since_ns, .left_out = left_out, .paused = origins->pauses != 0
+		.watched_ns = now - process->since_ns, .left_out = left_out, .paused_ns = counts.paused_ns
 	};
 	return 0;
 }

@@ -22,11 +22,14 @@ void origins_unwatch(struct origins *origins, pid_t pid);
 /* Decodes what comes, until the time is over. To be called all the time. */
 void origins_tend(struct origins *origins, int timeout_ms);
 
+/* A pause by hand (tests). */
+void origins_hold(struct origins *origins, bool held);
+
 /* Appends what was seen to be made in a process and is still there, as far as the kernel's records tell, with kinds
  * that follow from the calls. Return: 0; PYSPYD_E_GONE; negative errno. */
 struct origins_state {
 	uint64_t watched_ns, left_out;
-	bool paused;
+	uint64_t paused_ns; /* of all the time since origins_new */
 };
 int origins_things(struct origins *origins, pid_t pid, created_things *things, struct origins_state *ret_state);
 

@@ -8,7 +8,8 @@
 
 /* Which call made which descriptor, thread, child and mapping, and at which Python stack, by eBPF programs at the end
  * of system calls (bpf/origins.bpf.c). They are attached as long as this lives, and cost every system call of the host
- * some nanoseconds: so it is there while it is wanted. All calls from one thread at a time. */
+ * some nanoseconds: so it is there while it is wanted, and pauses where that is too much. All calls from one thread at
+ * a time. */
 struct bpf_origins;
 
 /* A thing that is there, as far as what was seen tells. */
@@ -16,12 +17,13 @@ struct bpf_origin {
 	uint64_t id; /* descriptor, thread id, pid, address */
 	enum pyb_origin_what what;
 	struct pyb_origin made;
+	bool unsure; /* a descriptor that may have been closed in a pause: it stands if its file has made.inode still */
 };
 typedef VEC(struct bpf_origin) bpf_origin_vec;
 
 struct bpf_origins_counts {
 	uint64_t by[PYB_ORIGIN_COUNTS];
-	uint64_t pauses; /* how often there were too many system calls to go on */
+	uint64_t pauses, paused_ns; /* how often, and how long, there were too many system calls to look at them */
 };
 
 /* Loads and attaches. Return: 0; PYSPYD_E_DENIED, PYSPYD_E_UNSUPPORTED with the reason; -ENOMEM. */
@@ -44,9 +46,12 @@ void bpf_origins_take(struct bpf_origins *origins,
 /* All stacks are told anew from now on. */
 void bpf_origins_retell(struct bpf_origins *origins);
 
-/* Every now and then: where the host makes so many system calls that they are slowed too much, nothing is looked at
- * for a while, and what was known is forgotten. */
+/* Every now and then: where so many system calls are made that a process, or a CPU, is slowed too much, they are not
+ * looked at for a part of the time. */
 void bpf_origins_tend(struct bpf_origins *origins, uint64_t now_ns);
+
+/* A pause by hand, as long as it is not taken back (tests). */
+void bpf_origins_hold(struct bpf_origins *origins, bool held);
 
 /* What was seen to be made in a process and not to be closed, in no order; appended. *ret_left_out: how many things
  * were made without being written down, since there was no time left. Return: 0; -ESRCH: it executes another program;

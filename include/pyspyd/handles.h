@@ -92,7 +92,8 @@ struct pyspyd_origins {
 	char *why;           /* why nothing could be seen; NULL: it could, and the rest counts */
 	uint64_t watched_ns; /* for how long */
 	uint64_t left_out;   /* things that were made while there was no time to look at them */
-	bool paused;         /* the host made so many system calls that nothing was looked at for a part of the time */
+	uint64_t paused_ns; /* … of which nothing was looked at: so many system calls were made that it would have cost
+			       too much */
 	struct pyspyd_origin *places; /* by what; in that the most first */
 	size_t places_n;
 	struct pyspyd_made *made; /* by what and id, ascending */

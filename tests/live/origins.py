@@ -189,10 +189,13 @@ class Driver:
                 live.skip(line)
             raise RuntimeError("driver: " + line)
 
-    def look(self):
-        self.process.stdin.write(b"look\n")
+    def ask(self, what):
+        self.process.stdin.write(what.encode() + b"\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline().decode())
+        return self.process.stdout.readline().decode().strip()
+
+    def look(self):
+        return json.loads(self.ask("look"))
 
     def __enter__(self):
         return self
@@ -240,6 +243,60 @@ def trial(checks, name, command, prefix=()):
             counts = compare(checks, name, json.loads(text), driver.look())
             live.note("%s: %s" % (name, ", ".join("%d %s" % (n, what) for what, n in sorted(counts.items()))))
         subprocess.run(["sh", "-c", "kill $(cat /proc/%d/task/*/children) 2>/dev/null" % target.pid])
+
+
+PAUSED = r'''
+import os, socket, sys, threading
+keep = []
+
+def leak(): keep.extend((os.open(os.__file__, 0), socket.socket()))
+def first(): return socket.socket()
+def second(): return socket.socket()
+def late(): keep.append(os.open(os.__file__, 0))
+
+print("ready", flush=True)
+sys.stdin.readline()
+leak()
+fleeting = first()
+print(keep[0], keep[1].fileno(), fleeting.fileno(), flush=True)
+sys.stdin.readline()
+fleeting.close()
+fleeting = second()
+late()
+print(fleeting.fileno(), keep[-1], flush=True)
+sys.stdin.readline()
+late()
+print(keep[-1], flush=True)
+sys.stdin.readline()
+'''
+
+
+def paused(checks, command):
+    """Where it would cost too much nothing is seen for a while: what stood before, and is the same behind it, is known
+    still; what took the place of another in the meantime is not taken for that."""
+    def next_step():
+        target.say()
+        return [int(word) for word in target.line().split()]
+
+    with live.Target(command, PAUSED) as target, Driver(target.pid) as driver:
+        target.ready()
+        *leaked, fleeting = next_step()
+        for _ in range(3):  # each takes longer than a thing has to stand
+            driver.look()
+        checks.that(driver.ask("hold") == "held", "paused: no pause")
+        again, unseen = next_step()
+        checks.that(again == fleeting, "paused: %d and not %d" % (again, fleeting))
+        checks.that(driver.ask("go") == "goes", "paused: no end")
+        late, = next_step()
+        seen = driver.look()
+        made = {thing["id"]: [frame["function"] for frame in seen["places"][thing["place"]]["stack"]]
+                for thing in seen["things"] if thing["what"] == "descriptor"}
+        for fd in leaked:
+            checks.that("leak" in made.get(fd, []), "paused: %d is by %s" % (fd, made.get(fd)))
+        checks.that(fleeting not in made, "paused: another socket is taken for the first one: %s" % made.get(fleeting))
+        checks.that(unseen not in made, "paused: made in the pause: %s" % made.get(unseen))
+        checks.that("late" in made.get(late, []), "paused: behind it: %s" % made.get(late))
+        checks.that(seen["paused_s"] > 0, "paused: for no time")
 
 
 def command_line(checks, command):
@@ -335,6 +392,7 @@ def main():
     caps = "-all,+bpf,+perfmon,+sys_ptrace"
     trial(checks, name + " as another user with three capabilities", command,
           ["setpriv", "--reuid", str(NOBODY), "--clear-groups", "--inh-caps", caps, "--ambient-caps", caps])
+    paused(checks, command)
     command_line(checks, command)
     without_privileges(checks, command)
     findings(checks)

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /* Sees what a process makes, and says it as JSON. usage: origins_driver PID
  *
- * Prints "watching" when it does; then for each line on stdin what there is: { things[ {what, id, bytes, call, place}
- * ], places[ {own, stack[ {function, file, line} ]} ], left_out }. Exits with 77 and the reason where the kernel lets
- * no program in. */
+ * Prints "watching" when it does; then for each line on stdin but these what there is: "hold" begins a pause, "go"
+ * ends it. { things[ {what, id, bytes, call, place}
+ * ], places[ {own, stack[ {function, file, line} ]} ], left_out, paused_s }. Exits with 77 and the reason where the
+ * kernel lets no program in. */
 #include "engine/finding/stack_json.h"
 #include "engine/pipeline/origins.h"
 
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define TEND_MS 20
@@ -50,8 +52,8 @@ static int say(struct origins *origins, pid_t pid) {
 		vec_free(&things);
 		return r;
 	}
-	object = json_pack("{s:o, s:o, s:I}", "things", things_json(&things), "places", places_json(places, n),
-		"left_out", (json_int_t)state.left_out);
+	object = json_pack("{s:o, s:o, s:I, s:f}", "things", things_json(&things), "places", places_json(places, n),
+		"left_out", (json_int_t)state.left_out, "paused_s", (double)state.paused_ns / 1e9);
 	json_dumpf(object, stdout, JSON_COMPACT);
 	puts("");
 	fflush(stdout);
@@ -62,22 +64,34 @@ static int say(struct origins *origins, pid_t pid) {
 }
 
 /* Return: whether there was a line. */
-static int asked(void) {
+static bool asked(char *line, size_t size) {
 	struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
-	char line[64];
 	ssize_t n;
 
 	if (poll(&in, 1, 0) <= 0)
-		return 0;
-	n = read(STDIN_FILENO, line, sizeof(line));
+		return false;
+	n = read(STDIN_FILENO, line, size - 1);
 	if (n <= 0)
 		exit(0);
-	return 1;
+	line[n] = '\0';
+	return true;
+}
+
+static int answer(struct origins *origins, pid_t pid, const char *line) {
+	bool hold = !strcmp(line, "hold\n");
+
+	if (!hold && strcmp(line, "go\n"))
+		return say(origins, pid);
+	origins_hold(origins, hold);
+	puts(hold ? "held" : "goes");
+	fflush(stdout);
+	return 0;
 }
 
 int main(int argc, char **argv) {
 	struct origins *origins;
 	struct err err = { 0 };
+	char line[64];
 	pid_t pid = argc > 1 ? atoi(argv[1]) : 0;
 	int r = origins_new(&origins, &err);
 
@@ -91,8 +105,8 @@ int main(int argc, char **argv) {
 	fflush(stdout);
 	while (!r) {
 		origins_tend(origins, TEND_MS);
-		if (asked())
-			r = say(origins, pid);
+		if (asked(line, sizeof(line)))
+			r = answer(origins, pid, line);
 	}
 	printf("%d %s\n", r, err.text);
 	origins_free(origins);

@@ -189,7 +189,7 @@ static void expect_begin(struct pyspyd_origins *origins, const char *expected) {
 Test(created, reads_well) {
 	struct pyspyd_origins origins = { .watched_ns = 10000000000,
 		.left_out = 12,
-		.paused = true,
+		.paused_ns = 3500000000,
 		.places = places,
 		.places_n = ARRAY_SIZE(places),
 		.made = made,
@@ -206,7 +206,8 @@ Test(created, reads_well) {
 		"  1 file mapping, 1.5 MiB, by mmap, by native code  0.0 s old\n"
 		"  Not seen to be made, so older: 5 descriptors, 1 thread, 120 mappings\n"
 		"  12 were made too fast to look where, so as not to slow the process: not all of those are older\n"
-		"  Nothing was seen for a part of the time: this host makes too many system calls\n");
+		"  Nothing was seen for 3.5 s of it: there were so many system calls that it would have slowed them "
+		"too much\n");
 	origins = (struct pyspyd_origins){ .watched_ns = 1000000000 };
 	expect_begin(&origins, "Made in 1.0 s, and still there:\n  nothing\n");
 	origins = (struct pyspyd_origins){ .why = S("not permitted\x1b") };

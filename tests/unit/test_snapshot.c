@@ -697,7 +697,7 @@ Test(snapshot, handles_and_back) {
 	};
 	struct pyspyd_origins origins = { .watched_ns = 10000000000,
 		.left_out = 3,
-		.paused = true,
+		.paused_ns = 2000000000,
 		.places = places,
 		.places_n = 2,
 		.made = made,
