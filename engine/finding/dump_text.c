@@ -6,19 +6,25 @@
  *   Thread 4711 (MainThread) [R, GIL]
  *     parse (/srv/app/json.py:88)
  *       text: str = '{"a": 1}'
+ *       reader: Reader = <app.Reader object at 0x7f21c4a3b2d0>
+ *         .position: int = 3
  *     <module> (/srv/app/app.py:3)
  *     Handles ValueError: bad number
  *       number (/srv/app/json.py:31)
  *
- * The tasks of asyncio, where they were asked for, are dump_tasks.c's. */
+ * What a variable's object has in it, only a snapshot knows (objects_text.c). The tasks of asyncio, where they were
+ * asked for, are dump_tasks.c's. */
 #include "pyspyd/dump.h"
 
 #include "engine/base/util.h"
 #include "engine/finding/dump_tasks.h"
 #include "engine/finding/exceptions.h"
+#include "engine/finding/objects_text.h"
 #include "engine/finding/stack_json.h"
 #include "engine/finding/stack_text.h"
 #include <inttypes.h>
+
+#define OBJECT_LINES_MAX 64 /* below the variables of one frame */
 
 static json_t *threads_json(const struct pyspyd_dump *dump) {
 	json_t *array = json_array();
@@ -131,20 +137,40 @@ static void add_native_remarks(struct strbuf *sb, const struct pyspyd_thread *th
 		strbuf_adds(sb, "  … (native and Python frames do not agree)\n");
 }
 
-static void add_thread(
-	struct strbuf *sb, const struct pyspyd_thread *thread, const struct pyspyd_core *core, bool colour) {
-	bool died = core && core->tid && core->tid == thread->tid;
+/* `seen`: NULL: it is not known what its objects hold. */
+static void add_locals(struct strbuf *sb, const struct pyspyd_frame *frame, struct objects_text *objects,
+	const struct pyspyd_object_frame *seen, bool colour) {
+	size_t lines = OBJECT_LINES_MAX;
 
-	add_thread_line(sb, thread, died ? core : NULL, colour);
+	for (size_t i = 0; frame->locals && i < frame->locals_n; i++) {
+		add_local(sb, &frame->locals[i], colour);
+		if (seen)
+			objects_text_add(objects, sb, seen, frame->locals[i].name, &lines);
+	}
+}
+
+static void add_frames(
+	struct strbuf *sb, const struct pyspyd_thread *thread, struct objects_text *objects, bool colour) {
+	const struct pyspyd_object_thread *seen = objects_text_thread(objects, thread);
+	size_t python = 0;
+
 	for (size_t i = 0; i < thread->frames_n; i++) {
 		const struct pyspyd_frame *frame = &thread->frames[i];
 
 		strbuf_adds(sb, "  ");
 		text_frame(sb, frame, false, colour);
 		strbuf_adds(sb, "\n");
-		for (size_t j = 0; frame->locals && j < frame->locals_n; j++)
-			add_local(sb, &frame->locals[j], colour);
+		add_locals(sb, frame, objects, seen && python < seen->frames_n ? &seen->frames[python] : NULL, colour);
+		python += frame->lang == PYSPYD_PYTHON;
 	}
+}
+
+static void add_thread(struct strbuf *sb, const struct pyspyd_thread *thread, const struct pyspyd_core *core,
+	struct objects_text *objects, bool colour) {
+	bool died = core && core->tid && core->tid == thread->tid;
+
+	add_thread_line(sb, thread, died ? core : NULL, colour);
+	add_frames(sb, thread, objects, colour);
 	if (!thread->frames_n && !thread->incomplete && !thread->native)
 		strbuf_adds(sb, "  (no Python frames)\n");
 	if (thread->truncated)
@@ -159,12 +185,14 @@ static void add_thread(
 }
 
 char *pyspyd_dump_text(const struct pyspyd_dump *dump, bool colour) {
+	_cleanup_(objects_text_deinit) struct objects_text objects = { 0 };
 	struct strbuf sb = { 0 };
 
+	objects_text_init(&objects, dump->objects, colour);
 	text_process(&sb, &dump->process, colour);
 	for (size_t i = 0; i < dump->threads_n; i++) {
 		strbuf_adds(&sb, "\n");
-		add_thread(&sb, &dump->threads[i], dump->process.core, colour);
+		add_thread(&sb, &dump->threads[i], dump->process.core, &objects, colour);
 	}
 	if (!dump->async || dump_tasks_text(&sb, dump, colour))
 		return strbuf_take(&sb);

@@ -116,6 +116,7 @@ void pyspyd_dump_free(struct pyspyd_dump *dump) {
 		return;
 	pyspyd_process_deinit(&dump->process);
 	pyspyd_threads_free(dump->threads, dump->threads_n);
+	pyspyd_objects_free(dump->objects);
 	free(dump->loops);
 	tasks_free(dump->tasks, dump->tasks_n);
 	free(dump);

@@ -217,6 +217,48 @@ static int filter_dump(const struct pyspyd_dump_options *options, struct pyspyd_
 	return r;
 }
 
+/* Of a file that was written unmasked: what a secret name leads to is not followed. */
+static int mask_entries(struct pyspyd_object_entry *entries, size_t n) {
+	for (size_t i = 0; i < n; i++) {
+		if (entries[i].masked || !py_local_is_secret(entries[i].name))
+			continue;
+		free(entries[i].value);
+		entries[i].value = strdup("***");
+		entries[i].masked = true;
+		entries[i].object = 0;
+		if (!entries[i].value)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int mask_objects(struct pyspyd_objects *objects) {
+	int r = 0;
+
+	for (size_t i = 0; i < objects->threads_n; i++)
+		for (size_t k = 0; !r && k < objects->threads[i].frames_n; k++)
+			r = mask_entries(
+				objects->threads[i].frames[k].variables, objects->threads[i].frames[k].variables_n);
+	for (size_t i = 0; !r && i < objects->objects_n; i++) {
+		r = mask_entries(objects->objects[i].attributes, objects->objects[i].attributes_n);
+		if (!r)
+			r = mask_entries(objects->objects[i].items, objects->objects[i].items_n);
+	}
+	return r;
+}
+
+/* They belong to the variables; a file that has none of them is shown all the same. */
+static int add_objects(struct pyspyd_snapshot *snapshot, const struct pyspyd_dump_options *options,
+	struct pyspyd_dump *dump, struct err *err) {
+	const struct archive_section *section = archive_find(&snapshot->archive, PYSPYD_SNAPSHOT_OBJECTS);
+	int r;
+
+	if (!options->locals || !section || section->kind == ARCHIVE_REASON)
+		return 0;
+	r = READ_PART(snapshot, PYSPYD_SNAPSHOT_OBJECTS, pyspyd_objects_of_json, &dump->objects, err);
+	return r || options->unmask ? r : mask_objects(dump->objects);
+}
+
 int pyspyd_snapshot_dump(struct pyspyd_snapshot *snapshot, const struct pyspyd_dump_options *options,
 	struct pyspyd_dump **ret_dump, struct err *err) {
 	struct pyspyd_dump *dump = NULL;
@@ -224,6 +266,8 @@ int pyspyd_snapshot_dump(struct pyspyd_snapshot *snapshot, const struct pyspyd_d
 
 	if (!r)
 		r = filter_dump(options, dump);
+	if (!r)
+		r = add_objects(snapshot, options, dump, err);
 	if (r)
 		pyspyd_dump_free(dump);
 	else

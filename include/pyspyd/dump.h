@@ -3,6 +3,7 @@
 #define PYSPYD_DUMP_H
 
 #include "pyspyd/err.h"
+#include "pyspyd/objects.h"
 #include "pyspyd/stack.h"
 
 /* All threads of a process, now. */
@@ -91,7 +92,8 @@ struct pyspyd_dump {
 	struct pyspyd_process process;
 	struct pyspyd_thread *threads;
 	size_t threads_n;
-	bool async; /* the rest was asked for */
+	struct pyspyd_objects *objects; /* that the variables lead to: of a snapshot, where they were asked for */
+	bool async;                     /* the rest was asked for */
 	struct pyspyd_loop *loops;
 	size_t loops_n;
 	struct pyspyd_task *tasks; /* by name */

@@ -95,9 +95,30 @@ static void read_rows(const uint8_t *data, size_t size) {
 		pyspyd_##kind##_free(_two); \
 	} while (0)
 
+/* Objects are shown with a dump whose variables lead to them. */
+static void read_objects(const char *json, size_t len) {
+	struct pyspyd_local local = { .name = (char[]){ "x" }, .type = (char[]){ "X" }, .value = (char[]){ "1" } };
+	struct pyspyd_frame frame = { .function = (char[]){ "f" },
+		.qualname = (char[]){ "f" },
+		.file = (char[]){ "f.py" },
+		.module = (char[]){ "" },
+		.locals = &local,
+		.locals_n = 1 };
+	struct pyspyd_thread thread = { .tid = 1, .name = (char[]){ "" }, .frames = &frame, .frames_n = 1 };
+	struct pyspyd_dump dump = {
+		.process = { .name = (char[]){ "p" }, .python = (char[]){ "" } }, .threads = &thread, .threads_n = 1
+	};
+
+	if (pyspyd_objects_of_json(json, len, &dump.objects, NULL))
+		return;
+	free(pyspyd_dump_text(&dump, true));
+	pyspyd_objects_free(dump.objects);
+}
+
 static void read_document(const char *json, size_t len) {
 	struct pyspyd_waits *waits = NULL;
 
+	read_objects(json, len);
 	CHECK(dump, json, len);
 	CHECK(heap, json, len);
 	CHECK(modules, json, len, true);

@@ -114,6 +114,7 @@ MOVING = [
     (r", for [0-9]+ (ms|s|min)( [0-9]+ s)?", ""),
     (r", [0-9.]+ [smh]\b", ", some time"),
     (r"(?s)\nControl group: .*", ""),
+    (r"\n {6,}(\.\w|\[|…)[^\n]*", ""),  # what the variables' objects hold, which only a snapshot knows
     (r"'?timeout'?: float = [0-9.]+", "timeout"),
     (r'"switches":[0-9]+', '"switches":0'),
     (r'"kept_share":[0-9.]+', '"kept_share":0'),  # of those that were looked at
@@ -192,6 +193,15 @@ def check_objects(name, document):
                 "%s: the settings are %r" % (name, settings))
     deep = {e["name"]: e for e in objects[settings["deep"]["object"]]["items"]}
     checks.that(list(deep) == ["secret_key"] and deep["secret_key"]["masked"], "%s: deep is %r" % (name, deep))
+
+
+def check_objects_text(name, text):
+    """The same below the variable, in text."""
+    account = re.search(r"\n    account: \S+ = [^\n]*\n((?:      [^\n]*\n)+)", text)
+    if checks.that(account, "%s: nothing below the account: %s" % (name, text[:1000])):
+        for line in ("      .owner: str = 'owner0'\n", "      .api_token: str = ***\n", "        [user]: str = 'owner0'\n",
+                     "        [db_password]: str = ***\n"):
+            checks.that(line in account.group(1), "%s: no %r: %s" % (name, line, account.group(1)))
 
 
 def check_round_trip(name, path):
@@ -289,6 +299,7 @@ def check(name, version, command, folder):
     if version >= (3, 8):
         checks.that("waiter" in after["dump tasks"][1], "%s: no tasks: %s" % (name, after["dump tasks"][1]))
     check_secrets(name, path)
+    check_objects_text(name, after["dump locals"][1])
     checks.that(any(b"hunter2-argument" in plain for _, _, plain in sections(unmasked)), "%s: --unmask masks" % name)
     checks.that("hunter2-argument" not in run("dump", "--locals", "--snapshot", unmasked)[1],
                 "%s: a secret of an unmasked file is shown unasked" % name)

@@ -5,6 +5,7 @@
 
 #include "engine/base/util.h"
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <jansson.h>
 #include <string.h>
 
@@ -304,4 +305,82 @@ Test(dump_text, freeing_takes_null_and_half_built) {
 	pyspyd_ps_free(NULL, 3);
 	pyspyd_process_deinit(&process);
 	pyspyd_process_deinit(NULL);
+}
+
+/* What a snapshot says of the objects behind the variables. */
+
+#define DOCUMENT(function, rest) \
+	"{\"schema\":\"pyspyd.objects/1\",\"threads\":[{\"tid\":4711,\"frames\":[" \
+	"{\"function\":\"" function "\",\"variables\":[{\"name\":\"text\",\"type\":\"Text\",\"value\":\"<Text>\"," \
+	"\"masked\":false,\"object\":\"0x20\"}]},{\"function\":\"<module>\",\"variables\":[]}]}]," rest \
+	",\"truncated\":false}"
+#define ENTRY(name, value, object) \
+	"{\"name\":\"" name "\",\"type\":\"T\",\"value\":\"" value "\",\"masked\":false,\"object\":" object "}"
+/* 0x20 has itself as an attribute, and 0x10, whose items are plain. */
+#define OBJECTS \
+	"\"objects\":[{\"object\":\"0x20\",\"type\":\"Text\",\"attributes\":[" ENTRY( \
+		"me", "<Text>", "\"0x20\"") "," ENTRY("li\\u001bst", "[1]", \
+		"\"0x10\"") "],\"items\":[],\"more\":true}," \
+			    "{\"object\":\"0x10\",\"type\":\"list\",\"attributes\":[]," \
+			    "\"items\":[" ENTRY("0", "1", "null") "],\"more\":false}]"
+
+static char *text_with_objects(const char *json) {
+	struct pyspyd_dump with = dump;
+	char *text;
+
+	cr_assert_eq(pyspyd_objects_of_json(json, strlen(json), &with.objects, NULL), 0);
+	text = pyspyd_dump_text(&with, false);
+	cr_assert(text);
+	pyspyd_objects_free(with.objects);
+	return text;
+}
+
+Test(dump_text, objects) {
+	static const char tree[] = "    text: builtins.str = '{}'\n"
+				   "      .me: T = <Text> (above)\n"
+				   "      .li\\x1bst: T = [1]\n"
+				   "      …\n"
+				   "    password";
+	_free_ char *text = text_with_objects(DOCUMENT("Reader.parse", OBJECTS)),
+		    *plain = pyspyd_dump_text(&dump, false);
+	_free_ char *other = text_with_objects(DOCUMENT("Reader.other", OBJECTS));
+
+	cr_assert(strstr(text, tree), "%s", text);
+	cr_assert_str_eq(other, plain, "of another stack, nothing is shown");
+}
+
+Test(dump_text, objects_are_bounded) {
+	struct pyspyd_object_entry variable = { .name = S("text"), .type = S("T"), .value = S("1"), .object = 1 };
+	struct pyspyd_object_frame seen = { .function = S("Reader.parse"), .variables = &variable, .variables_n = 1 };
+	struct pyspyd_object_frame both[] = { seen, { .function = S("<module>") } };
+	struct pyspyd_object_thread thread = { .tid = 4711, .frames = both, .frames_n = 2 };
+	struct pyspyd_object many[100];
+	struct pyspyd_object_entry next[100];
+	struct pyspyd_objects objects = { .threads = &thread, .threads_n = 1, .objects = many, .objects_n = 100 };
+	struct pyspyd_dump with = dump;
+	_free_ char *text = NULL;
+	size_t lines = 0;
+
+	for (size_t i = 0; i < 100; i++) {
+		next[i] = (struct pyspyd_object_entry){
+			.name = S("n"), .type = S("T"), .value = S("1"), .object = i + 1
+		};
+		many[i] = (struct pyspyd_object){ .address = i + 1, .attributes = next, .attributes_n = 100 };
+	}
+	with.objects = &objects;
+	text = pyspyd_dump_text(&with, false);
+	for (const char *at = text; (at = strstr(at, "\n      ")); at++)
+		lines++;
+	cr_assert_eq(lines, 16, "%s", text);
+	cr_assert(strstr(text, "…\n    password"), "%s", text);
+}
+
+Test(dump_text, objects_that_are_none) {
+	static const char *const wrong[] = { "{}", "[]", DOCUMENT("f", "\"objects\":1"),
+		DOCUMENT("f", "\"objects\":[{\"object\":\"0x10\"}]") };
+	struct pyspyd_objects *objects;
+	struct err err = { 0 };
+
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+		cr_assert_eq(pyspyd_objects_of_json(wrong[i], strlen(wrong[i]), &objects, &err), -EBADMSG, "%zu", i);
 }
