@@ -22,7 +22,7 @@ say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(patsubst $(BUILD)/%,%,$(2))')
 
 # Flags
 
-PKGS := jansson libprotobuf-c zlib libelf libdw liblzma sqlite3 libzstd libsystemd libmicrohttpd libseccomp libcurl libbpf
+PKGS := jansson libprotobuf-c zlib libelf libdw liblz4 liblzma sqlite3 libzstd libsystemd libmicrohttpd libseccomp libcurl libbpf
 # Asked once, and only when something is compiled: the packages may be installed by this very make.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)

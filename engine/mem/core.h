@@ -9,7 +9,7 @@
 #include "pyspyd/err.h"
 #include <sys/user.h>
 
-/* ELF core files, as the kernel, gcore and systemd-coredump write them, also compressed (zstd, xz, gzip): what the
+/* ELF core files, as the kernel, gcore and systemd-coredump write them, also compressed (zstd, xz, lz4, gzip): what the
  * process was, why it died, its threads with their registers, its memory. A core may be anything, and may be cut short:
  * what is missing is missing and counted, never guessed.
  *
@@ -90,7 +90,7 @@ struct core {
 };
 
 /* Return: 0; -ENOEXEC: it is no core file, or a foreign or broken one; -ENODATA: it is cut off before its first
- * thread; -EFBIG, -ENOSPC: it does not fit when unpacked; -ENOTSUP: packed in a way that is not known; negative errno.
+ * thread; -EFBIG, -ENOSPC: it does not fit when unpacked; negative errno.
  * The text says it. */
 int core_open(const char *path, struct core **ret_core, struct err *err);
 

@@ -31,7 +31,7 @@ size_t core_cmdline(const struct core *core, struct mem *mem, char *buf, size_t 
 int core_file_open(const struct core *core, const struct core_file *file, int *ret_fd);
 
 /* `fd` is a core, or one that is packed: then *fd becomes a temporary file without a name that has it unpacked. `name`
- * is for the text. Return: 0; -EFBIG, -ENOSPC, -ENOTSUP, -EBADMSG; -ENOMEM; negative errno. */
+ * is for the text. Return: 0; -EFBIG, -ENOSPC, -EBADMSG; -ENOMEM; negative errno. */
 int core_unpack(int *fd, const char *name, struct err *err);
 
 #endif

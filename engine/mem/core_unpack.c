@@ -3,11 +3,11 @@
  *
  * Memory is read here and there, so the core is unpacked whole, into a temporary file that has no name and is gone with
  * its descriptor. Pages of zeros become holes. A packed file that is cut off gives what is before the cut. Its room is
- * bounded: by UNPACKED_MAX, and by what leaves ROOM_LEFT free on the disk. lz4 is refused by name: no library of ours
- * reads it. */
+ * bounded: by UNPACKED_MAX, and by what leaves ROOM_LEFT free on the disk. */
 #include "engine/mem/core_internal.h"
 
 #include <fcntl.h>
+#include <lz4frame.h>
 #include <lzma.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -194,9 +194,40 @@ static int unpack_gzip(struct unpack *u) {
 	return r;
 }
 
+/* All of a piece; what it holds back comes when it is called again. Return: 0; 1: no more can be unpacked; negative
+ * errno.
+ */
+static int run_lz4(struct unpack *u, LZ4F_dctx *stream, size_t n) {
+	size_t at = 0, in, out;
+
+	do {
+		size_t left;
+		int r;
+
+		in = n - at;
+		out = OUT_BYTES;
+		left = LZ4F_decompress(stream, u->out_bytes, &out, u->in_bytes + at, &in, NULL);
+		r = emit(u, out);
+		if (r)
+			return r;
+		if (LZ4F_isError(left))
+			return damaged(u) ? -EBADMSG : 1;
+		at += in;
+	} while (at < n || out == OUT_BYTES);
+	return 0;
+}
+
 static int unpack_lz4(struct unpack *u) {
-	return err_set(
-		u->err, -ENOTSUP, "%s is packed with lz4, which is not read here: lz4 -d %s core", u->name, u->name);
+	LZ4F_dctx *stream;
+	ssize_t n = 0;
+	int r = LZ4F_isError(LZ4F_createDecompressionContext(&stream, LZ4F_VERSION)) ? -ENOMEM : 0;
+
+	if (r)
+		return r;
+	while (!r && (n = more(u)) > 0)
+		r = run_lz4(u, stream, (size_t)n);
+	LZ4F_freeDecompressionContext(stream);
+	return r < 0 ? r : n < 0 ? (int)n : 0;
 }
 
 static const struct {

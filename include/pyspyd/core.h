@@ -12,7 +12,7 @@
 
 /* Where it is, and where its files are. None of them is ever executed. */
 struct pyspyd_core_source {
-	const char *core; /* the core file, also packed (zstd, xz, gzip) */
+	const char *core; /* the core file, also packed (zstd, xz, lz4, gzip) */
 	const char *exe;  /* the executable; NULL: where the process had it */
 	const char *root; /* folder below which the process' files are; NULL: "/" */
 };
