@@ -11,6 +11,48 @@
 #include <stddef.h>
 
 #include "bpf/stack.h"
+#include "engine/native/unwind_rows.h"
+
+#define TABLE_WORDS 2 /* … of maps below: set anew before loading where native stacks are wanted */
+#define RULES 1
+#define UNWIND_STEPS_AT_ONCE 4   /* that are verified as one piece */
+#define NATIVE_PROCESSES_MAX 256 /* others are unwound in user space */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TABLE_WORDS / 2);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u64); /* two words */
+} tables SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RULES);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct unwind_rule);
+} rules SEC(".maps");
+
+static __always_inline __u32 table_word(__u32 index) {
+	__u32 pair = index / 2;
+	__u64 *words = bpf_map_lookup_elem(&tables, &pair);
+
+	return words ? (__u32)(*words >> 32 * (index % 2)) : 0;
+}
+
+static __always_inline const struct unwind_rule *rule_of(__u32 index) {
+	return bpf_map_lookup_elem(&rules, &index);
+}
+
+#define PYB_TABLE_WORD(index) table_word(index)
+#define PYB_RULE(index) rule_of(index)
+#if defined(__TARGET_ARCH_arm64)
+#define PYB_ARM64 1
+#else
+#define PYB_ARM64 0
+#endif
+#include "bpf/unwind.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -39,14 +81,31 @@ static __always_inline __u64 ip_of(const volatile struct bpf_perf_event_data *ct
 #endif
 }
 
-const volatile __u8 want_native; /* PYB_NATIVE before each sample */
+const volatile __u8 want_native;                  /* PYB_NATIVE before each sample */
+const volatile __u8 want_copies;                  /* … and PYB_STACK, whatever that says */
+const volatile __u32 copy_bytes = RING_BYTES / 2; /* no PYB_STACK when so much waits */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct pyb_native);
-} native_scratch SEC(".maps");
+	__type(value, struct pyb_unwind);
+} unwind_scratch SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct pyb_stack);
+} stack_scratch SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, NATIVE_PROCESSES_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct pyb_codes);
+} codes SEC(".maps");
 
 #if defined(__TARGET_ARCH_x86)
 #define COPY_REGISTERS(n, r) ((n)->ip = (r).rip, (n)->sp = (r).rsp, (n)->fp = (r).rbp, (n)->other = (r).rbx)
@@ -56,43 +115,109 @@ struct {
 
 /* Registers of user space, also of a thread that is in the kernel. The context's are not in memory: each is asked for
  * by name. */
-static __always_inline void take_registers(volatile struct bpf_perf_event_data *ctx, struct pyb_native *n) {
+static __always_inline void take_registers(volatile struct bpf_perf_event_data *ctx, struct pyb_regs *n) {
 	bpf_user_pt_regs_t regs = { 0 };
 
 	COPY_REGISTERS(n, ctx->regs);
 	if (!in_kernel(ctx))
 		return;
-	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-		return;
-	bpf_probe_read_kernel(&regs, sizeof(regs), (void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
-	COPY_REGISTERS(n, regs);
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		bpf_probe_read_kernel(&regs, sizeof(regs), (void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
+	COPY_REGISTERS(n, regs); /* before 5.15: nothing */
+}
+
+__noinline int unwind_on(__u32 pid) {
+	__u32 zero = 0;
+	struct pyb_unwind *u = bpf_map_lookup_elem(&unwind_scratch, &zero);
+	struct pyb_codes *of = bpf_map_lookup_elem(&codes, &pid);
+
+	if (!u || !of)
+		return 1;
+	for (int i = 0; i < UNWIND_STEPS_AT_ONCE; i++)
+		if (pyb_unwind_step(of, u))
+			return 1;
+	return 0;
+}
+
+/* The registers are in the scratch. Return: whether it goes to the thread's first function, or is too deep. */
+__noinline int unwind(__u32 pid) {
+	__u32 zero = 0;
+	struct pyb_unwind *u = bpf_map_lookup_elem(&unwind_scratch, &zero);
+	struct pyb_codes *of = bpf_map_lookup_elem(&codes, &pid);
+
+	if (!u)
+		return 0;
+	u->native.stop = PYB_STOP_UNTOLD;
+	u->native.frames_n = 0;
+	if (!of || !u->regs.sp)
+		return 0;
+	pyb_unwind_begin(of, u);
+	for (int i = 0; i <= PYB_ADDRESSES_MAX / UNWIND_STEPS_AT_ONCE; i++)
+		if (unwind_on(pid))
+			break;
+	return u->native.stop == PYB_STOP_COMPLETE || u->native.stop == PYB_STOP_TRUNCATED;
+}
+
+/* For user space to go on from. */
+__noinline int copy_stack(void) {
+	__u32 zero = 0;
+	struct pyb_unwind *u = bpf_map_lookup_elem(&unwind_scratch, &zero);
+	struct pyb_stack *s = bpf_map_lookup_elem(&stack_scratch, &zero);
+	__u32 len;
+
+	if (!u || !s)
+		return 0;
+	s->kind = PYB_STACK;
+	s->cpu = u->native.cpu;
+	s->time_ns = u->native.time_ns;
+	s->ip = u->start.ip;
+	s->sp = u->start.sp;
+	s->fp = u->start.fp;
+	s->other = u->start.other;
+	s->stack_len = 0;
+	s->stack_at = s->sp & ~(__u64)(PYB_PAGE - 1);
+	for (__u32 i = 0; i < PYB_STACK_PAGES; i++) {
+		if (bpf_probe_read_user(s->stack + i * PYB_PAGE, PYB_PAGE, (void *)(s->stack_at + i * PYB_PAGE)))
+			break;
+		s->stack_len = (i + 1) * PYB_PAGE;
+	}
+	len = offsetof(struct pyb_stack, stack) + s->stack_len;
+	return len <= sizeof(*s) && !bpf_ringbuf_output(&ring, s, len, BPF_RB_NO_WAKEUP);
 }
 
 static __always_inline void hand_over_native(struct bpf_perf_event_data *ctx, const struct pyb_event *event) {
-	__u32 zero = 0, len;
-	struct pyb_native *n = bpf_map_lookup_elem(&native_scratch, &zero);
+	__u32 zero = 0, n;
+	struct pyb_unwind *u = bpf_map_lookup_elem(&unwind_scratch, &zero);
+	__u64 len;
 	long got;
+	int whole;
 
-	if (!n)
+	if (!u)
 		return;
-	n->kind = PYB_NATIVE;
-	n->cpu = event->cpu;
-	n->time_ns = event->time_ns;
-	n->ip = n->sp = n->fp = n->other = 0;
-	n->stack_len = n->kernel_n = 0;
-	take_registers(ctx, n);
-	n->stack_at = n->sp & ~(__u64)(PYB_PAGE - 1);
-	for (__u32 i = 0; i < PYB_STACK_PAGES; i++) {
-		if (bpf_probe_read_user(n->stack + i * PYB_PAGE, PYB_PAGE, (void *)(n->stack_at + i * PYB_PAGE)))
-			break;
-		n->stack_len = (i + 1) * PYB_PAGE;
-	}
+	u->native.kind = PYB_NATIVE;
+	u->native.cpu = event->cpu;
+	u->native.time_ns = event->time_ns;
+	u->native.kernel_n = 0;
+	u->native.stack = 0;
+	take_registers(ctx, &u->regs);
+	u->start = u->regs;
 	if (in_kernel(ctx)) {
-		got = bpf_get_stack(ctx, n->kernel, sizeof(n->kernel), 0);
-		n->kernel_n = got > 0 ? (__u32)got / sizeof(n->kernel[0]) : 0;
+		got = bpf_get_stack(ctx, u->native.addresses, PYB_KERNEL_MAX * sizeof(u->native.addresses[0]), 0);
+		u->native.kernel_n = got > 0 ? (__u32)got / sizeof(u->native.addresses[0]) : 0;
 	}
-	len = offsetof(struct pyb_native, stack) + n->stack_len;
-	if (len <= sizeof(*n) && bpf_ringbuf_output(&ring, n, len, BPF_RB_NO_WAKEUP))
+	whole = unwind(event->pid);
+	if (whole)
+		count(PYB_WHOLE);
+	if ((!whole || want_copies) && u->start.sp && bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) < copy_bytes &&
+		copy_stack()) {
+		u->native.stack = 1;
+		count(PYB_COPIED);
+	}
+	n = u->native.kernel_n + u->native.frames_n;
+	if (n > PYB_ADDRESSES_MAX)
+		return;
+	len = offsetof(struct pyb_native, addresses) + n * sizeof(u->native.addresses[0]);
+	if (bpf_ringbuf_output(&ring, &u->native, len, BPF_RB_NO_WAKEUP))
 		count(PYB_RING_FULL);
 }
 

@@ -104,17 +104,54 @@ static inline __u32 pyb_frame_tlbc(const struct pyb_frame *frame) {
 enum pyb_kind {
 	PYB_SAMPLE = 1, /* a thread on a CPU */
 	PYB_ORIGIN = 2, /* a stack at which something was made, and that was not told yet */
-	PYB_NATIVE = 3, /* what its native stack is made from: right before its sample, with the same cpu and time */
+	PYB_NATIVE = 3, /* its native stack: right before its sample, with the same cpu and time */
 	PYB_ALLOC = 4,  /* a thread that allocates */
+	PYB_STACK = 5, /* … and right before that, where that does not go to the thread's first function: what one can
+			  be made from */
+};
+
+#define PYB_KERNEL_MAX 32
+#define PYB_ADDRESSES_MAX 2048 /* a power of two */
+
+/* What is or-ed to an address in native code. Programs have 56 bits. */
+#define PYB_AFTER_CALL (1ULL << 63) /* it is where a callee returns to */
+#define PYB_SIGNAL (1ULL << 62)     /* the trampoline of a signal */
+#define PYB_BY_FP (1ULL << 61)      /* the next one was found by the frame pointer alone */
+#define PYB_NATIVE_MASK (~0ULL >> 8)
+
+/* Why a walk over a native stack ended. */
+enum pyb_stop {
+	PYB_STOP_NONE,     /* not yet */
+	PYB_STOP_COMPLETE, /* at the thread's first function */
+	PYB_STOP_UNTOLD,   /* user space has not said what code the process has, or what rules are where it stands */
+	PYB_STOP_NO_CODE,  /* as enum native_stop has it */
+	PYB_STOP_NO_TABLE,
+	PYB_STOP_NO_REG,
+	PYB_STOP_UNREADABLE,
+	PYB_STOP_BAD_CFA,
+	PYB_STOP_TRUNCATED,
+};
+
+/* As long as it has addresses. */
+struct pyb_native {
+	__u32 kind;
+	__u32 cpu;
+	__u64 time_ns;
+	__u32 stop;     /* enum pyb_stop */
+	__u32 stack;    /* whether there was a PYB_STACK */
+	__u32 kernel_n; /* of the addresses, the first ones; … */
+	__u32 frames_n; /* … and those behind them */
+	__u32 telling;  /* of the list of mappings that was used */
+	__u32 pad;
+	__u64 addresses[PYB_ADDRESSES_MAX]; /* most recent call first */
 };
 
 #define PYB_PAGE 4096
 #define PYB_STACK_PAGES 5
-#define PYB_KERNEL_MAX 32
 
-/* The registers that it will go on with in user space, and the top of its stack from the page of the stack pointer on.
- */
-struct pyb_native {
+/* The registers that a thread will go on with in user space, and the top of its stack from the page of the stack
+ * pointer on. */
+struct pyb_stack {
 	__u32 kind;
 	__u32 cpu;
 	__u64 time_ns;
@@ -122,9 +159,27 @@ struct pyb_native {
 	__u64 other; /* x86: rbx; aarch64: the link register */
 	__u64 stack_at;
 	__u32 stack_len;
-	__u32 kernel_n;
-	__u64 kernel[PYB_KERNEL_MAX]; /* most recent call first */
+	__u32 pad;
 	__u8 stack[PYB_STACK_PAGES * PYB_PAGE];
+};
+
+#define PYB_CODES_MAX 512         /* executable mappings of one process; a power of two */
+#define PYB_TABLE_LATER (~0U)     /* user space has not looked for the file's table yet */
+#define PYB_TABLE_NONE (~0U - 1U) /* there is none */
+
+/* An executable mapping. Tables and rules are as engine/native/unwind_rows.h has them. */
+struct pyb_code {
+	__u64 start, end;
+	__u64 base;  /* offset in the table = address - base, modulo 2^64 */
+	__u32 table; /* its first word in the array of all tables' words */
+	__u32 pages;
+};
+
+/* Those of a process, ascending; key: its pid. */
+struct pyb_codes {
+	__u32 n;
+	__u32 telling; /* counts what user space has told, of all processes */
+	struct pyb_code codes[PYB_CODES_MAX];
 };
 
 enum pyb_flag {
@@ -169,6 +224,8 @@ enum pyb_count {
 	PYB_DEEP,       /* truncated */
 	PYB_RING_FULL,  /* user space was too slow */
 	PYB_NESTED,     /* the scratch was in use */
+	PYB_WHOLE,      /* native stacks that go to the thread's first function */
+	PYB_COPIED,     /* others, with a copy of the stack's top */
 	PYB_COUNTS,
 };
 

@@ -20,12 +20,19 @@
 
 #define RING_BYTES_MIN (256U << 10)
 #define RING_BYTES_MAX (16U << 20)
-#define EVENT_BYTES 1024 /* of an ordinary stack, to choose the ring's size */
+#define EVENT_BYTES 1024        /* of an ordinary stack, to choose the ring's size */
+#define NATIVE_EVENT_BYTES 4096 /* … with a native one; more while their files are new */
 #define RING_SECONDS 0.5
 
 struct cpu_timer {
 	int fd;
 	struct bpf_link *link;
+};
+
+/* The last ones; NULL: none yet. */
+struct kept_native {
+	struct pyb_native *frames;
+	struct pyb_stack *stack;
 };
 
 struct bpf_source {
@@ -40,45 +47,72 @@ struct bpf_source {
 	struct bpf_source_counts counts;
 	uint64_t counted_ns;
 	uint32_t cpus;
-	struct pyb_native **native; /* the last of each CPU; NULL: none yet */
+	struct kept_native *kept; /* of each CPU */
+	struct bpf_tables *tables;
 };
 
-/* Kept until the sample that it belongs to comes from the same CPU; between them may be what others have to say. */
-static void keep_native(struct bpf_source *source, const struct pyb_native *native, size_t size) {
-	struct pyb_native **kept;
-
-	if (size < offsetof(struct pyb_native, stack) || native->cpu >= source->cpus ||
-		native->stack_len > size - offsetof(struct pyb_native, stack) ||
-		native->stack_len > sizeof(native->stack) || native->kernel_n > PYB_KERNEL_MAX)
-		return;
-	kept = &source->native[native->cpu];
+/* Kept until the sample that it belongs to comes from the same CPU; between them may be what others have to say. Events
+ * begin alike. */
+static void keep(void **kept, const void *event, size_t size, size_t max) {
 	if (!*kept)
-		*kept = malloc(sizeof(**kept));
+		*kept = calloc(1, max);
 	if (*kept)
-		memcpy(*kept, native, offsetof(struct pyb_native, stack) + native->stack_len);
+		memcpy(*kept, event, min_of(size, max));
 }
 
-static const struct pyb_native *native_of(const struct bpf_source *source, const struct pyb_event *event) {
-	const struct pyb_native *native = event->cpu < source->cpus ? source->native[event->cpu] : NULL;
+static void keep_native(struct bpf_source *source, const struct pyb_native *native, size_t size) {
+	size_t most = PYB_ADDRESSES_MAX;
 
-	return native && native->time_ns == event->time_ns ? native : NULL;
+	if (size < offsetof(struct pyb_native, addresses) || native->cpu >= source->cpus)
+		return;
+	most = min_of(most, (size - offsetof(struct pyb_native, addresses)) / sizeof(native->addresses[0]));
+	if (native->kernel_n <= min_of(most, (size_t)PYB_KERNEL_MAX) && native->frames_n <= most - native->kernel_n)
+		keep((void **)&source->kept[native->cpu].frames, native, size, sizeof(*native));
+}
+
+static void keep_stack(struct bpf_source *source, const struct pyb_stack *stack, size_t size) {
+	if (size >= offsetof(struct pyb_stack, stack) && stack->cpu < source->cpus &&
+		stack->stack_len <= min_of(size, sizeof(*stack)) - offsetof(struct pyb_stack, stack))
+		keep((void **)&source->kept[stack->cpu].stack, stack, size, sizeof(*stack));
+}
+
+static struct bpf_native native_of(const struct bpf_source *source, const struct pyb_event *event) {
+	struct bpf_native native = { 0 };
+	const struct kept_native *kept = event->cpu < source->cpus ? &source->kept[event->cpu] : NULL;
+
+	if (!kept || !kept->frames || kept->frames->time_ns != event->time_ns)
+		return native;
+	native.frames = kept->frames;
+	if (kept->frames->stack && kept->stack && kept->stack->time_ns == event->time_ns)
+		native.stack = kept->stack;
+	return native;
 }
 
 static int on_ring(void *context, void *data, size_t size) {
 	struct bpf_source *source = context;
 	const struct pyb_event *event = data;
 
-	if (size >= sizeof(event->kind) && event->kind == PYB_NATIVE)
+	struct bpf_native native;
+
+	if (size >= sizeof(event->kind) && event->kind == PYB_NATIVE) {
 		keep_native(source, data, size);
-	else if (size >= sizeof(*event) && event->frames_n <= (size - sizeof(*event)) / sizeof(struct pyb_frame))
-		source->on_event(
-			source->userdata, event, (const struct pyb_frame *)(event + 1), native_of(source, event));
+	} else if (size >= sizeof(event->kind) && event->kind == PYB_STACK) {
+		keep_stack(source, data, size);
+	} else if (size >= sizeof(*event) && event->frames_n <= (size - sizeof(*event)) / sizeof(struct pyb_frame)) {
+		native = native_of(source, event);
+		source->on_event(source->userdata, event, (const struct pyb_frame *)(event + 1), &native);
+	}
 	return 0;
 }
 
+static double event_bytes(const struct bpf_source_options *options) {
+	if (options->native_copies)
+		return sizeof(struct pyb_stack);
+	return options->native ? NATIVE_EVENT_BYTES : EVENT_BYTES;
+}
+
 static uint32_t ring_bytes(const struct bpf_source_options *options) {
-	double want = options->rate_hz * (double)libbpf_num_possible_cpus() *
-		(options->native ? sizeof(struct pyb_native) : EVENT_BYTES) * RING_SECONDS;
+	double want = options->rate_hz * (double)libbpf_num_possible_cpus() * event_bytes(options) * RING_SECONDS;
 	uint32_t bytes = RING_BYTES_MIN;
 
 	if (options->ring_bytes)
@@ -86,6 +120,27 @@ static uint32_t ring_bytes(const struct bpf_source_options *options) {
 	while (bytes < RING_BYTES_MAX && bytes < want)
 		bytes *= 2;
 	return bytes;
+}
+
+/* What is not used is made small. */
+static int size_maps(struct bpf_source *source, const struct bpf_source_options *options, uint32_t ring) {
+	uint32_t pairs = options->native ? BPF_TABLES_BYTES / sizeof(uint64_t) : 1;
+	int r = bpf_map__set_max_entries(source->skel->maps.ring, ring);
+
+	if (!r)
+		r = bpf_map__set_max_entries(source->skel->maps.tables, pairs);
+	if (!r)
+		r = bpf_map__set_max_entries(source->skel->maps.rules, options->native ? UNWIND_RULES_MAX : 1);
+	return r;
+}
+
+static int prepare_native(struct bpf_source *source) {
+	const struct bpf_tables_maps maps = { .tables_fd = bpf_map__fd(source->skel->maps.tables),
+		.rules_fd = bpf_map__fd(source->skel->maps.rules),
+		.codes_fd = bpf_map__fd(source->skel->maps.codes),
+		.tables_bytes = BPF_TABLES_BYTES };
+
+	return bpf_tables_new(&maps, &source->tables);
 }
 
 static int load(struct bpf_source *source, const struct bpf_source_options *options) {
@@ -97,11 +152,15 @@ static int load(struct bpf_source *source, const struct bpf_source_options *opti
 		return -errno;
 	source->skel->rodata->wake_bytes = bytes / 4;
 	source->skel->rodata->want_native = options->native;
-	r = bpf_map__set_max_entries(source->skel->maps.ring, bytes);
+	source->skel->rodata->want_copies = options->native_copies;
+	source->skel->rodata->copy_bytes = bytes / 2;
+	r = size_maps(source, options, bytes);
 	if (!r)
 		r = sample_bpf__load(source->skel);
 	if (!r)
 		r = bpf_run_here(bpf_program__fd(source->skel->progs.learn_own_ids));
+	if (!r && options->native)
+		r = prepare_native(source);
 	if (r)
 		return r;
 	bpf_processes_init(
@@ -142,8 +201,8 @@ int bpf_source_new(const struct bpf_source_options *options, struct bpf_source *
 	bpf_prepare();
 	source->period_ns = period_of(options->rate_hz);
 	source->cpus = (uint32_t)max_of(libbpf_num_possible_cpus(), 1);
-	source->native = calloc(source->cpus, sizeof(struct pyb_native *));
-	r = source->native ? load(source, options) : -ENOMEM;
+	source->kept = calloc(source->cpus, sizeof(*source->kept));
+	r = source->kept ? load(source, options) : -ENOMEM;
 	if (r)
 		r = bpf_explain(err, r, "loading the sampling program");
 	for (uint32_t cpu = 0; !r && cpu < source->cpus; cpu++) {
@@ -167,12 +226,19 @@ void bpf_source_free(struct bpf_source *source) {
 		bpf_link__destroy(timer->link); /* closes the event as well */
 	vec_free(&source->timers);
 	ring_buffer__free(source->ring);
+	bpf_tables_free(source->tables);
 	sample_bpf__destroy(source->skel);
 	bpf_processes_deinit(&source->processes);
-	for (uint32_t cpu = 0; source->native && cpu < source->cpus; cpu++)
-		free(source->native[cpu]);
-	free(source->native);
+	for (uint32_t cpu = 0; source->kept && cpu < source->cpus; cpu++) {
+		free(source->kept[cpu].frames);
+		free(source->kept[cpu].stack);
+	}
+	free(source->kept);
 	free(source);
+}
+
+struct bpf_tables *bpf_source_tables(struct bpf_source *source) {
+	return source->tables;
 }
 
 int bpf_source_add(struct bpf_source *source, const struct py_runtime *rt, pid_t pid) {

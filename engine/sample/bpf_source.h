@@ -3,6 +3,7 @@
 #define PYSPYD_SAMPLE_BPF_SOURCE_H
 
 #include "engine/sample/bpf_processes.h"
+#include "engine/sample/bpf_tables.h"
 #include "pyspyd/err.h"
 
 /* Samples of the threads that are on a CPU, by an eBPF program in each CPU's timer interrupt (bpf/sample.bpf.c): no
@@ -13,12 +14,19 @@ struct bpf_source;
 struct bpf_source_options {
 	double rate_hz;      /* of each CPU, above 0 */
 	uint32_t ring_bytes; /* 0: by rate and number of CPUs */
-	bool native;         /* what native stacks are made from comes with each sample */
+	bool native;         /* native stacks come with the samples */
+	bool native_copies;  /* … each with a copy of the stack's top (tests) */
 };
 
-/* `native` is NULL where it was not asked for, or did not come. */
+/* Each is NULL where it was not asked for, or did not come; the latter also where the former has all there is to tell.
+ */
+struct bpf_native {
+	const struct pyb_native *frames;
+	const struct pyb_stack *stack;
+};
+
 typedef void (*bpf_source_event)(
-	void *userdata, const struct pyb_event *event, const struct pyb_frame *frames, const struct pyb_native *native);
+	void *userdata, const struct pyb_event *event, const struct pyb_frame *frames, const struct bpf_native *native);
 
 /* Where the kernel counts, since the source was made. */
 struct bpf_source_counts {
@@ -37,6 +45,9 @@ int bpf_source_set_threads(struct bpf_source *source, pid_t pid, const struct py
 
 /* Whom those tell. */
 struct bpf_processes *bpf_source_processes(struct bpf_source *source);
+
+/* Where native stacks come with the samples: who is told how to unwind them. Else NULL. */
+struct bpf_tables *bpf_source_tables(struct bpf_source *source);
 
 /* Another rate. Return: 0; negative errno. */
 int bpf_source_set_rate(struct bpf_source *source, double rate_hz);

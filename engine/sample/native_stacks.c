@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Unwinding what the kernel copied.
+/* Native stacks as the kernel's program has unwound them, or from what it copied.
  *
- * The program in the kernel copies five pages of the stack and goes on; which function called which is told here, by
- * the same tables as everywhere (native/unwind.h), from the copy alone: the thread has long moved on. Names are looked
- * up once for each address.
+ * Where the program could not go to the end it hands over five pages of the stack; which function called which is told
+ * here then, by the same tables (native/unwind.h), from the copy alone: the thread has long moved on. A walk here looks
+ * for the tables of the files that it comes through, and the program is told of them (bpf_tables.h): so this is done
+ * for the first few samples of a process, and where a file says nothing about its frames. Names are looked up once for
+ * each address.
  *
  * A library that was loaded after the mappings were read is noticed by an address that is in no mapping. */
 #include "engine/sample/native_stacks.h"
@@ -24,15 +26,17 @@ struct native_stacks {
 	struct native_cache *cache;
 	struct kallsyms *symbols; /* NULL: not asked for, or hidden */
 	bool want_kernel;
-	struct native_trace trace;
-	uint8_t kinds[NATIVE_FRAMES_MAX]; /* enum merge_native, of the trace's frames */
+	struct bpf_tables *tables;
+	struct native_trace walked, copied; /* by the program, and from a copy of the stack */
+	const struct native_trace *trace;   /* the one that goes farther */
+	uint8_t kinds[NATIVE_FRAMES_MAX];   /* enum merge_native, of the trace's frames */
 	uint32_t native[NATIVE_FRAMES_MAX];
 	bool entry[LIMIT_FRAMES];
 	uint32_t python[LIMIT_FRAMES];
 	struct merge_frame merged[NATIVE_FRAMES_MAX + LIMIT_FRAMES];
 };
 
-int native_stacks_new(bool kernel, struct native_stacks **ret_stacks) {
+int native_stacks_new(struct bpf_tables *tables, bool kernel, struct native_stacks **ret_stacks) {
 	struct native_stacks *stacks = calloc(1, sizeof(*stacks));
 	int r = stacks ? native_cache_new(IDLE_FILES_BYTES, &stacks->cache) : -ENOMEM;
 
@@ -40,6 +44,7 @@ int native_stacks_new(bool kernel, struct native_stacks **ret_stacks) {
 		free(stacks);
 		return r;
 	}
+	stacks->tables = tables;
 	stacks->want_kernel = kernel;
 	if (kernel)
 		(void)!kallsyms_read(&stacks->symbols); /* without it the kernel is one frame */
@@ -127,8 +132,8 @@ static size_t kernel_places(const struct native_stacks *stacks, struct sample_ta
 	size_t n = 0;
 
 	for (uint32_t i = 0; stacks->symbols && i < native->kernel_n; i++) {
-		const char *name = kallsyms_name(stacks->symbols, native->kernel[i]);
-		uint32_t place = name ? kernel_place(target, native->kernel[i], name) : UINT32_MAX;
+		const char *name = kallsyms_name(stacks->symbols, native->addresses[i]);
+		uint32_t place = name ? kernel_place(target, native->addresses[i], name) : UINT32_MAX;
 
 		if (place != UINT32_MAX)
 			places[n++] = place;
@@ -138,32 +143,107 @@ static size_t kernel_places(const struct native_stacks *stacks, struct sample_ta
 	return n;
 }
 
-static void unwind(struct native_stacks *stacks, struct sample_target *target, const struct pyb_native *native) {
+/* The program's own walk. */
+static void take_frames(struct native_stacks *stacks, const struct pyb_native *native) {
+	static const uint8_t stops[] = {
+		[PYB_STOP_COMPLETE] = NATIVE_COMPLETE,
+		[PYB_STOP_UNTOLD] = NATIVE_NO_TABLE,
+		[PYB_STOP_NO_CODE] = NATIVE_NO_CODE,
+		[PYB_STOP_NO_TABLE] = NATIVE_NO_TABLE,
+		[PYB_STOP_NO_REG] = NATIVE_NO_REG,
+		[PYB_STOP_UNREADABLE] = NATIVE_UNREADABLE,
+		[PYB_STOP_BAD_CFA] = NATIVE_BAD_CFA,
+		[PYB_STOP_TRUNCATED] = NATIVE_TRUNCATED,
+	};
+	struct native_trace *trace = &stacks->walked;
+
+	trace->n = native->frames_n;
+	trace->stop = native->stop < ARRAY_SIZE(stops) ? stops[native->stop] : NATIVE_NO_TABLE;
+	for (size_t i = 0; i < trace->n; i++) {
+		uint64_t address = native->addresses[native->kernel_n + i];
+
+		trace->frames[i] = (struct native_frame){
+			.ip = address & PYB_NATIVE_MASK,
+			.after_call = address & PYB_AFTER_CALL,
+			.signal = address & PYB_SIGNAL,
+			.by_fp = address & PYB_BY_FP,
+		};
+	}
+}
+
+static void unwind(struct native_stacks *stacks, struct sample_target *target, const struct pyb_stack *copy) {
 	const struct native_stack stack = {
-		.at = native->stack_at, .len = native->stack_len, .bytes = (uint8_t *)native->stack
+		.at = copy->stack_at, .len = copy->stack_len, .bytes = (uint8_t *)copy->stack
 	};
 	const struct native_unwinder unwinder = { .modules = target->native, .stack = &stack };
 	struct native_regs regs = { 0 };
 
-	native_regs_set(&regs, NATIVE_IP, native->ip);
-	native_regs_set(&regs, NATIVE_SP, native->sp);
-	native_regs_set(&regs, NATIVE_FP, native->fp);
+	native_regs_set(&regs, NATIVE_IP, copy->ip);
+	native_regs_set(&regs, NATIVE_SP, copy->sp);
+	native_regs_set(&regs, NATIVE_FP, copy->fp);
 #ifdef __aarch64__
-	native_regs_set(&regs, NATIVE_ARM64_LR, native->other);
+	native_regs_set(&regs, NATIVE_ARM64_LR, copy->other);
 #else
-	native_regs_set(&regs, NATIVE_X86_BX, native->other);
+	native_regs_set(&regs, NATIVE_X86_BX, copy->other);
 #endif
-	native_unwind(&unwinder, &regs, &stacks->trace);
+	native_unwind(&unwinder, &regs, &stacks->copied);
 }
 
-static bool lacks_code(const struct native_stacks *stacks, struct sample_target *target) {
-	return stacks->trace.stop == NATIVE_NO_CODE ||
-		(stacks->trace.n && !native_modules_find(target->native, native_frame_at(&stacks->trace.frames[0])));
+static bool lacks_code(const struct native_trace *trace, struct sample_target *target) {
+	return trace->stop == NATIVE_NO_CODE ||
+		(trace->n && !native_modules_find(target->native, native_frame_at(&trace->frames[0])));
+}
+
+static void unwind_copy(
+	struct native_stacks *stacks, struct sample_target *target, const struct pyb_stack *copy, uint64_t now_ns) {
+	unwind(stacks, target, copy);
+	if (lacks_code(&stacks->copied, target)) {
+		read_modules(stacks, target, now_ns);
+		unwind(stacks, target, copy);
+	}
+	if (stacks->copied.stop == NATIVE_COMPLETE || stacks->copied.n >= stacks->walked.n)
+		stacks->trace = &stacks->copied;
+}
+
+static void tell(struct native_stacks *stacks, struct sample_target *target, uint64_t now_ns) {
+	const struct bpf_tables_process process = { .pid = target->proc.pid,
+		.serial = target->serial,
+		.read_ns = target->native_ns,
+		.modules = target->native };
+
+	(void)!bpf_tables_tell(stacks->tables, &process, now_ns); /* untold it is unwound here */
+}
+
+static bool is_whole(const struct native_trace *trace) {
+	return trace->stop == NATIVE_COMPLETE || trace->stop == NATIVE_TRUNCATED;
+}
+
+/* Makes stacks->trace, and sees to it that the program gets farther the next time. */
+static void find_trace(
+	struct native_stacks *stacks, struct sample_target *target, const struct bpf_native *native, uint64_t now_ns) {
+	struct native_trace *walked = &stacks->walked;
+
+	walked->n = 0;
+	walked->stop = NATIVE_NO_TABLE;
+	stacks->trace = walked;
+	if (bpf_tables_holds(stacks->tables, target->proc.pid, target->serial, native->frames->telling))
+		take_frames(stacks, native->frames);
+	if (is_whole(walked))
+		return;
+	if (walked->n)
+		(void)native_modules_find(target->native, native_frame_at(&walked->frames[walked->n - 1]));
+	if (native->stack)
+		unwind_copy(stacks, target, native->stack, now_ns);
+	tell(stacks, target, now_ns);
+}
+
+void native_stacks_forget(struct native_stacks *stacks, pid_t pid) {
+	bpf_tables_remove(stacks->tables, pid, clock_mono_ns());
 }
 
 static void name_frames(struct native_stacks *stacks, struct sample_target *target) {
-	for (size_t i = 0; i < stacks->trace.n; i++)
-		stacks->native[i] = place_of(target, native_frame_at(&stacks->trace.frames[i]), &stacks->kinds[i]);
+	for (size_t i = 0; i < stacks->trace->n; i++)
+		stacks->native[i] = place_of(target, native_frame_at(&stacks->trace->frames[i]), &stacks->kinds[i]);
 }
 
 static size_t merge(struct native_stacks *stacks, const struct py_raw_stack *stack, size_t python) {
@@ -172,31 +252,27 @@ static size_t merge(struct native_stacks *stacks, const struct py_raw_stack *sta
 	for (size_t i = 0; i < python; i++)
 		stacks->entry[i] = stack->frames.items[i].entry;
 	return merge_stacks(&(struct merge_input){ .native = stacks->kinds,
-				    .native_n = stacks->trace.n,
-				    .native_complete = stacks->trace.stop == NATIVE_COMPLETE,
+				    .native_n = stacks->trace->n,
+				    .native_complete = stacks->trace->stop == NATIVE_COMPLETE,
 				    .entry = stacks->entry,
 				    .python_n = python,
 				    .python_complete = !stack->truncated },
 		stacks->merged, &unmatched);
 }
 
-size_t native_stacks_merge(struct native_stacks *stacks, struct sample_target *target, const struct pyb_native *native,
+size_t native_stacks_merge(struct native_stacks *stacks, struct sample_target *target, const struct bpf_native *native,
 	const struct py_raw_stack *stack, uint64_t now_ns, uint32_t *places) {
 	size_t n, merged, python = min_of(stack->frames.n, (size_t)LIMIT_FRAMES);
 
 	if (!target->native)
 		read_modules(stacks, target, now_ns);
-	if (!target->native || !native->sp)
+	if (!target->native)
 		return python;
-	unwind(stacks, target, native);
-	if (lacks_code(stacks, target)) {
-		read_modules(stacks, target, now_ns);
-		unwind(stacks, target, native);
-	}
+	find_trace(stacks, target, native, now_ns);
 	name_frames(stacks, target);
 	memcpy(stacks->python, places, python * sizeof(*places));
 	merged = merge(stacks, stack, python);
-	n = kernel_places(stacks, target, native, places);
+	n = kernel_places(stacks, target, native->frames, places);
 	for (size_t i = 0; i < merged && n < LIMIT_FRAMES; i++) {
 		const struct merge_frame *frame = &stacks->merged[i];
 		uint32_t place =

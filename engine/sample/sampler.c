@@ -683,7 +683,7 @@ static int init_kernel(struct sampler *sampler, struct err *err) {
 	else
 		r = err_set(err, PYSPYD_E_UNSUPPORTED, "eBPF samples at a given rate, and stops nobody");
 	if (!r && options->native_stacks)
-		r = native_stacks_new(options->kernel_stacks, &sampler->native);
+		r = native_stacks_new(bpf_source_tables(sampler->kernel), options->kernel_stacks, &sampler->native);
 	return options->source == PYSPYD_SOURCE_BPF ? r : 0;
 }
 

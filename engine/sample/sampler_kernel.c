@@ -370,7 +370,7 @@ struct sample_thread *kernel_thread_of(const struct sample_target *target, raddr
 }
 
 static void take_event(struct look *look, const struct pyb_event *event, const struct pyb_frame *frames,
-	const struct pyb_native *native) {
+	const struct bpf_native *native) {
 	struct sample_thread *thread = kernel_thread_of(look->target, event->tstate);
 	struct cpu_sampler *me = look->me;
 	size_t n;
@@ -404,7 +404,7 @@ static void take_event(struct look *look, const struct pyb_event *event, const s
 	thread->captured_run_ns = UINT64_MAX; /* where it runs is not where it will sleep */
 	thread->has_frames = me->stack.frames.n;
 	n = me->stack.frames.n;
-	if (native && me->owner->native)
+	if (native->frames && me->owner->native)
 		n = native_stacks_merge(me->owner->native, look->target, native, &me->stack, look->now_ns, me->places);
 	emit(look, thread, me->places, n, 1);
 }
@@ -423,7 +423,7 @@ struct sample_target *kernel_target_of(struct sampler *sampler, pid_t pid) {
 }
 
 static void on_event(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames,
-	const struct pyb_native *native) {
+	const struct bpf_native *native) {
 	struct drain *drain = userdata;
 	struct look look = { .me = drain->me,
 		.target = kernel_target_of(drain->me->owner, (pid_t)event->pid),
@@ -435,6 +435,12 @@ static void on_event(void *userdata, const struct pyb_event *event, const struct
 	pthread_mutex_lock(&look.target->lock);
 	take_event(&look, event, frames, native);
 	pthread_mutex_unlock(&look.target->lock);
+}
+
+static void forget(struct sampler *sampler, struct bpf_processes *processes, pid_t pid) {
+	bpf_processes_remove(processes, pid);
+	if (sampler->native)
+		native_stacks_forget(sampler->native, pid);
 }
 
 /* Targets come and go from another thread; the kernel and the index learn of it here. */
@@ -457,7 +463,7 @@ void kernel_follow_changes(struct sampler *sampler, struct bpf_processes *proces
 		if (map_get(&sampler->by_pid, (uint64_t)*pid, &unused))
 			sampler->kernel_pids.items[kept++] = *pid;
 		else
-			bpf_processes_remove(processes, *pid);
+			forget(sampler, processes, *pid);
 	}
 	sampler->kernel_pids.n = kept;
 	sampler->changes_seen = changes;

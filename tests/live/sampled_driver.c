@@ -223,7 +223,7 @@ struct events {
 };
 
 static void on_event(void *userdata, const struct pyb_event *event, const struct pyb_frame *frames,
-	const struct pyb_native *native) {
+	const struct bpf_native *native) {
 	struct events *events = userdata;
 
 	(void)native;
@@ -248,7 +248,7 @@ static int tell(struct bpf_source *source, const struct sample_target *target) {
 
 static void print_counts(const struct bpf_source_counts *counts, const struct events *events, uint64_t load_ns) {
 	static const char *const names[PYB_COUNTS] = { "ticks", "target", "samples", "no_state", "bad_frame",
-		"unreadable", "deep", "ring_full" };
+		"unreadable", "deep", "ring_full", "nested", "whole", "copied" };
 	json_t *line = json_pack("{sIsIsIsIsI}", "expected", (json_int_t)counts->expected, "events",
 		(json_int_t)events->n, "frames", (json_int_t)events->frames, "without_code", (json_int_t)events->bad,
 		"load_ms", (json_int_t)(load_ns / NS_PER_MS));
