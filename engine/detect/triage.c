@@ -83,6 +83,10 @@ static const char *const walkers[] = { "visit_decref", "visit_reachable", "visit
 static const char *const freers[] = { "_Py_Dealloc", "_PyTrash_thread_destroy_chain", "_PyTrash_destroy_chain",
 	"subtype_dealloc", "list_dealloc", "tuple_dealloc", "tupledealloc", "dict_dealloc", "set_dealloc",
 	"_PyFrame_ClearLocals", "_PyFrame_ClearExceptCode", "frame_dealloc", "cell_dealloc", "delete_garbage" };
+/* The innermost frame only, and the interpreter's own: they have become one with those above (inlined), or ask each
+ * object for its type themselves. */
+static const char *const collectors[] = { "collect", "collect_main", "gc_collect_main", "gc_collect_region",
+	"gc_collect_young", "gc_collect_increment", "gc_collect_full", "gc_collect_internal" };
 static const char *const fatals[] = { "_Py_FatalErrorFunc", "_Py_FatalErrorFormat", "Py_FatalError",
 	"_Py_FatalRefcountErrorFunc", "_Py_FatalError_TstateNULL", "fatal_error" };
 static const char *const objects[] = { "_PyObject_AssertFailed", "_Py_NegativeRefcount",
@@ -92,9 +96,19 @@ static const char *const allocators[] = { "_PyMem_DebugCheckAddress", "_PyMem_De
 static const char *const throwers[] = { "std::terminate()", "std::terminate", "__cxa_throw", "__gxx_personality_v0",
 	"__cxxabiv1::__terminate", "_ZSt9terminatev", "__gnu_cxx::__verbose_terminate_handler()" };
 
+/* Return: the frame that follows references for the collector; SIZE_MAX: none. */
+static size_t find_walker(const struct triage_frame *frames, size_t n) {
+	size_t walker = find_any(frames, n, WALK_DEPTH, walkers, ARRAY_SIZE(walkers));
+	const char *file;
+
+	if (walker != SIZE_MAX || find_any(frames, n, 1, collectors, ARRAY_SIZE(collectors)) == SIZE_MAX)
+		return walker;
+	file = strrchr(frames[0].module, '/');
+	return file && strstr(file, "python") ? 0 : SIZE_MAX;
+}
+
 bool triage_meets_objects(const struct triage_frame *frames, size_t n) {
-	return find_any(frames, n, WALK_DEPTH, walkers, ARRAY_SIZE(walkers)) != SIZE_MAX ||
-		find_any(frames, n, 1, freers, ARRAY_SIZE(freers)) != SIZE_MAX;
+	return find_walker(frames, n) != SIZE_MAX || find_any(frames, n, 1, freers, ARRAY_SIZE(freers)) != SIZE_MAX;
 }
 
 bool triage_reports_fatal(const struct triage_frame *frames, size_t n, size_t *ret_frame) {
@@ -430,9 +444,30 @@ static void judge_address(struct story *story) {
 
 /* What the interpreter was doing. */
 
+static void say_referrers(struct story *story) {
+	const struct triage_facts *facts = story->facts;
+	struct strbuf all = { 0 };
+
+	for (size_t i = 0; i < min_of(facts->referrers_n, (size_t)TRIAGE_REFERRERS_MAX); i++)
+		strbuf_addf(&all, "%s %.72s at 0x%" PRIx64, i ? ", a" : "A", facts->referrers[i].type,
+			facts->referrers[i].address);
+	if (facts->referrers_more)
+		strbuf_adds(&all, " and others");
+	if (all.failed)
+		story->failed = true;
+	else if (facts->referrers_n)
+		say(story, NULL, "%s %s to it", strbuf_str(&all),
+			facts->referrers_n > 1 || facts->referrers_more ? "refer" : "refers");
+	strbuf_deinit(&all);
+	if (facts->reached_by)
+		say(story, NULL, "It is held by %.300s", facts->reached_by);
+	if (facts->referrers_cut)
+		say(story, NULL, "The search for who refers to it was cut short: there may be more");
+}
+
 static void say_object(struct story *story) {
 	const char *why = "a register of the innermost function led there";
-	const struct triage_object *object = &story->facts->object, *parent = &story->facts->parent;
+	const struct triage_object *object = &story->facts->object;
 
 	if (object->address && object->type)
 		say(story, why, "The object is a %.72s at 0x%" PRIx64, object->type, object->address);
@@ -441,8 +476,7 @@ static void say_object(struct story *story) {
 			object->address, object->type_address);
 	else if (object->address)
 		say(story, why, "The object would be at 0x%" PRIx64 ", where nothing can be read", object->address);
-	if (parent->address)
-		say(story, NULL, "A %.72s at 0x%" PRIx64 " refers to it", parent->type, parent->address);
+	say_referrers(story);
 }
 
 static void say_first_words(struct story *story) {
@@ -457,7 +491,7 @@ static void say_first_words(struct story *story) {
 /* Return: whether the interpreter met a broken object. */
 static bool judge_object(struct story *story) {
 	const struct triage_facts *facts = story->facts;
-	size_t walker = find_any(facts->frames, facts->frames_n, WALK_DEPTH, walkers, ARRAY_SIZE(walkers));
+	size_t walker = find_walker(facts->frames, facts->frames_n);
 	size_t freer = find_any(facts->frames, facts->frames_n, 1, freers, ARRAY_SIZE(freers));
 
 	if (walker == SIZE_MAX && freer == SIZE_MAX)

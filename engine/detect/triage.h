@@ -35,6 +35,8 @@ struct triage_object {
 	uint64_t references, type_address; /* its first words, where it is readable */
 };
 
+#define TRIAGE_REFERRERS_MAX 4
+
 struct triage_facts {
 	pid_t pid, tid;
 	const char *thread_name; /* NULL: not known */
@@ -62,7 +64,12 @@ struct triage_facts {
 	bool collecting;           /* the interpreter said that it collects garbage */
 	const char *abort_message; /* of the C library; NULL: none */
 	const char *fatal_message; /* found on the stack of the function that reports it; NULL: none */
-	struct triage_object object, parent;
+	struct triage_object object;
+	const struct triage_object *referrers; /* to the object, those that could be found */
+	size_t referrers_n;
+	bool referrers_more;    /* there are more … */
+	bool referrers_cut;     /* … or may be: the search ended before it was through */
+	const char *reached_by; /* how Python code, or a variable of a library, leads to it; NULL: not known */
 };
 
 /* Return: 0 and *ret_triage, the caller's to free; NULL: the process did not die; -ENOMEM. */

@@ -37,6 +37,8 @@ struct gather {
 	size_t skipped; /* frames of the handler */
 	char abort_message[TRIAGE_TEXT_SIZE], fatal_message[TRIAGE_TEXT_SIZE];
 	struct strbuf type, parent_type;
+	struct triage_object parent;
+	struct triage_referrers referrers;
 };
 
 static void gather_deinit(struct gather *gather) {
@@ -46,6 +48,7 @@ static void gather_deinit(struct gather *gather) {
 	free(gather->names);
 	strbuf_deinit(&gather->type);
 	strbuf_deinit(&gather->parent_type);
+	triage_referrers_deinit(&gather->referrers);
 }
 
 /* Frames. */
@@ -211,6 +214,13 @@ static void take_object(
 		object->type = strbuf_str(type_name);
 }
 
+static bool is_writable(const struct gather *gather, raddr addr) {
+	vec_foreach (map, &gather->maps)
+		if (addr >= map->start && addr < map->end)
+			return map->write;
+	return false;
+}
+
 /* Return: whether the value comes from there: it is the address that fell, but for the offset of a field, or where the
  * processor does not say the address, one that can be none. */
 static bool was_followed(const struct triage_facts *facts, uint64_t value) {
@@ -219,19 +229,34 @@ static bool was_followed(const struct triage_facts *facts, uint64_t value) {
 	return value >> 47 != 0 && value >> 47 != 0x1ffff;
 }
 
-/* The object is the one that a register points to, and whose type, or the object itself, was what could not be
- * followed. */
-static void take_broken(struct gather *gather, const struct py_reader *py) {
-	struct triage_facts *facts = &gather->facts;
+/* Whether the type of the object at `value` is what could not be followed: with `loaded`, it is in a register too, as
+ * it is where the processor does not say the address. */
+static bool is_broken(const struct gather *gather, const struct py_reader *py, raddr value, bool loaded) {
+	const struct triage_facts *facts = &gather->facts;
 	raddr type;
 
-	for (size_t i = 0; i < facts->registers_n && !facts->object.address; i++) {
-		uint64_t value = facts->registers[i].value;
+	if (value % 8 || !is_writable(gather, value) || py_type_of(py, value, &type) || !was_followed(facts, type))
+		return false;
+	for (size_t i = 0; loaded && i < facts->registers_n; i++)
+		if (facts->registers[i].value == type)
+			return true;
+	return !loaded;
+}
 
-		if (value == facts->sp || value == facts->pc || !strcmp(facts->registers[i].name, "eflags"))
+/* The object is the one that a register points to, or to what the collector has in front of it, and whose type, or the
+ * object itself, was what could not be followed. */
+static void take_broken(struct gather *gather, const struct py_reader *py) {
+	static const unsigned heads[] = { 0, 16, 32 }; /* 32: to 3.7 */
+	struct triage_facts *facts = &gather->facts;
+
+	for (size_t i = 0; i < 2 * facts->registers_n && !facts->object.address; i++) {
+		const struct pyspyd_register *reg = &facts->registers[i % facts->registers_n];
+
+		if (reg->value == facts->sp || reg->value == facts->pc || !strcmp(reg->name, "eflags"))
 			continue;
-		if (!(value % 8) && !py_type_of(py, value, &type) && was_followed(facts, type))
-			take_object(py, value, &facts->object, &gather->type);
+		for (size_t k = 0; k < ARRAY_SIZE(heads) && !facts->object.address; k++)
+			if (is_broken(gather, py, reg->value + heads[k], i < facts->registers_n))
+				take_object(py, reg->value + heads[k], &facts->object, &gather->type);
 	}
 	for (size_t i = 0; i < facts->registers_n && !facts->object.address; i++)
 		if (was_followed(facts, facts->registers[i].value) && strcmp(facts->registers[i].name, "eflags") != 0)
@@ -270,7 +295,7 @@ static bool refers(const struct py_reader *py, raddr container, raddr object) {
 static void take_parent(struct gather *gather, const struct py_reader *py) {
 	struct triage_facts *facts = &gather->facts;
 
-	for (size_t i = 0; i < facts->registers_n + STACK_WORDS && !facts->parent.type; i++) {
+	for (size_t i = 0; i < facts->registers_n + STACK_WORDS && !gather->parent.type; i++) {
 		raddr at = facts->sp + (i - facts->registers_n) * 8, type;
 		uint64_t value;
 
@@ -281,7 +306,27 @@ static void take_parent(struct gather *gather, const struct py_reader *py) {
 		if (value % 8 || value < 65536 || py_type_of(py, value, &type) || !is_type(py, type) ||
 			!refers(py, value, facts->object.address))
 			continue;
-		take_object(py, value, &facts->parent, &gather->parent_type);
+		take_object(py, value, &gather->parent, &gather->parent_type);
+	}
+}
+
+/* All of them, or, where the heap cannot be searched, the one that is at hand. */
+static void take_referrers(struct gather *gather, const struct py_reader *py) {
+	struct triage_facts *facts = &gather->facts;
+	struct triage_referrers *found = &gather->referrers;
+
+	triage_find_referrers(gather->subject->target, &gather->maps, facts->object.address, found);
+	facts->referrers = found->objects;
+	facts->referrers_n = found->n;
+	facts->referrers_more = found->more;
+	facts->referrers_cut = found->cut;
+	facts->reached_by = found->path;
+	if (found->n)
+		return;
+	take_parent(gather, py);
+	if (gather->parent.type) {
+		facts->referrers = &gather->parent;
+		facts->referrers_n = 1;
 	}
 }
 
@@ -294,7 +339,7 @@ static void take_objects(struct gather *gather) {
 		return;
 	take_broken(gather, py);
 	if (facts->object.address)
-		take_parent(gather, py);
+		take_referrers(gather, py);
 }
 
 static void take_texts(struct gather *gather) {

@@ -2,6 +2,7 @@
 #ifndef PYSPYD_PIPELINE_TRIAGE_INTERNAL_H
 #define PYSPYD_PIPELINE_TRIAGE_INTERNAL_H
 
+#include "engine/detect/triage.h"
 #include "engine/pipeline/triage.h"
 
 /* Between the files triage*.c. */
@@ -14,6 +15,21 @@ bool triage_abort_message(struct native_look *look, char text[TRIAGE_TEXT_SIZE])
 /* A sentence to which a pointer stands in [start, end) of a stack, the last one that is no other's part. Return:
  * whether there is one. */
 bool triage_text_on_stack(struct mem *mem, raddr start, raddr end, char text[TRIAGE_TEXT_SIZE]);
+
+/* Who refers to an object. */
+struct triage_referrers {
+	struct triage_object objects[TRIAGE_REFERRERS_MAX];
+	char *types[TRIAGE_REFERRERS_MAX]; /* theirs */
+	size_t n;
+	bool more;  /* than there is room for */
+	bool cut;   /* not all memory was searched */
+	char *path; /* from a module, a frame or a library's variable; NULL: not found */
+};
+
+/* Looks through the whole heap, for some seconds at most. What it can not do is not there, or `cut`. */
+void triage_find_referrers(
+	struct sample_target *target, const proc_map_vec *maps, raddr object, struct triage_referrers *found);
+void triage_referrers_deinit(struct triage_referrers *found);
 
 /* A fault that a handler took: what the kernel has put on the stack before it called the handler. */
 struct triage_signal_frame {

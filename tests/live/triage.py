@@ -45,7 +45,11 @@ CASES = {
     "collector": (
         "keep = [[n] for n in range(50)]; victim = keep[7]; "
         "ctypes.memmove(id(victim) + object.__basicsize__ - 8, b'A' * 8, 8); gc.collect()", {}, "corrupted-object",
-        ["garbage collector", "A list at"], []),
+        ["garbage collector", " list at", "It is held by fall.<locals>"], []),
+    "collector, dict": (
+        "import __main__; __main__.books = {'north': type('Ledger', (), {})()}; "
+        "ctypes.memmove(id(__main__.books['north']) + object.__basicsize__ - 8, b'A' * 8, 8); gc.collect()", {},
+        "corrupted-object", ["garbage collector", " dict at", " to it", "It is held by __main__.books['north']"], []),
     "file": ("f = open(os.environ['LEDGER'], 'w+b'); f.write(b'x' * 20000); f.flush(); m = mmap.mmap(f.fileno(), 0); "
              "f.truncate(100); print(m[12000])", {}, "truncated-file", ["12000", "has but 100 bytes"], []),
     "abort": ("os.abort()", {}, "abort", ["SIGABRT"], ["heap", "corrupt"]),
