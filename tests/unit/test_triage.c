@@ -47,7 +47,7 @@ static const struct triage_frame throws[] = { { "abort", "/lib/libc.so.6" }, { "
 static const struct {
 	const char *name;
 	struct triage_facts facts;
-	const char *cause, *has[3], *lacks[2];
+	const char *cause, *has[5], *lacks[2];
 } deaths[] = {
 	{ "null", { .signal = SIGSEGV, .code = SEGV_MAPERR, .has_address = true, .address = 24, FRAMES(in_libc) },
 		"null-pointer", { "24 (0x18) bytes behind", "strlen (libc.so.6), called by encode (codec.so)" },
@@ -272,7 +272,7 @@ Test(triage, table) {
 		cr_assert_not_null(triage);
 		words = words_of(triage);
 		cr_expect_str_eq(triage->cause, deaths[i].cause, "%s: %s: %s", deaths[i].name, triage->cause, words);
-		for (size_t k = 0; k < 3 && deaths[i].has[k]; k++)
+		for (size_t k = 0; k < ARRAY_SIZE(deaths[i].has) && deaths[i].has[k]; k++)
 			cr_expect(strstr(words, deaths[i].has[k]), "%s: no \"%s\" in: %s", deaths[i].name,
 				deaths[i].has[k], words);
 		for (size_t k = 0; k < 2 && deaths[i].lacks[k]; k++)
