@@ -172,7 +172,7 @@ static const struct {
 			.has_address = true,
 			.address = 48,
 			FRAMES(collects_inlined) },
-		"corrupted-object", { "collector (collect)" }, { "refer" } },
+		"corrupted-object", { "collector (collect)" }, { "held by" } },
 	{ "another function of that name",
 		{ .signal = SIGSEGV, .code = SEGV_MAPERR, .has_address = true, .address = 48, FRAMES(collects_taxes) },
 		"null-pointer", { "48" }, { "collector" } },
