@@ -25,6 +25,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define SIZE_MAX_SANE (1ULL << 47)
 
 __u32 target;               /* pid, as pyspyd sees it */
+__u32 watching;             /* 0: hits cost, and that is all */
 __u64 every;                /* mean distance of two points, in bytes */
 __u64 gaps[PYB_ALLOC_GAPS]; /* distances, each as likely as the other */
 
@@ -208,6 +209,8 @@ int on_alloc(struct pt_regs *ctx) {
 		return 0;
 	}
 	c->hits++;
+	if (!watching)
+		return 0;
 	size = size_of(ctx, cookie);
 	sp += (cookie >> 24 & 0xff) * 8;
 	inner = flags & PYB_ALLOC_INNER && is_inner(c, (__u64)task, PT_REGS_IP(ctx), sp, size);

@@ -54,7 +54,7 @@ static const struct option_spec options[] = {
 	OPT(0, "kernel", OPTION_FLAG, record.kernel, NULL, "offcpu, --native: the kernel's functions too"),
 	OPT(0, "every", OPTION_SIZE, alloc.every_bytes, "BYTES", "alloc: a sample for so many bytes (default 512K)"),
 	OPT(0, "max-slowdown", OPTION_PERCENT, alloc.max_slowdown_pct, "PCT",
-		"alloc: ends where it costs the process more (default 5; 0: never)"),
+		"alloc: looks for a part of the time where it costs the process more (default 5; 0: always)"),
 	OPT('c', "children", OPTION_FLAG, record.children, NULL, "its descendants too"),
 	OPT('t', "threads", OPTION_FLAG, record.threads, NULL, "the thread as the outermost element of each stack"),
 	{ 0, "source", OPTION_CHOICE, offsetof(struct record_args, source), "SOURCE",
@@ -143,10 +143,11 @@ static void say_cost(const struct pyspyd_alloc_cost *cost, double limit, uint64_
 	if (cost->others)
 		cli_say("%" PRIu64 " hits in other processes that run the same file: they were slowed down too",
 			cost->others);
-	if (cost->stopped)
-		cli_say("stopped early: the slowdown was %.1f %%, above %.6g %% (--max-slowdown); what was seen is "
-			"kept",
-			cost->stopped_pct, limit);
+	if (cost->windows > 1)
+		cli_say("looked at %.2g %% of its time, in %" PRIu64
+			" parts, so as not to slow it by more than %.6g %% (--max-slowdown): what was seen stands for "
+			"all of it",
+			cost->watched_pct, cost->windows, limit);
 }
 
 static int choose_format(const struct command *command, struct record_args *args) {

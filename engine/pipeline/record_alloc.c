@@ -3,19 +3,32 @@
  *
  * Stacks come out of the kernel with the bytes that they stand for; a count's samples are how many allocations these
  * are likely to be, its ns are the bytes. What the probes cost is known all the time, from how often they are hit;
- * where that is too much of what the process does, they are taken away and the profile ends there. */
+ * where that is too much of what the process does, they are there for a part of the time only (duty.h): a window. What
+ * is seen in a window stands for the time from the end of the one before, by what the process has used of its own. */
 #include "engine/base/clock.h"
 #include "engine/export/export.h"
 #include "engine/sample/bpf_alloc.h"
+#include "engine/sample/duty.h"
 #include "engine/sample/target.h"
 #include "pyspyd/record.h"
 #include <errno.h>
 #include <string.h>
 
 #define STARTING_WAIT_NS (5 * NS_PER_SEC)
-#define WAIT_NS (50 * NS_PER_MS)
+#define WAIT_NS (20 * NS_PER_MS)
+#define WINDOW_WAIT_NS (2 * NS_PER_MS) /* where windows are short */
 #define TEND_NS (500 * NS_PER_MS)
-#define JUDGED_CPU_NS (100 * NS_PER_MS) /* of the process, for one judgement about the cost */
+#define START_NS (500 * NS_PER_MS)     /* of the process's own time that pays for the beginning of a window */
+#define WINDOW_MAX_NS (NS_PER_SEC / 2) /* of its own time: then what was seen is counted */
+
+#define COST_ERROR 1.3
+#define ALLOCATION_NS 40 /* of a program that does little else: what one takes, with what is done about it */
+
+/* What stands in the profile when its window is over. */
+struct pending {
+	uint32_t thread, node;
+	uint64_t allocations, bytes;
+};
 
 struct recording {
 	const struct pyspyd_record_options *options;
@@ -29,7 +42,13 @@ struct recording {
 	unsigned told;
 	bool unknown_thread;
 	uint64_t random;
-	uint64_t judged_spent_ns, judged_cpu_ns, first_cpu_ns;
+	uint64_t first_cpu_ns;
+	struct duty duty;
+	bool watching;
+	double own_off_ns, own_on_ns;                            /* since the last window was counted */
+	double own_ns, own_watched_ns;                           /* in all */
+	uint64_t account_cpu_ns, account_spent_ns, account_hits; /* when these were brought up to date */
+	VEC(struct pending) pending;
 	struct pyspyd_alloc_cost cost;
 };
 
@@ -115,7 +134,11 @@ static void on_event(void *userdata, const struct pyb_event *event, const struct
 		failed = sample_target_decode(r->target, &stack, clock_mono_ns(), places);
 	node = failed ? UINT32_MAX : node_of(r, places, stack.frames.n);
 	if (node == UINT32_MAX || thread == UINT32_MAX ||
-		profile_count(r->profile, thread, node, allocations(r, event), event->weight))
+		vec_push(&r->pending,
+			((struct pending){ .thread = thread,
+				.node = node,
+				.allocations = allocations(r, event),
+				.bytes = event->weight })))
 		r->cost.lost++;
 	else
 		r->cost.samples++;
@@ -177,23 +200,80 @@ static double slowdown(uint64_t spent_ns, uint64_t used_ns) {
 	return own > 0 ? min_of(100 * (double)spent_ns / own, most) : most;
 }
 
-/* Return: whether the probes may stay. */
-static bool judge(struct recording *r) {
-	double limit = r->alloc_options->max_slowdown_pct, now;
+/* Of the time that the process has used since the last call: what it would have used without probes. What these cost is
+ * known to a third. Where less than that is left, allocations have done most of it, and how long they take is better
+ * known than the difference. */
+static double own_since(struct recording *r, uint64_t used_ns, const struct bpf_alloc_counts *counts) {
+	double used = (double)(used_ns - r->account_cpu_ns), spent = (double)(counts->spent_ns - r->account_spent_ns);
+	double least = (double)(counts->hits - r->account_hits) * ALLOCATION_NS;
+
+	r->account_cpu_ns = used_ns;
+	r->account_spent_ns = counts->spent_ns;
+	r->account_hits = counts->hits;
+	return min_of(used, max_of(used - COST_ERROR * spent, 0.0) + least);
+}
+
+/* Counts what has come, for all of the time since the last such count. */
+static void count_pending(struct recording *r) {
+	double stands_for = r->own_on_ns > 0 ? 1 + r->own_off_ns / r->own_on_ns : 1;
+
+	vec_foreach (one, &r->pending) {
+		double n = (double)one->allocations * stands_for;
+
+		r->random = hash_mix(r->random + 1);
+		if (profile_count(r->profile, one->thread, one->node,
+			    (uint64_t)n + ((double)(r->random >> 11) * 0x1p-53 < n - (double)(uint64_t)n),
+			    (uint64_t)((double)one->bytes * stands_for)))
+			r->cost.lost++;
+	}
+	if (r->own_on_ns > 0)
+		r->own_on_ns = r->own_off_ns = 0;
+	r->pending.n = 0;
+}
+
+/* Brings the accounts up to date. Return: whether to watch from now on. */
+static bool account(struct recording *r) {
 	struct bpf_alloc_counts counts;
 	uint64_t used = cpu_ns(r);
+	double own;
 
-	if (used < r->judged_cpu_ns + JUDGED_CPU_NS)
-		return true; /* also where it has ended */
 	bpf_alloc_counts(r->alloc, &counts);
-	now = slowdown(counts.spent_ns - r->judged_spent_ns, used - r->judged_cpu_ns);
-	r->judged_spent_ns = counts.spent_ns;
-	r->judged_cpu_ns = used;
-	if (limit <= 0 || now <= limit)
-		return true;
-	r->cost.stopped = true;
-	r->cost.stopped_pct = now;
-	return false;
+	used = max_of(used, r->account_cpu_ns); /* 0 where it has ended */
+	own = own_since(r, used, &counts);
+	r->own_ns += own;
+	if (r->watching) {
+		r->own_on_ns += own;
+		r->own_watched_ns += own;
+	} else {
+		r->own_off_ns += own;
+	}
+	return duty_step(&r->duty, used, counts.spent_ns);
+}
+
+static void begin_window(struct recording *r) {
+	(void)account(r); /* putting them there has taken its time */
+	bpf_alloc_watch(r->alloc, true);
+	r->watching = true;
+	r->cost.windows++;
+}
+
+static void end_window(struct recording *r) {
+	bpf_alloc_watch(r->alloc, false);
+	r->watching = false;
+	bpf_alloc_detach(r->alloc);
+	bpf_alloc_take(r->alloc, on_event, r);
+	count_pending(r);
+}
+
+static void follow_duty(struct recording *r) {
+	bool watch = account(r);
+
+	if (r->watching && !watch)
+		end_window(r);
+	else if (r->watching && r->own_on_ns >= WINDOW_MAX_NS)
+		count_pending(r);
+	else if (!r->watching && watch && !bpf_alloc_attach(r->alloc, NULL)) /* or later */
+		begin_window(r);
 }
 
 static void show_progress(const struct recording *r, uint64_t elapsed_ns) {
@@ -217,10 +297,10 @@ static int run(struct recording *r) {
 	uint64_t end = o->duration_ns ? start + o->duration_ns : UINT64_MAX;
 
 	while (now < end && !(o->stop && *o->stop)) {
-		bpf_alloc_wait(r->alloc, min_of(end - now, (uint64_t)WAIT_NS));
+		bpf_alloc_wait(r->alloc,
+			min_of(end - now, (uint64_t)(r->watching && r->cost.windows > 1 ? WINDOW_WAIT_NS : WAIT_NS)));
 		bpf_alloc_take(r->alloc, on_event, r);
-		if (!judge(r))
-			return 0;
+		follow_duty(r);
 		now = clock_mono_ns();
 		if (r->unknown_thread && !tell_threads(r))
 			r->unknown_thread = false;
@@ -238,10 +318,9 @@ static int run(struct recording *r) {
 static void finish(struct recording *r) {
 	struct bpf_alloc_counts counts;
 	struct pyspyd_alloc_cost *cost = &r->cost;
-	uint64_t used = cpu_ns(r);
 
-	bpf_alloc_detach(r->alloc);
-	bpf_alloc_take(r->alloc, on_event, r);
+	(void)account(r);
+	end_window(r);
 	name_threads(r);
 	bpf_alloc_counts(r->alloc, &counts);
 	cost->hits = counts.hits;
@@ -253,7 +332,8 @@ static void finish(struct recording *r) {
 	cost->not_seen = counts.not_seen;
 	cost->hit_ns = counts.hit_ns;
 	cost->spent_ns = counts.spent_ns;
-	cost->cpu_ns = max_of(used, r->judged_cpu_ns) - r->first_cpu_ns;
+	cost->cpu_ns = r->account_cpu_ns - r->first_cpu_ns;
+	cost->watched_pct = r->own_ns > 0 ? 100 * r->own_watched_ns / r->own_ns : 100;
 	cost->slowdown_pct = slowdown(cost->spent_ns, cost->cpu_ns);
 	r->profile->accuracy = (struct pyspyd_accuracy){ .source = "bpf",
 		.looks = counts.hits,
@@ -282,9 +362,11 @@ static int begin(struct recording *r, pid_t pid, struct err *err) {
 	r->told = r->target->threads_changed - 1;
 	r->profile->start_real_ns = clock_real_ns();
 	failed = bpf_alloc_new(&options, &r->target->proc, &r->target->rt, &r->alloc, err);
-	r->first_cpu_ns = r->judged_cpu_ns = cpu_ns(r);
 	if (failed)
 		return failed;
+	r->first_cpu_ns = r->account_cpu_ns = cpu_ns(r);
+	duty_init(&r->duty, r->alloc_options->max_slowdown_pct, START_NS, r->first_cpu_ns, 0);
+	begin_window(r);
 	return tell_threads(r) ? err_set(err, PYSPYD_E_GONE, "process %d has ended", (int)pid) : 0;
 }
 
@@ -321,5 +403,6 @@ int pyspyd_record_alloc(pid_t pid, const struct pyspyd_record_options *options,
 	profile_free(r.profile);
 	sample_target_free(r.target);
 	vec_free(&r.frames);
+	vec_free(&r.pending);
 	return failed;
 }

@@ -250,6 +250,7 @@ static int measure(struct bpf_alloc *alloc) {
 
 	set_distance(alloc, 1UL << 45); /* no sample */
 	alloc->skel->bss->target = (uint32_t)getpid();
+	alloc->skel->bss->watching = 1;
 	bare = measure_calls();
 	if (!r)
 		r = attach_file(alloc, &self, getpid());
@@ -294,16 +295,28 @@ static int prepare(struct bpf_alloc *alloc, bool old_probes, struct err *err) {
 	return r ? bpf_explain(err, r, "probes in allocators") : 0;
 }
 
-static int attach(struct bpf_alloc *alloc, const struct bpf_alloc_options *options, struct err *err) {
+int bpf_alloc_attach(struct bpf_alloc *alloc, struct err *err) {
 	int r = 0;
 
-	set_distance(alloc, options->every_bytes);
-	alloc->skel->bss->target = (uint32_t)alloc->pid;
-	for (size_t i = 0; !r && i < ALLOC_FILES; i++) {
-		alloc->probes += alloc->places.files[i].probes.n;
+	for (size_t i = 0; !r && i < ALLOC_FILES; i++)
 		r = attach_file(alloc, &alloc->places.files[i], alloc->pid);
-	}
-	return r ? bpf_explain(err, r, "probes in the process's allocators") : 0;
+	if (!r)
+		return 0;
+	bpf_alloc_detach(alloc);
+	return bpf_explain(err, r, "probes in the process's allocators");
+}
+
+void bpf_alloc_watch(struct bpf_alloc *alloc, bool watching) {
+	__atomic_store_n(&alloc->skel->bss->watching, watching, __ATOMIC_RELAXED);
+}
+
+static int aim(struct bpf_alloc *alloc, const struct bpf_alloc_options *options, struct err *err) {
+	set_distance(alloc, options->every_bytes);
+	bpf_alloc_watch(alloc, false);
+	alloc->skel->bss->target = (uint32_t)alloc->pid;
+	for (size_t i = 0; i < ALLOC_FILES; i++)
+		alloc->probes += alloc->places.files[i].probes.n;
+	return bpf_alloc_attach(alloc, err);
 }
 
 static int tell_process(struct bpf_alloc *alloc, const struct py_runtime *rt, struct err *err) {
@@ -335,7 +348,7 @@ int bpf_alloc_new(const struct bpf_alloc_options *options, const struct proc *pr
 	if (!r)
 		r = tell_process(alloc, rt, err);
 	if (!r)
-		r = attach(alloc, options, err);
+		r = aim(alloc, options, err);
 	if (r) {
 		bpf_alloc_free(alloc);
 		return r;

@@ -30,16 +30,22 @@ struct bpf_alloc_counts {
 	uint64_t by[PYB_COUNTS];
 };
 
-/* Loads, measures what a hit costs, and attaches. Return: 0; PYSPYD_E_DENIED, PYSPYD_E_UNSUPPORTED with the reason;
- * PYSPYD_E_GONE; negative errno. */
+/* Loads, measures what a hit costs, and attaches; nothing is watched yet. Return: 0; PYSPYD_E_DENIED,
+ * PYSPYD_E_UNSUPPORTED with the reason; PYSPYD_E_GONE; negative errno. */
 int bpf_alloc_new(const struct bpf_alloc_options *options, const struct proc *proc, const struct py_runtime *rt,
 	struct bpf_alloc **ret_alloc, struct err *err);
 void bpf_alloc_free(struct bpf_alloc *alloc);
 
 int bpf_alloc_set_threads(struct bpf_alloc *alloc, const struct py_thread *const *threads, size_t n);
 
+/* While the probes are there: whether allocations are counted and sampled, or only cost their time. */
+void bpf_alloc_watch(struct bpf_alloc *alloc, bool watching);
+
 /* Takes the probes away. What is in the ring stays there. */
 void bpf_alloc_detach(struct bpf_alloc *alloc);
+
+/* Puts them back. Return: 0; as bpf_alloc_new. */
+int bpf_alloc_attach(struct bpf_alloc *alloc, struct err *err);
 
 /* Waits until there are samples, or the time is over. */
 void bpf_alloc_wait(struct bpf_alloc *alloc, uint64_t timeout_ns);

@@ -43,7 +43,8 @@ int pyspyd_record(pid_t pid, const struct pyspyd_record_options *options, int ou
 /* Sampling of allocations, by probes in the process's allocators: each allocation there costs the process time. */
 struct pyspyd_alloc_options {
 	uint64_t every_bytes;    /* a sample for so many bytes, on average */
-	double max_slowdown_pct; /* the probes are taken away where they cost the process more; 0: never */
+	double max_slowdown_pct; /* where the probes cost the process more they are there for a part of the time, and
+				    what is seen then stands for all of it; 0: always */
 	bool native;             /* what C code takes as well */
 };
 
@@ -51,19 +52,19 @@ struct pyspyd_alloc_options {
 
 /* What was seen, and what it cost the process. */
 struct pyspyd_alloc_cost {
-	uint64_t hits;             /* allocations that met a probe */
-	uint64_t others;           /* … of other processes that run the same file */
-	uint64_t bytes;            /* of all allocations; what is resized counts with its new size */
-	uint64_t samples;          /* stacks in the profile */
-	uint64_t lost;             /* stacks that are missing in it */
-	uint64_t unknown;          /* samples of threads that have no Python */
-	size_t probes;             /* places where the allocators are */
-	size_t not_seen;           /* places that could have no probe */
-	uint64_t hit_ns;           /* that a hit costs, measured before */
-	uint64_t spent_ns, cpu_ns; /* of the process while there were probes: with them, and in all */
+	uint64_t hits;    /* allocations that met a probe; what is below is of those alone */
+	uint64_t others;  /* … of other processes that run the same file */
+	uint64_t bytes;   /* of all allocations that were looked at; what is resized counts with its new size */
+	uint64_t samples; /* stacks in the profile */
+	uint64_t lost;    /* stacks that are missing in it */
+	uint64_t unknown; /* samples of threads that have no Python */
+	size_t probes;    /* places where the allocators are */
+	size_t not_seen;  /* places that could have no probe */
+	uint64_t hit_ns;  /* that a hit costs, measured before */
+	uint64_t spent_ns, cpu_ns; /* of the process: with the probes, and in all */
 	double slowdown_pct;       /* the same, in percent of what it would have used without them */
-	bool stopped;              /* they were taken away because of the cost … */
-	double stopped_pct;        /* … which was that in the end */
+	double watched_pct;        /* of the time that the process has used, without them: what was looked at */
+	uint64_t windows;          /* times that they were put there */
 };
 
 /* As pyspyd_record; of the options rate_hz, mode, children, blocking and source mean nothing. The kernel patches the

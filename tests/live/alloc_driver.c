@@ -39,6 +39,7 @@ int main(int argc, char **argv) {
 		printf("%s\n", err.text);
 		return r == PYSPYD_E_DENIED || r == PYSPYD_E_UNSUPPORTED ? 77 : 1;
 	}
+	bpf_alloc_watch(alloc, true);
 	printf("attached\n");
 	fflush(stdout);
 	while (!stdin_ended()) {
