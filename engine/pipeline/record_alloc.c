@@ -157,7 +157,7 @@ static int tell_threads(struct recording *r) {
 	vec_foreach (thread, &r->target->threads)
 		if (!failed)
 			failed = vec_push(&threads, &(*thread)->py);
-	if (!failed && !bpf_alloc_set_threads(r->alloc, threads.items, threads.n))
+	if (!failed && !bpf_alloc_set_threads(r->alloc, &r->target->rt, threads.items, threads.n))
 		r->told = r->target->threads_changed;
 	vec_free(&threads);
 	return 0;

@@ -367,8 +367,11 @@ void bpf_alloc_free(struct bpf_alloc *alloc) {
 	free(alloc);
 }
 
-int bpf_alloc_set_threads(struct bpf_alloc *alloc, const struct py_thread *const *threads, size_t n) {
-	return bpf_processes_set_threads(&alloc->processes, alloc->pid, threads, n);
+int bpf_alloc_set_threads(
+	struct bpf_alloc *alloc, const struct py_runtime *rt, const struct py_thread *const *threads, size_t n) {
+	int r = bpf_processes_add(&alloc->processes, rt, alloc->pid);
+
+	return r ? r : bpf_processes_set_threads(&alloc->processes, alloc->pid, threads, n);
 }
 
 void bpf_alloc_wait(struct bpf_alloc *alloc, uint64_t timeout_ns) {

@@ -36,7 +36,9 @@ int bpf_alloc_new(const struct bpf_alloc_options *options, const struct proc *pr
 	struct bpf_alloc **ret_alloc, struct err *err);
 void bpf_alloc_free(struct bpf_alloc *alloc);
 
-int bpf_alloc_set_threads(struct bpf_alloc *alloc, const struct py_thread *const *threads, size_t n);
+/* The process's interpreters and threads, as they are now. */
+int bpf_alloc_set_threads(
+	struct bpf_alloc *alloc, const struct py_runtime *rt, const struct py_thread *const *threads, size_t n);
 
 /* While the probes are there: whether allocations are counted and sampled, or only cost their time. */
 void bpf_alloc_watch(struct bpf_alloc *alloc, bool watching);

@@ -102,6 +102,9 @@ struct sample_target *kernel_target_of(struct sampler *sampler, pid_t pid);
 struct sample_thread *kernel_thread_of(const struct sample_target *target, raddr tstate);
 void kernel_tell_threads(struct look *look, struct bpf_processes *processes);
 
+/* Whether a thread, or an interpreter, may have begun since the last call; from a few words of the process. */
+bool kernel_has_new_state(struct sample_target *target);
+
 /* What a thread's counters and state say of it since the last look. `stat` is as of look->now_ns. */
 void kernel_look_at(struct look *look, struct sample_thread *thread, char state, const struct proc_schedstat *stat);
 

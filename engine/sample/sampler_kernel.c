@@ -266,7 +266,7 @@ static uint64_t newest_sum(struct sample_target *target) {
 	return sum;
 }
 
-static bool has_new_state(struct sample_target *target) {
+bool kernel_has_new_state(struct sample_target *target) {
 	uint64_t before = target->newest;
 
 	if (before && newest_sum(target) == before)
@@ -283,7 +283,7 @@ static bool has_new_state_now(const struct look *look) {
 		return false;
 	target->newest_owed = false;
 	target->newest_ns = look->now_ns;
-	return has_new_state(target);
+	return kernel_has_new_state(target);
 }
 
 /* A thread that only sleeps uses too little time to be noticed by it, and one in another interpreter is known already.
@@ -294,7 +294,7 @@ static bool has_new_thread(const struct look *look) {
 	if (look->process_run_ns == target->newest_run_ns)
 		return false;
 	target->newest_run_ns = look->process_run_ns;
-	return has_new_state(target);
+	return kernel_has_new_state(target);
 }
 
 static void on_end(void *look, struct sample_thread *thread) {

@@ -271,14 +271,26 @@ static void on_sleep(void *userdata, const struct pyb_off *event) {
 	if (!look.target)
 		return;
 	pthread_mutex_lock(&look.target->lock);
+	look.target->newest_owed = true; /* it runs */
 	take_sleep(offcpu, &look, event);
 	pthread_mutex_unlock(&look.target->lock);
 }
 
+static void forget_gils(struct offcpu *offcpu, const struct sample_target *target) {
+	size_t kept = 0;
+
+	vec_foreach (gil, &offcpu->gils)
+		if (gil->serial != target->serial)
+			offcpu->gils.items[kept++] = *gil;
+	offcpu->gils.n = kept;
+}
+
+/* Of the interpreters that there are now. */
 static void find_gils(struct offcpu *offcpu, const struct sample_target *target) {
 	const struct py_runtime *rt = &target->rt;
 	py_interp_vec interps = { 0 };
 
+	forget_gils(offcpu, target);
 	if (!layout_has(rt->reader.layout.gil_size) || py_interps_read(rt, &interps))
 		return;
 	vec_foreach (interp, &interps) {
@@ -336,13 +348,19 @@ static void look_at_target(struct look *look) {
 		target->ended = true;
 		return;
 	}
+	if (target->newest_owed) { /* a thread that goes into an interpreter of its own is known from before */
+		target->newest_owed = false;
+		target->unknown_thread |= kernel_has_new_state(target);
+	}
 	if (target->unknown_thread) {
 		target->unknown_thread = false;
 		if (sample_target_refresh(target, NULL, NULL) == MEM_E_GONE)
 			target->ended = true;
 	}
-	if (target->told != target->threads_changed)
+	if (target->told != target->threads_changed) {
 		kernel_tell_threads(look, bpf_offcpu_processes(offcpu->bpf));
+		find_gils(offcpu, target);
+	}
 }
 
 static void take_events(struct offcpu *offcpu) {
