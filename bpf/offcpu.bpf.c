@@ -155,7 +155,8 @@ static __always_inline void note_kernel(struct task_struct *task, struct pyb_off
 
 static __always_inline void tell(
 	struct task_struct *task, const struct sleeper *sleeper, __u64 ns, __u32 sleeps, __u32 flags) {
-	__u32 zero = 0, n;
+	__u32 zero = 0;
+	__u64 len;
 	struct pyb_off *event = bpf_map_lookup_elem(&events, &zero);
 
 	if (!event)
@@ -174,11 +175,10 @@ static __always_inline void tell(
 	event->kernel_n = 0;
 	if (!(flags & PYB_OFF_OVER))
 		note_kernel(task, event);
-	n = event->kernel_n;
-	if (n > PYB_KERNEL_FRAMES_MAX)
-		return;
-	if (!bpf_ringbuf_output(
-		    &ring, event, sizeof(*event) - sizeof(event->kernel) + n * sizeof(event->kernel[0]), wakeup()))
+	len = sizeof(*event) - sizeof(event->kernel) + event->kernel_n * sizeof(event->kernel[0]);
+	/* The sum itself is compared, since the verifier of old kernels does not conclude from the number to it. */
+	barrier_var(len);
+	if (len > sizeof(*event) || !bpf_ringbuf_output(&ring, event, len, wakeup()))
 		return;
 	count_more(PYB_OFF_LOST, sleeps);
 	count_more(PYB_OFF_LOST_NS, ns);

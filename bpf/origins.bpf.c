@@ -207,7 +207,7 @@ static __always_inline __u64 delay_of(struct task_struct *task) {
 /* The present window is over. What its thread has waited for a CPU does not count: on a busy host stacks must not take
  * most of the little time that a process gets. */
 static __always_inline int is_over(struct task_struct *task, const struct pyb_watched *w, __u64 now) {
-	__u64 delay = w->tid == (__u32)task->pid ? delay_of(task) - w->delay_ns : 0;
+	__u64 delay = w->tid == (__u32)BPF_CORE_READ(task, pid) ? delay_of(task) - w->delay_ns : 0;
 
 	return now - w->window_ns > WINDOW_NS + delay;
 }
@@ -308,7 +308,7 @@ static __always_inline void write_down(struct task_struct *task, __u32 pid, stru
 	now = bpf_ktime_get_ns();
 	if (is_over(task, w, now)) {
 		w->window_ns = now;
-		w->tid = (__u32)task->pid;
+		w->tid = (__u32)BPF_CORE_READ(task, pid);
 		w->delay_ns = delay_of(task);
 		w->spent_ns = 0;
 	}
@@ -432,7 +432,7 @@ static __always_inline __u32 call_of(struct pt_regs___kernel *regs, long ret) {
 
 static __always_inline void on_made(__u32 pid, __u32 call, struct pt_regs___kernel *regs, long ret,
 	struct pyb_watched *w, struct pyb_watched_cpu *c) {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct made made;
 
 	if (call <= PYB_CALL_FCNTL && is_over_budget(task, w)) { /* as write_down does it, for less */
@@ -459,7 +459,7 @@ int on_sys_exit(__u64 *ctx) {
 	count(PYB_CALLS);
 	if (!call && own_pid_level) /* there it takes longer to tell whose it is */
 		return 0;
-	pid = own_process(bpf_get_current_task_btf());
+	pid = own_process((struct task_struct *)bpf_get_current_task());
 	slot = find_slot(pid);
 	if (!slot)
 		return 0;

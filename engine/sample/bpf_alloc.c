@@ -283,6 +283,7 @@ static int prepare(struct bpf_alloc *alloc, bool old_probes, struct err *err) {
 		r = measure(alloc);
 	if (alloc->multi && (r == -EINVAL || r == -EOPNOTSUPP)) {
 		unload(alloc);
+		bpf_prepare();
 		alloc->multi = false;
 		r = load(alloc);
 		if (!r)
@@ -292,7 +293,7 @@ static int prepare(struct bpf_alloc *alloc, bool old_probes, struct err *err) {
 		return err_set(err, PYSPYD_E_DENIED,
 			"probes in allocators: not permitted (CAP_SYS_ADMIN; CAP_BPF and CAP_PERFMON from Linux 6.6 "
 			"on)");
-	return r ? bpf_explain(err, r, "probes in allocators") : 0;
+	return r ? bpf_explain(err, r, "probes in allocators (from Linux 5.15 on)") : 0;
 }
 
 int bpf_alloc_attach(struct bpf_alloc *alloc, struct err *err) {

@@ -143,10 +143,25 @@ static int prepare_native(struct bpf_source *source) {
 	return bpf_tables_new(&maps, &source->tables);
 }
 
-static int load(struct bpf_source *source, const struct bpf_source_options *options) {
+/* Before Linux 6.1 a program of a timer may not use maps whose elements are made as they come. */
+static int preallocate(struct bpf_source *source, const struct bpf_source_options *options) {
+	int r = bpf_map__set_map_flags(source->skel->maps.processes, 0);
+
+	if (!r)
+		r = bpf_map__set_map_flags(source->skel->maps.threads, 0);
+	if (!r)
+		r = bpf_map__set_map_flags(source->skel->maps.codes, 0);
+	if (!r && !options->native)
+		r = bpf_map__set_max_entries(source->skel->maps.codes, 1);
+	return r;
+}
+
+static int try_load(struct bpf_source *source, const struct bpf_source_options *options, bool preallocated) {
 	uint32_t bytes = ring_bytes(options);
 	int r;
 
+	bpf_prepare();
+	sample_bpf__destroy(take_ptr(source->skel));
 	source->skel = sample_bpf__open();
 	if (!source->skel)
 		return -errno;
@@ -155,8 +170,16 @@ static int load(struct bpf_source *source, const struct bpf_source_options *opti
 	source->skel->rodata->want_copies = options->native_copies;
 	source->skel->rodata->copy_bytes = bytes / 2;
 	r = size_maps(source, options, bytes);
-	if (!r)
-		r = sample_bpf__load(source->skel);
+	if (!r && preallocated)
+		r = preallocate(source, options);
+	return r ? r : sample_bpf__load(source->skel);
+}
+
+static int load(struct bpf_source *source, const struct bpf_source_options *options) {
+	int r = try_load(source, options, false);
+
+	if (r == -EINVAL)
+		r = try_load(source, options, true);
 	if (!r)
 		r = bpf_run_here(bpf_program__fd(source->skel->progs.learn_own_ids));
 	if (!r && options->native)
@@ -198,7 +221,6 @@ int bpf_source_new(const struct bpf_source_options *options, struct bpf_source *
 
 	if (!source)
 		return -ENOMEM;
-	bpf_prepare();
 	source->period_ns = period_of(options->rate_hz);
 	source->cpus = (uint32_t)max_of(libbpf_num_possible_cpus(), 1);
 	source->kept = calloc(source->cpus, sizeof(*source->kept));
