@@ -36,6 +36,16 @@ int crash_folder_open(const char *path, int *ret_fd, struct err *err) {
 	return 0;
 }
 
+int crash_folder_give(int fd) {
+	struct stat st, above;
+
+	if (fstat(fd, &st) || fstatat(fd, "..", &above, AT_SYMLINK_NOFOLLOW))
+		return -errno;
+	if (geteuid() != 0 || st.st_uid != 0 || above.st_uid == 0)
+		return 0;
+	return fchown(fd, above.st_uid, above.st_gid) ? -errno : 0;
+}
+
 static bool is_zero(const char *block, size_t n) {
 	return n && !block[0] && !memcmp(block, block + 1, n - 1);
 }

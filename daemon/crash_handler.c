@@ -220,6 +220,8 @@ static int handle(struct handler *handler) {
 	if (!handler->python)
 		return forward(handler, -1);
 	r = crash_folder_open(crash->folder, &handler->folder_fd, &err);
+	if (!r && (r = crash_folder_give(handler->folder_fd)))
+		err_set(&err, r, "%s cannot be given to the service: %s", crash->folder, strerror(-r));
 	if (r) {
 		syslog(LOG_ERR, "crash-handler: %s", err.text);
 		return forward(handler, -1);

@@ -29,6 +29,10 @@ int crash_words_parse(char *const *words, size_t n, struct crash_words *ret_word
  * Return: 0 and *ret_fd; -EPERM: it is not such a folder; negative errno. */
 int crash_folder_open(const char *path, int *ret_fd, struct err *err);
 
+/* What root has made in a folder of another user's, the service's, becomes that user's: he takes findings out of it.
+ * Return: 0; negative errno. */
+int crash_folder_give(int fd);
+
 /* Copies a core out of a pipe into a file without a name in that folder: at most so many bytes, and never so many that
  * less than a tenth of the file system is left. What is beyond is left in the pipe. Blocks of zeros take no room.
  * Return: 0 and *ret_fd, *ret_bytes; negative errno. */

@@ -296,9 +296,20 @@ static bool is_finding(const char *name) {
 	return name[0] != '.' && n > 5 && n < CRASH_NAME_SIZE && !strcmp(name + n - 5, ".json");
 }
 
+/* A finding that stays where it is would be told of again and again. */
+static bool may_remove(int folder_fd, const char *folder) {
+	static bool said;
+	bool may = !faccessat(folder_fd, ".", W_OK, 0);
+
+	if (!may && !said)
+		log_say(LOG_WARNING, "%s may not be written to by the service: findings of crashes wait there", folder);
+	said = !may;
+	return may;
+}
+
 int crashes_take(const char *folder, struct status *status, struct pyspyd_store *store) {
 	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), taken = 0, r = 0;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir = fd < 0 || !may_remove(fd, folder) ? NULL : fdopendir(fd);
 
 	if (!dir) {
 		if (fd >= 0)

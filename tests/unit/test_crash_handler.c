@@ -85,3 +85,30 @@ Test(crash_handler, folder_and_files) {
 	close(fd);
 	close(pipe_fd[0]);
 }
+
+Test(crash_handler, a_folder_in_the_services_folder_becomes_its) {
+	char base[] = "/tmp/pyspyd-crash-unit-XXXXXX", path[64];
+	struct err err = { 0 };
+	struct stat st;
+	int fd = -1;
+
+	if (geteuid())
+		cr_skip_test("needs root");
+	cr_assert(mkdtemp(base));
+	snprintf(path, sizeof(path), "%s/own", base);
+	cr_assert_eq(crash_folder_open(path, &fd, &err), 0);
+	cr_expect_eq(crash_folder_give(fd), 0);
+	cr_expect_eq(fstat(fd, &st), 0);
+	cr_expect_eq(st.st_uid, 0);
+	cr_assert_eq(chown(base, 4711, 4712), 0);
+	cr_expect_eq(crash_folder_give(fd), 0);
+	cr_expect_eq(fstat(fd, &st), 0);
+	cr_expect_eq(st.st_uid, 4711);
+	cr_expect_eq(st.st_gid, 4712);
+	cr_expect_eq(fchown(fd, 4713, 4713), 0); /* what is nobody's of these two stays */
+	cr_expect_eq(crash_folder_give(fd), 0);
+	cr_expect_eq(fstat(fd, &st), 0);
+	cr_expect_eq(st.st_uid, 4713);
+	close(fd);
+	cr_expect_eq(rmdir(path) | rmdir(base), 0);
+}
