@@ -84,7 +84,7 @@ INSTALL_CONF = packaging/pyspyd.conf:$(SYSCONFDIR)/pyspyd/pyspyd.conf \
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all help deps deps-test watch test unit live scenarios fuzz fuzz-build tests-build bench bench-build tools nightly check-layers \
+.PHONY: all help deps deps-test watch test unit live scenarios kernels fuzz fuzz-build tests-build bench bench-build tools nightly check-layers \
 	check-format format analyze install uninstall deb clean FORCE
 .DEFAULT_GOAL := all
 
@@ -122,6 +122,9 @@ live: $(O)/pyspyd $(LIVE) ## runs the live and system tests
 
 scenarios: $(O)/pyspyd ## watches programs that hang, and healthy ones, on all interpreters
 	@BUILD=$(O) tests/scenarios/run
+
+kernels: ## boots Debian's kernels in virtual machines and tries the package there
+	@BUILD=$(BUILD) tests/kernels/run; status=$$?; [ $$status = 77 ] || exit $$status
 
 fuzz-build: $(FUZZ)
 

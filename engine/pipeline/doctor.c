@@ -181,7 +181,7 @@ static void check_ebpf(const struct patient *patient, struct report *report) {
 		"stacks are read by a sampler on each CPU instead: exact where the priority can be raised, and dearer");
 	strbuf_adds(&report->remedy,
 		r == PYSPYD_E_DENIED ? "what gives cap_bpf and cap_perfmon (above)"
-				     : "a kernel from 5.11 on, with CONFIG_DEBUG_INFO_BTF");
+				     : "a kernel from 5.10 on, with CONFIG_DEBUG_INFO_BTF");
 }
 
 static void check_off_cpu(const struct patient *patient, struct report *report) {
@@ -201,7 +201,7 @@ static void check_off_cpu(const struct patient *patient, struct report *report) 
 	strbuf_adds(&report->effect, "there is no record --mode offcpu");
 	strbuf_adds(&report->remedy,
 		r == PYSPYD_E_DENIED ? "what gives cap_bpf and cap_perfmon (above)"
-				     : "a kernel from 5.11 on, with CONFIG_DEBUG_INFO_BTF");
+				     : "a kernel from 5.10 on, with CONFIG_DEBUG_INFO_BTF");
 }
 
 static void check_events(const struct patient *patient, struct report *report) {
@@ -223,7 +223,7 @@ static void check_events(const struct patient *patient, struct report *report) {
 		"is known of own children alone (no crash)");
 	strbuf_adds(&report->remedy,
 		r == PYSPYD_E_DENIED ? "what gives cap_bpf and cap_perfmon (above)"
-				     : "a kernel from 5.11 on, with CONFIG_DEBUG_INFO_BTF");
+				     : "a kernel from 5.10 on, with CONFIG_DEBUG_INFO_BTF");
 }
 
 static void check_counters(const struct patient *patient, struct report *report) {
@@ -243,7 +243,7 @@ static void check_counters(const struct patient *patient, struct report *report)
 		"where many processes are watched each is asked which of its threads have run, which costs more");
 	strbuf_adds(&report->remedy,
 		r == PYSPYD_E_DENIED ? "what gives cap_bpf and cap_perfmon (above)"
-				     : "a kernel from 5.11 on, with CONFIG_DEBUG_INFO_BTF");
+				     : "a kernel from 5.10 on, with CONFIG_DEBUG_INFO_BTF");
 }
 
 static void check_process(const struct patient *patient, struct report *report) {
