@@ -102,7 +102,6 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, NATIVE_PROCESSES_MAX);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, struct pyb_codes);
 } codes SEC(".maps");
@@ -148,13 +147,18 @@ __noinline int unwind(__u32 pid) {
 	if (!u)
 		return 0;
 	u->native.stop = PYB_STOP_UNTOLD;
-	u->native.frames_n = 0;
+	u->native.frames_n = u->native.telling = 0;
 	if (!of || !u->regs.sp)
 		return 0;
 	pyb_unwind_begin(of, u);
 	for (int i = 0; i <= PYB_ADDRESSES_MAX / UNWIND_STEPS_AT_ONCE; i++)
 		if (unwind_on(pid))
 			break;
+	of = bpf_map_lookup_elem(&codes, &pid);
+	if (!of || of->telling != u->native.telling) { /* the list may have become another process's meanwhile */
+		u->native.stop = PYB_STOP_UNTOLD;
+		u->native.frames_n = 0;
+	}
 	return u->native.stop == PYB_STOP_COMPLETE || u->native.stop == PYB_STOP_TRUNCATED;
 }
 

@@ -96,7 +96,7 @@ static __always_inline int pyb_find_code(const struct pyb_codes *codes, struct p
 	const struct pyb_seen *seen = pyb_seen_of(u, at);
 
 	u->rule = PYB_RULE_LATER;
-	if (seen->at != at || seen->telling != codes->telling)
+	if (seen->at != at || seen->telling != u->native.telling)
 		return pyb_search_code(codes, u, at);
 	u->code = seen->code;
 	u->rule = seen->rule;
@@ -141,7 +141,7 @@ static __always_inline void pyb_look_up(const struct pyb_codes *codes, struct py
 	if (code->table != PYB_TABLE_NONE)
 		u->rule = pyb_find_rule(code, u, at);
 	seen->at = at;
-	seen->telling = codes->telling;
+	seen->telling = u->native.telling;
 	seen->rule = (__u16)u->rule;
 	seen->bare = (__u8)u->bare;
 	seen->code = u->code;

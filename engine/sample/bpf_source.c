@@ -131,6 +131,8 @@ static int size_maps(struct bpf_source *source, const struct bpf_source_options 
 		r = bpf_map__set_max_entries(source->skel->maps.tables, pairs);
 	if (!r)
 		r = bpf_map__set_max_entries(source->skel->maps.rules, options->native ? UNWIND_RULES_MAX : 1);
+	if (!r && !options->native)
+		r = bpf_map__set_max_entries(source->skel->maps.codes, 1);
 	return r;
 }
 

@@ -10,7 +10,8 @@
  * program finds a mapping that is to be told later, and hands a copy of the stack over: that is how user space comes to
  * unwind through it.
  *
- * The list of a process's mappings is one value of a hash map: a program sees the old one or the new one. */
+ * The list of a process's mappings is one value of a hash map: a program sees the old one or the new one, and what it
+ * has made of one that was replaced meanwhile it throws away. */
 #include "engine/sample/bpf_tables.h"
 
 #include "engine/base/clock.h"
