@@ -146,15 +146,11 @@ static int prepare_native(struct bpf_source *source) {
 }
 
 /* Before Linux 6.1 a program of a timer may not use maps whose elements are made as they come. */
-static int preallocate(struct bpf_source *source, const struct bpf_source_options *options) {
+static int preallocate(struct bpf_source *source) {
 	int r = bpf_map__set_map_flags(source->skel->maps.processes, 0);
 
 	if (!r)
 		r = bpf_map__set_map_flags(source->skel->maps.threads, 0);
-	if (!r)
-		r = bpf_map__set_map_flags(source->skel->maps.codes, 0);
-	if (!r && !options->native)
-		r = bpf_map__set_max_entries(source->skel->maps.codes, 1);
 	return r;
 }
 
@@ -173,7 +169,7 @@ static int try_load(struct bpf_source *source, const struct bpf_source_options *
 	source->skel->rodata->copy_bytes = bytes / 2;
 	r = size_maps(source, options, bytes);
 	if (!r && preallocated)
-		r = preallocate(source, options);
+		r = preallocate(source);
 	return r ? r : sample_bpf__load(source->skel);
 }
 

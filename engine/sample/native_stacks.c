@@ -20,7 +20,8 @@
 #include <string.h>
 
 #define IDLE_FILES_BYTES (16U << 20)
-#define REREAD_NS NS_PER_SEC /* mappings are read again at most so often */
+#define REREAD_NS NS_PER_SEC            /* mappings are read again at most so often; … */
+#define REREAD_STEP_NS (50 * NS_PER_MS) /* … of a process that is new sooner, with so much more each time */
 
 struct native_stacks {
 	struct native_cache *cache;
@@ -68,9 +69,10 @@ bool native_stacks_lacks_kernel(const struct native_stacks *stacks) {
 static void read_modules(struct native_stacks *stacks, struct sample_target *target, uint64_t now_ns) {
 	struct native_modules *modules;
 
-	if (target->native_ns && now_ns - target->native_ns < REREAD_NS)
+	if (target->native_ns && now_ns - target->native_ns < min_of(target->native_reads * REREAD_STEP_NS, REREAD_NS))
 		return;
 	target->native_ns = now_ns;
+	target->native_reads++;
 	if (native_modules_new(&target->proc, target->mem, stacks->cache, &modules))
 		return;
 	native_modules_free(target->native);

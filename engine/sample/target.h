@@ -66,7 +66,8 @@ struct sample_target {
 	VEC(struct sample_place) places;
 	struct map place_index;        /* code serial and offset → place */
 	struct native_modules *native; /* NULL: not asked for yet */
-	uint64_t native_ns;            /* when its mappings were read */
+	uint64_t native_ns;            /* when its mappings were read; … */
+	uint64_t native_reads;         /* … and how often by now */
 	struct map native_places;      /* address in native code, or in the kernel → place */
 	VEC(struct sample_thread *) threads;
 	size_t active_n;      /* how many of them are active, or a few more */
