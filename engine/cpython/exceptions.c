@@ -386,15 +386,17 @@ static int add_raised(struct look *look, raddr tstate, exception_vec *exceptions
 	const struct py_reader *py = reader_of(look);
 	const struct layout *l = &py->layout;
 	uint64_t type = 0, value, traceback = 0;
+	struct mem_range ranges[3] = { { tstate + l->tstate_current_exception, sizeof(value), &value } };
+	size_t n = 1;
 	int r;
 
 	if (!layout_has(l->tstate_current_exception))
 		return 0;
-	r = mem_read_u64(py->mem, tstate + l->tstate_current_exception, &value);
-	if (!r && layout_has(l->tstate_curexc_type))
-		r = mem_read_u64(py->mem, tstate + l->tstate_curexc_type, &type);
-	if (!r && layout_has(l->tstate_curexc_traceback))
-		r = mem_read_u64(py->mem, tstate + l->tstate_curexc_traceback, &traceback);
+	if (layout_has(l->tstate_curexc_type))
+		ranges[n++] = (struct mem_range){ tstate + l->tstate_curexc_type, sizeof(type), &type };
+	if (layout_has(l->tstate_curexc_traceback))
+		ranges[n++] = (struct mem_range){ tstate + l->tstate_curexc_traceback, sizeof(traceback), &traceback };
+	r = mem_read_many(py->mem, ranges, n, NULL); /* at once: the thread may have been stopped for it */
 	if (r || (!value && !type))
 		return r;
 	r = value ? exception_check(py, value) : PY_E_TYPE;
@@ -429,9 +431,10 @@ static int add_all_handled(struct look *look, raddr tstate, exception_vec *excep
 	}
 	r = mem_read_u64(mem, tstate + l->tstate_exc_info, &item);
 	for (int i = 0; !r && item && i < HANDLERS_MAX && !is_late(look); i++) {
-		r = mem_read_u64(mem, item + l->excitem_value, &value);
-		if (!r)
-			r = mem_read_u64(mem, item + l->excitem_previous, &item);
+		const struct mem_range ranges[] = { { item + l->excitem_value, sizeof(value), &value },
+			{ item + l->excitem_previous, sizeof(item), &item } };
+
+		r = mem_read_many(mem, ranges, ARRAY_SIZE(ranges), NULL);
 		if (!r)
 			r = add_handled(look, value, &last, exceptions);
 	}
