@@ -638,6 +638,27 @@ void pyspyd_triage_free(struct pyspyd_triage *triage) {
 	free(triage);
 }
 
+/* What it was about, for whoever reads nothing but this: an exception is often why rare code was run at all. */
+static void say_exception(struct story *story) {
+	const struct pyspyd_exception *exception = story->facts->exception;
+	const struct pyspyd_frame *raised = exception && exception->traceback_n ? &exception->traceback[0] : NULL;
+	const char *doing =
+		!exception || exception->state == PYSPYD_EXCEPTION_HANDLED ? "It was handling" : "On its way was";
+	struct strbuf sb = { 0 };
+
+	if (!exception || !exception->type)
+		return;
+	strbuf_addf(&sb, "%s %.72s", doing, exception->type);
+	if (exception->message && *exception->message)
+		strbuf_addf(&sb, ": %.160s", exception->message);
+	if (raised)
+		strbuf_addf(
+			&sb, " (raised in %.72s, %.64s:%d)", raised->qualname, base_name(raised->file), raised->line);
+	say(story, NULL, "%s", strbuf_str(&sb));
+	story->failed = story->failed || sb.failed;
+	strbuf_deinit(&sb);
+}
+
 int triage_decide(const struct triage_facts *facts, struct pyspyd_triage **ret_triage) {
 	struct story story = { .facts = facts };
 
@@ -656,6 +677,7 @@ int triage_decide(const struct triage_facts *facts, struct pyspyd_triage **ret_t
 		judge_signal(&story);
 	if (facts->collecting && !is_from_outside(facts))
 		say(&story, NULL, "The interpreter was collecting garbage");
+	say_exception(&story);
 	if (story.failed) {
 		pyspyd_triage_free(story.triage);
 		return -ENOMEM;

@@ -61,9 +61,10 @@ struct triage_facts {
 	size_t frames_n;
 	const struct pyspyd_frame *python; /* the newest of Python; NULL: none */
 	size_t python_depth;
-	bool collecting;           /* the interpreter said that it collects garbage */
-	const char *abort_message; /* of the C library; NULL: none */
-	const char *fatal_message; /* found on the stack of the function that reports it; NULL: none */
+	const struct pyspyd_exception *exception; /* that was on its way, or handled; NULL: none */
+	bool collecting;                          /* the interpreter said that it collects garbage */
+	const char *abort_message;                /* of the C library; NULL: none */
+	const char *fatal_message;                /* found on the stack of the function that reports it; NULL: none */
 	struct triage_object object;
 	const struct triage_object *referrers; /* to the object, those that could be found */
 	size_t referrers_n;

@@ -105,6 +105,7 @@ static void take_python(struct gather *gather) {
 		return;
 	gather->facts.thread_name = thread->name;
 	gather->facts.collecting = thread->in_gc;
+	gather->facts.exception = thread->exceptions_n ? &thread->exceptions[0] : NULL;
 	for (size_t i = 0; i < thread->frames_n; i++) {
 		if (thread->frames[i].lang != PYSPYD_PYTHON)
 			continue;
