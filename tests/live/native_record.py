@@ -179,7 +179,8 @@ def check_kernel(checks, name, command, folder):
         checks.that(status == 0 and not any("[kernel]" in stack for stack in named), "%s, --kernel: %s" % (name, said))
         calls = [behind(stack, "calls") for stack in named]
         inside = {f for stack in calls if any(f.startswith("os_stat") for f in stack) for f in stack}
-        checks.that(sum("vfs_" in f for f in inside) > 1 and any("syscall" in f or "el0_" in f for f in inside), "%s, --kernel: %s" % (name, sorted(inside)))
+        checks.that(sum("vfs_" in f for f in inside) > 1 and any("syscall" in f or "el0_" in f for f in inside),
+                    "%s, --kernel: %s" % (name, sorted(inside)))
 
 
 def check_hidden(checks, command, folder):
