@@ -355,16 +355,15 @@ Test(dump_text, objects_are_bounded) {
 	struct pyspyd_object_frame both[] = { seen, { .function = S("<module>") } };
 	struct pyspyd_object_thread thread = { .tid = 4711, .frames = both, .frames_n = 2 };
 	struct pyspyd_object many[100];
-	struct pyspyd_object_entry next[100];
+	struct pyspyd_object_entry step = { .name = S("n"), .type = S("T"), .value = S("1") }, next[100];
 	struct pyspyd_objects objects = { .threads = &thread, .threads_n = 1, .objects = many, .objects_n = 100 };
 	struct pyspyd_dump with = dump;
 	_free_ char *text = NULL;
 	size_t lines = 0;
 
 	for (size_t i = 0; i < 100; i++) {
-		next[i] = (struct pyspyd_object_entry){
-			.name = S("n"), .type = S("T"), .value = S("1"), .object = i + 1
-		};
+		next[i] = step;
+		next[i].object = i + 1;
 		many[i] = (struct pyspyd_object){ .address = i + 1, .attributes = next, .attributes_n = 100 };
 	}
 	with.objects = &objects;
