@@ -17,7 +17,7 @@ import time
 
 HOME = "/opt/test"
 RESULTS = HOME + "/results"
-SLOW = 3  # of an emulated CPU: what others wait for is waited for so many times as long
+SLOW = 5  # of an emulated CPU: what others wait for is waited for so many times as long
 CORES = "/var/lib/systemd/coredump"
 COREDUMP = "/lib/systemd/systemd-coredump"
 HANDLER = "|/usr/bin/pyspyd crash-handler -- %P %u %g %s %t %c %h"
@@ -42,7 +42,7 @@ def open_files():
     held = []
     while True:
         held.append(open("/dev/null"))
-        if len(held) > 20:
+        if len(held) > 300:
             for f in held: f.close()
             held = []
         time.sleep(0.1)
@@ -254,7 +254,7 @@ def record_alloc():
 
 def origins():
     with worker() as target:
-        done = HOST.run("pyspyd", "handles", "--origins", "8s", str(target.pid))
+        done = HOST.run("pyspyd", "handles", "--origins", "10s", str(target.pid))
     expect("at open_files" in done.stdout, "no origin: " + done.stderr.strip())
     return "yes"
 
@@ -263,7 +263,7 @@ def watch():
     """A spinner and two that wait for each other, found among all; one that comes and dies is told of."""
     path = HOME + "/watched"
     with worker() as spinner, Target("python3", HOME + "/deadlock_abba.py") as stuck, open(path, "w") as out:
-        watching = subprocess.Popen(["pyspyd", "watch", "--all", "--json", "--spike", "60:3s"], stdout=out,
+        watching = subprocess.Popen(["pyspyd", "watch", "--all", "--json", "--spike", "30:3s"], stdout=out,
                                     stderr=HOST.log)
         try:
             def found(kind, pid):
