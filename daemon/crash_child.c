@@ -297,7 +297,7 @@ int crash_look(const struct crash_words *words, const struct crash_limits *limit
 	char *text = NULL;
 	int r = ask_child(&task, limits, &text, err);
 
-	if (!r)
+	if (text)
 		*ret_python = strcmp(text, "no") != 0;
 	free(text);
 	return r;
