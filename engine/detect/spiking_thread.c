@@ -8,8 +8,10 @@
  * three periods: suspended, starved) proves nothing either way: candidates start again, faults stay.
  *
  * On a crowded machine a thread that spins does not get a whole core. One that was runnable all the time, waiting for a
- * CPU where it did not run, and did run for a good part of it, counts as if it had had the core: it never slept, which
- * a thread that works now and then always does.
+ * CPU where it did not run, counts as if it had had the core: it never slept, which a thread that works now and then
+ * always does. But one that hardly gets to run may only be late with little work: it is a fault when it has run for a
+ * good part of `for`, however long that takes. The kernel counts a wait when it is over: so one that is runnable now is
+ * lent what is missing, and the next interval gives it back.
  *
  * Why it spins is told by the ticks (user or system) and by what its samples of the window show. What is reported is
  * the mean of the last one to two times `for`, not of the whole fault, so that an update says what is so now.
@@ -24,10 +26,11 @@
 #include <string.h>
 
 #define GAP_PERIODS 3
+#define LENT_MAX 0.1        /* of `for` */
 #define ENOUGH_SAMPLES 20   /* for a verdict that rests on shares */
 #define MOST 0.5            /* of the samples, or of the ticks */
 #define NEVER_SLEPT_PCT 98  /* of an interval, runnable; the rest is what two clocks disagree by */
-#define GOOD_PART_PCT 30    /* of a core, really used */
+#define GOOD_PART_PCT 30    /* of `for`, really run; less where `pct` is */
 #define WORTH_SAYING_PCT 10 /* of the time, waited for a CPU */
 
 enum { PCT, FOR, RESOLVE_PCT, RESOLVE_FOR, CONVOY_SWITCHES };
@@ -54,6 +57,7 @@ struct track {
 	uint64_t key;
 	uint64_t since_ns;
 	uint64_t calm_ns; /* below the lower line without a break */
+	uint64_t lent_ns; /* of a wait that is not over, as it seems */
 	bool firing;
 	bool seen; /* in this look */
 	struct span span, span_before;
@@ -85,19 +89,33 @@ static void span_add(struct span *span, const struct span *more) {
 	span->system_ns += more->system_ns;
 }
 
-static bool never_slept(const struct detect_thread *thread) {
-	return percent_of(thread->run_ns + thread->wait_ns, thread->interval_ns) >= NEVER_SLEPT_PCT &&
-		percent_of(thread->run_ns, thread->interval_ns) >= GOOD_PART_PCT;
+/* For how long it waited for a CPU in its interval, as far as that can be told now. */
+static uint64_t waited(const double *settings, const struct detect_thread *thread, uint64_t *lent_ns) {
+	uint64_t told = thread->run_ns + thread->wait_ns, most = (uint64_t)(LENT_MAX * settings[FOR]), moved;
+
+	if (told > thread->interval_ns) {
+		moved = min_of(min_of(told - thread->interval_ns, *lent_ns), thread->wait_ns);
+		*lent_ns -= moved;
+		return thread->wait_ns - moved;
+	}
+	if (thread->state != 'R' || !thread->wait_ns || percent_of(told, thread->interval_ns) >= NEVER_SLEPT_PCT)
+		return thread->wait_ns;
+	moved = min_of(thread->interval_ns - told, most - min_of(most, *lent_ns));
+	*lent_ns += moved;
+	return thread->wait_ns + moved;
 }
 
-static struct span span_of(const struct detect_thread *thread) {
+static struct span span_of(const double *settings, const struct detect_thread *thread, uint64_t *lent_ns) {
+	uint64_t wait_ns = waited(settings, thread, lent_ns);
+	bool never_slept = percent_of(thread->run_ns + wait_ns, thread->interval_ns) >= NEVER_SLEPT_PCT;
+
 	return (struct span){
 		.ns = thread->interval_ns,
 		.run_ns = thread->run_ns,
-		.wait_ns = thread->wait_ns,
+		.wait_ns = wait_ns,
 		.user_ns = thread->user_ns,
 		.system_ns = thread->system_ns,
-		.claim_ns = thread->run_ns + (never_slept(thread) ? thread->wait_ns : 0),
+		.claim_ns = thread->run_ns + (never_slept ? wait_ns : 0),
 	};
 }
 
@@ -286,20 +304,21 @@ static void drop_track(struct state *state, struct track *track) {
 	*track = state->tracks.items[--state->tracks.n];
 }
 
-static void start_track(struct state *state, struct track *track, const struct detect_input *input,
-	const struct detect_thread *thread) {
+static void start_track(struct state *state, struct track *track, const double *settings,
+	const struct detect_input *input, const struct detect_thread *thread) {
 	*track = (struct track){
 		.tid = thread->tid,
 		.start_ns = thread->start_ns,
 		.key = ++state->last_key,
 		.since_ns = input->now_ns - min_of(thread->interval_ns, input->now_ns),
 		.seen = true,
-		.span = span_of(thread),
 	};
+	track->span = span_of(settings, thread, &track->lent_ns);
 }
 
 static bool begins(const double *settings, const struct detect_input *input, const struct detect_thread *thread) {
-	struct span interval = span_of(thread);
+	uint64_t lent_ns = 0;
+	struct span interval = span_of(settings, thread, &lent_ns);
 
 	return !is_gap(input->process, thread) && percent_of(interval.claim_ns, interval.ns) >= settings[PCT];
 }
@@ -307,7 +326,7 @@ static bool begins(const double *settings, const struct detect_input *input, con
 /* The thread's interval goes into its candidate. Return: whether there still is one. */
 static bool candidate_goes_on(struct state *state, struct track *track, const double *settings,
 	const struct detect_input *input, const struct detect_thread *thread) {
-	struct span interval = span_of(thread);
+	struct span interval = span_of(settings, thread, &track->lent_ns);
 
 	if (!is_gap(input->process, thread)) {
 		span_add(&track->span, &interval);
@@ -315,7 +334,7 @@ static bool candidate_goes_on(struct state *state, struct track *track, const do
 			percent_of(track->span.claim_ns, track->span.ns) >= settings[PCT])
 			return true;
 		if (begins(settings, input, thread)) {
-			start_track(state, track, input, thread);
+			start_track(state, track, settings, input, thread);
 			return true;
 		}
 	}
@@ -325,7 +344,7 @@ static bool candidate_goes_on(struct state *state, struct track *track, const do
 
 static void fault_goes_on(struct track *track, const double *settings, const struct detect_input *input,
 	const struct detect_thread *thread) {
-	struct span interval = span_of(thread);
+	struct span interval = span_of(settings, thread, &track->lent_ns);
 
 	if (is_gap(input->process, thread)) {
 		track->calm_ns = 0;
@@ -342,6 +361,12 @@ static void fault_goes_on(struct track *track, const double *settings, const str
 	track->span = (struct span){ 0 };
 }
 
+static bool lasts(const struct track *track, const double *settings) {
+	double ran_ns = (double)track->span.run_ns, least = min_of(settings[PCT], (double)GOOD_PART_PCT) / 100;
+
+	return (double)track->span.ns >= settings[FOR] && ran_ns >= least * settings[FOR];
+}
+
 static int look(struct state *state, const double *settings, const struct detect_input *input,
 	const struct detect_thread *thread, detect_verdicts *verdicts) {
 	struct track *track = find_track(state, thread);
@@ -354,7 +379,7 @@ static int look(struct state *state, const double *settings, const struct detect
 		if (r)
 			return r;
 		track = &state->tracks.items[state->tracks.n - 1];
-		start_track(state, track, input, thread);
+		start_track(state, track, settings, input, thread);
 	} else if (track->firing) {
 		track->seen = true;
 		fault_goes_on(track, settings, input, thread);
@@ -363,7 +388,7 @@ static int look(struct state *state, const double *settings, const struct detect
 		if (!candidate_goes_on(state, track, settings, input, thread))
 			return 0;
 	}
-	if (!track->firing && (double)track->span.ns < settings[FOR])
+	if (!track->firing && !lasts(track, settings))
 		return 0;
 	track->firing = true;
 	if (!track->calm_ns || (double)track->calm_ns < settings[RESOLVE_FOR])

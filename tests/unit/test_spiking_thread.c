@@ -178,6 +178,44 @@ Test(spiking_thread, a_spin_on_a_crowded_machine_is_found) {
 	world_deinit(&world);
 }
 
+Test(spiking_thread, a_spin_that_hardly_gets_to_run_is_found_later) {
+	struct world world;
+	int seconds = 1;
+
+	world_init(&world, 1);
+	while (!crowded_second(&world, 12, 87) && seconds < 100)
+		seconds++;
+	cr_assert_eq(seconds, 25); /* three of them on a CPU */
+	cr_assert(strstr(only(&world)->summary, "uses 12 % of a core and waits for one 87 % of the time"));
+	world_deinit(&world);
+}
+
+/* The kernel counts a wait when it is over. */
+Test(spiking_thread, a_wait_that_is_not_over_is_no_sleep) {
+	struct world world;
+	size_t verdicts = 0;
+
+	world_init(&world, 1);
+	world.threads[0].state = 'R';
+	for (int i = 0; i < 5; i++) {
+		verdicts += crowded_second(&world, 45, 20);
+		verdicts += crowded_second(&world, 45, 90);
+	}
+	cr_assert_eq(verdicts, 1);
+	cr_assert_float_eq(fact(only(&world), "waited_percent")->number, 55, 0.01);
+	world_deinit(&world);
+}
+
+Test(spiking_thread, one_that_sleeps_and_waits_is_none) {
+	struct world world;
+
+	world_init(&world, 1);
+	world.threads[0].state = 'R';
+	for (int i = 0; i < 600; i++)
+		cr_assert_eq(crowded_second(&world, 45, 35), 0);
+	world_deinit(&world);
+}
+
 Test(spiking_thread, work_now_and_then_on_a_crowded_machine_is_none) {
 	struct world world;
 
