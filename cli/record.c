@@ -146,8 +146,11 @@ static void say_cost(const struct pyspyd_alloc_cost *cost, double limit, uint64_
 	if (cost->windows > 1)
 		cli_say("looked at %.2g %% of its time, in %" PRIu64
 			" parts, so as not to slow it by more than %.6g %% (--max-slowdown): what was seen stands for "
-			"all of it",
-			cost->watched_pct, cost->windows, limit);
+			"all of it%s",
+			cost->watched_pct, cost->windows, limit,
+			cost->rough ? "; the probes took most of that, so only shares are sure: how much it is in all "
+				      "is a rough guess"
+				    : "");
 }
 
 static int choose_format(const struct command *command, struct record_args *args) {

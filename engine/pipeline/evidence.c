@@ -15,6 +15,7 @@
 #include <time.h>
 
 #define MINUTE_NS (60 * NS_PER_SEC)
+#define ROUNDS 3                   /* who wakes now and then sleeps the next time */
 #define SPEND_NS (500 * NS_PER_MS) /* of CPU time in a minute */
 
 struct evidence {
@@ -160,24 +161,34 @@ static uint64_t thread_cpu_ns(void) {
 	return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
-/* The files are read before the lock is taken: who samples the target waits for it. */
-static void read_all(struct reading *reading, struct native_look *native) {
-	struct sample_target *target = reading->target;
+/* Return: whether all have what they can have. */
+static bool read_round(struct reading *reading, struct native_look *native, bool last) {
+	bool all = true;
 
-	for (size_t i = 0; i < reading->n; i++)
-		if (is_wanted(reading, &reading->threads[i]) && sleeps(target, reading->threads[i].thread.tid))
-			native_look_warm_for(native, reading->threads[i].thread.tid);
-	pthread_mutex_lock(&target->lock);
+	pthread_mutex_lock(&reading->target->lock);
 	for (size_t i = 0; i < reading->n; i++) {
 		struct pyspyd_thread *thread = &reading->threads[i].thread;
-		const char *why = is_wanted(reading, &reading->threads[i]) ? add_to(reading, native, thread) : NULL;
+		bool wanted = !thread->native && is_wanted(reading, &reading->threads[i]);
+		const char *why = wanted ? add_to(reading, native, thread) : NULL;
 
-		if (reading->all && why) {
+		all &= !why;
+		if (last && reading->all && why) {
 			thread->native = true;
 			thread->native_end = why;
 		}
 	}
-	pthread_mutex_unlock(&target->lock);
+	pthread_mutex_unlock(&reading->target->lock);
+	return all;
+}
+
+/* The files are read before the lock is taken: who samples the target waits for it. */
+static void read_all(struct reading *reading, struct native_look *native) {
+	for (size_t i = 0; i < reading->n; i++)
+		if (is_wanted(reading, &reading->threads[i]) && sleeps(reading->target, reading->threads[i].thread.tid))
+			native_look_warm_for(native, reading->threads[i].thread.tid);
+	for (int round = 1; round <= ROUNDS; round++)
+		if (read_round(reading, native, round == ROUNDS))
+			break;
 }
 
 static void *read_main(void *arg) {

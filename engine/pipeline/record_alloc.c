@@ -335,6 +335,7 @@ static void finish(struct recording *r) {
 	cost->cpu_ns = r->account_cpu_ns - r->first_cpu_ns;
 	cost->watched_pct = r->own_ns > 0 ? 100 * r->own_watched_ns / r->own_ns : 100;
 	cost->slowdown_pct = slowdown(cost->spent_ns, cost->cpu_ns);
+	cost->rough = cost->windows > 1 && (double)cost->spent_ns > r->own_watched_ns;
 	r->profile->accuracy = (struct pyspyd_accuracy){ .source = "bpf",
 		.looks = counts.hits,
 		.expected = counts.hits,

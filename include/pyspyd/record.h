@@ -65,6 +65,7 @@ struct pyspyd_alloc_cost {
 	double slowdown_pct;       /* the same, in percent of what it would have used without them */
 	double watched_pct;        /* of the time that the process has used, without them: what was looked at */
 	uint64_t windows;          /* times that they were put there */
+	bool rough; /* they took most of the time that was looked at: how much it is in all may be wrong manyfold */
 };
 
 /* As pyspyd_record; of the options rate_hz, mode, children, blocking and source mean nothing. The kernel patches the

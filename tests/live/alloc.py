@@ -163,8 +163,8 @@ def killed(checks, command):
 
 def windows(checks, command):
     """Of a program that does little but allocate, only a part of the time is looked at, up to its end; what was seen
-    there stands for all of it: each place's share, and how much there was, as far as that can be told where nearly all of
-    the time that is looked at goes to the probes."""
+    there stands for all of it: each place's share, and how much there was, or that this is not known where nearly all of the
+    time that is looked at goes to the probes."""
     with live.Target(command, BUSY) as target:
         target.ready_and_reading()
         with Recording(target.pid, "--max-slowdown", 5, "--every", "32K", "--duration", "6s") as recording:
@@ -192,9 +192,10 @@ def windows(checks, command):
     checks.that(float(cost.group(1)) < 10, "windows: %s" % said)
     error = 4 * math.sqrt(truth * (1 - truth) / samples) + 0.03  # samples of one window lie close to each other
     checks.that(abs(share - truth) < error, "windows: a share of %.3f and not %.3f, %d samples" % (share, truth, samples))
-    checks.that(0.05 < sum(seen.values()) / sum(taken.values()) < 20, "windows: %s of %s" % (seen, taken))
+    total = sum(seen.values()) / sum(taken.values())
+    checks.that("rough guess" in said or 0.5 < total < 2, "windows: %s of %s: %s" % (seen, taken, said))
     live.note("windows: a share of %.3f of %.3f, %.2f of all, %s %% of the time in %s parts, slowdown %s %%" % (
-        share, truth, sum(seen.values()) / sum(taken.values()), parts.group(1), parts.group(2), cost.group(1)))
+        share, truth, total, parts.group(1), parts.group(2), cost.group(1)))
 
 
 def others(checks, command):
