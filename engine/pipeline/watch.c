@@ -597,6 +597,15 @@ static int reload(struct watch *watch, uint64_t now_ns) {
 	return r;
 }
 
+static bool has_big_profile(struct watch *watch) {
+	bool big;
+
+	recorder_lock(watch->recorder);
+	big = profile_bytes(recorder_profile(watch->recorder)) > PROFILE_BYTES_MAX;
+	recorder_unlock(watch->recorder);
+	return big;
+}
+
 static int interval(struct watch *watch, uint64_t now_ns) {
 	int r = reload(watch, now_ns);
 
@@ -616,7 +625,7 @@ static int interval(struct watch *watch, uint64_t now_ns) {
 		r = turn_buckets(watch, now_ns);
 	if (!r)
 		r = drop_ended(watch);
-	if (!r && profile_bytes(recorder_profile(watch->recorder)) > PROFILE_BYTES_MAX)
+	if (!r && has_big_profile(watch))
 		r = start_anew(watch);
 	return r;
 }

@@ -142,7 +142,7 @@ uint32_t scan_thread(struct wait_scan *scan, struct wait_view *view, struct view
 		.tid = thread->tid,
 		.ident = thread->py.ident,
 		.state = thread->state,
-		.python = thread->sampled != NULL,
+		.python = thread->sampled,
 		.main = thread->tid == view->proc.pid,
 		.timed = thread->sleep.timed,
 		.run_ns = thread->run_ns,

@@ -2,8 +2,8 @@
 /* Reading one process: threads as the kernel shows them, frames as Python has them.
  *
  * Nothing is stopped. A thread that sleeps stands still; of one that runs, frames may be wrong: the graph counts only
- * on those whose stamp two looks agree about. A target's lock is held for one thread's frames at a time, so that its
- * samplers hardly wait. */
+ * on those whose stamp two looks agree about. A target's lock is held for one thread at a time, so that its samplers
+ * hardly wait; what it guards is not kept beyond it, since they free the threads that ended. */
 #include "engine/waits/view.h"
 
 #include "engine/base/clock.h"
@@ -117,16 +117,12 @@ static void drop_frames(struct view_thread *thread) {
 }
 
 /* Return: 0, also where the frames could not be read; -ENOMEM. */
-static int read_frames(struct wait_process *process, struct sample_thread *sampled, struct py_stack_scratch *scratch,
+static int read_frames(struct sample_target *target, struct sample_thread *sampled, struct py_stack_scratch *scratch,
 	struct view_thread *thread) {
-	struct sample_target *target = process->target;
-	int r;
+	int r = py_stack_capture(&target->rt, &sampled->plan, scratch, &thread->stack);
 
-	pthread_mutex_lock(&target->lock);
-	r = py_stack_capture(&target->rt, &sampled->plan, scratch, &thread->stack);
 	if (!r)
 		r = decode_frames(target, thread);
-	pthread_mutex_unlock(&target->lock);
 	if (r)
 		drop_frames(thread);
 	return r == -ENOMEM ? r : 0;
@@ -190,20 +186,41 @@ static int add_thread(struct wait_view *view, struct view_thread *thread) {
 	return r;
 }
 
-/* A thread that runs code in a sub-interpreter has a thread state in each: the innermost one stands for it. */
-static int read_python_threads(struct wait_view *view, struct py_stack_scratch *scratch) {
+/* Reads the thread before the *at'th of the target's list, and counts *at down. Between two calls threads that ended
+ * leave the list, and those behind them move towards its begin: some may be met again, none is missed. A thread that
+ * runs code in a sub-interpreter has a thread state in each: the innermost one stands for it.
+ * Return: 0, also where there is none to read; -ENOMEM. */
+static int read_python_thread(
+	struct wait_view *view, struct py_stack_scratch *scratch, size_t *at, struct view_thread *thread) {
 	struct sample_target *target = view->python->target;
+	struct sample_thread *sampled = NULL;
 	int r = 0;
 
-	for (size_t i = target->threads.n; !r && i > 0; i--) {
-		struct sample_thread *sampled = target->threads.items[i - 1];
-		struct view_thread thread = { .tid = sampled->py.tid, .sampled = sampled, .node = WAITS_NONE };
+	pthread_mutex_lock(&target->lock);
+	*at = min_of(*at, target->threads.n);
+	if (*at)
+		sampled = target->threads.items[--*at];
+	if (sampled && !sampled->inner && !view_thread_of_tid(view, sampled->py.tid)) {
+		thread->sampled = true;
+		thread->tid = sampled->py.tid;
+		thread->py = sampled->py;
+		read_task(view, &sampled->task, thread);
+		r = read_frames(target, sampled, scratch, thread);
+	}
+	pthread_mutex_unlock(&target->lock);
+	return r;
+}
 
-		if (sampled->inner || view_thread_of_tid(view, sampled->py.tid))
+static int read_python_threads(struct wait_view *view, struct py_stack_scratch *scratch) {
+	size_t at = SIZE_MAX;
+	int r = 0;
+
+	while (!r && at) {
+		struct view_thread thread = { .node = WAITS_NONE };
+
+		r = read_python_thread(view, scratch, &at, &thread);
+		if (!r && !thread.sampled)
 			continue;
-		thread.py = sampled->py;
-		read_task(view, &sampled->task, &thread);
-		r = read_frames(view->python, sampled, scratch, &thread);
 		view->frames_n += thread.frames_n;
 		if (view->frames_n > FRAMES_MAX) { /* one more would be one too many for those that come */
 			drop_frames(&thread);

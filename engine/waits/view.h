@@ -37,7 +37,7 @@ struct view_frame {
 
 struct view_thread {
 	pid_t tid;
-	const struct sample_thread *sampled; /* NULL: not Python's */
+	bool sampled; /* Python's */
 	struct py_thread py;
 	char comm[64];
 	char state;
