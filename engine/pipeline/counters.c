@@ -121,20 +121,6 @@ static void read_slow(
 	counters->slow_ns = now_ns;
 }
 
-/* One thread at a time collects, unless interpreters have GILs of their own: the sum over all threads against the looks
- * at the one that was looked at most. */
-static double gc_share(const struct watched *watched) {
-	uint64_t collecting = 0, looks = 0;
-
-	vec_foreach (thread, &watched->threads) {
-		const struct window_thread sum = window_thread_sum(&watched->window, thread->tid, 1);
-
-		collecting += sum.gc;
-		looks = max_of(looks, sum.samples);
-	}
-	return looks ? min_of(1.0, (double)collecting / (double)looks) : -1;
-}
-
 void counters_fill(struct counters *counters, struct counters_shared *shared, const struct watched *watched,
 	uint64_t slow_every_ns, uint64_t now_ns, struct detect_process *process) {
 	if (!counters->slow_ns || now_ns - counters->slow_ns >= slow_every_ns)
@@ -158,7 +144,6 @@ void counters_fill_last(
 	process->tasks = counters->cgroup.tasks;
 	process->tasks_limit = counters->cgroup.tasks_limit;
 	process->host_available_bytes = counters->host_available_bytes;
-	process->gc_share = gc_share(watched);
 	process->private_bytes = watched->private_bytes;
 	for (size_t i = 0; i < PY_GENERATIONS; i++)
 		process->collector[i] = (struct detect_collector){

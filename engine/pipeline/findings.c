@@ -189,6 +189,20 @@ static struct detect_thread describe(const struct watched *watched, const struct
 	};
 }
 
+/* One thread at a time collects, unless interpreters have GILs of their own: the sum over all threads against the looks
+ * at the one that was looked at most. */
+static double gc_share(const struct watched *watched) {
+	uint64_t collecting = 0, looks = 0;
+
+	vec_foreach (thread, &watched->threads) {
+		const struct window_thread sum = window_thread_sum(&watched->window, thread->tid, 1);
+
+		collecting += sum.gc;
+		looks = max_of(looks, sum.samples);
+	}
+	return looks ? min_of(1.0, (double)collecting / (double)looks) : -1;
+}
+
 static int build_input(const struct findings *findings, const struct watched *watched, struct input *input) {
 	const struct profile *profile = recorder_profile(*findings->recorder);
 	uint64_t every = findings->options->interval_ns;
@@ -218,6 +232,7 @@ static int build_input(const struct findings *findings, const struct watched *wa
 		.gil_holder = gil.holder,
 		.gil_held_ns = gil.held_ns,
 		.gil_waiters = gil.waiters,
+		.gc_share = gc_share(watched),
 	};
 	return r;
 }
@@ -514,7 +529,8 @@ static int build_last(const struct watched *watched, const struct profile *profi
 	input->process = (struct detect_process){ .name = watched->process.name,
 		.threads = input->threads.items,
 		.threads_n = input->threads.n,
-		.gil_switches_per_s = -1 };
+		.gil_switches_per_s = -1,
+		.gc_share = gc_share(watched) };
 	return r;
 }
 

@@ -37,8 +37,8 @@ struct watched_thread {
 struct watched {
 	struct sample_target *target;
 	struct pyspyd_process process;
-	struct window window;
-	struct bucket bucket; /* under the recorder's lock */
+	struct window window; /* under the recorder's lock, as the next one */
+	struct bucket bucket;
 	VEC(struct watched_thread) threads;
 	struct map thread_index; /* by thread id */
 	struct proc_counters counters;

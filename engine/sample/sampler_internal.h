@@ -19,13 +19,13 @@ struct cpu_sampler {
 	struct sampler *owner;
 	int cpu; /* -1: bound to none */
 	pthread_t thread;
-	bool started;
-	bool ran; /* was awake at least once */
+	atomic_bool started;
+	atomic_bool ran; /* was awake at least once; `priority` is known */
 	sem_t wake;
 	atomic_bool awake;
 	atomic_uint rounds; /* odd while it goes through the targets */
 	enum sample_priority priority;
-	uint64_t busy_ns; /* when it last had a thread of its own */
+	atomic_uint_fast64_t busy_ns; /* when it last had a thread of its own */
 	struct py_stack_scratch scratch;
 	struct py_raw_stack stack;
 	uint32_t *places;

@@ -5,7 +5,6 @@
 #include "engine/base/limits.h"
 #include "engine/proc/access.h"
 #include <errno.h>
-#include <stdatomic.h>
 
 #define OFFSET_BITS 27 /* of a place's key; more than any bytecode that is accepted */
 

@@ -11,6 +11,7 @@
 #include "engine/proc/proc.h"
 #include "pyspyd/stack.h"
 #include <pthread.h>
+#include <stdatomic.h>
 #include <time.h>
 
 /* One process that is looked at: its runtime, its threads with their kept-open files, and its decoded frames. */
@@ -76,7 +77,7 @@ struct sample_target {
 	uint64_t idle_run_ns; /* run time of the process that is not that of its active threads: stands still while the
 				 others sleep */
 	uint64_t elsewhere_tick; /* last tick at which one of them ran on another CPU than the one that looked */
-	bool ended;
+	atomic_bool ended;
 	bool offline; /* it is dead: nothing of it moves, there are no clocks, and these are the registers of its
 			 threads */
 	bool (*registers)(void *userdata, pid_t tid, struct native_regs *ret_regs);
