@@ -2,8 +2,8 @@
 /* Probes at allocators: from the places that alloc_places.h finds to the kernel's links, and from its ring to us.
  *
  * Multi-probes (Linux 6.6) need CAP_BPF and CAP_PERFMON, and are in one process's memory alone; older ones are perf
- * events, which need CAP_SYS_ADMIN, and are in all processes that run the file. libbpf knows the first kind from 1.3
- * on, so that one is made by hand.
+ * events, which need CAP_SYS_ADMIN, and are in all processes that run the file. A process of their own holds them
+ * (probe_holder.h); it is forked anew for each time that they are there.
  *
  * What a hit costs is measured: the same program at a function of our own. The instruction there is one that the kernel
  * emulates, as all are that alloc_code.h chooses. */
@@ -13,18 +13,17 @@
 #include "engine/base/clock.h"
 #include "engine/sample/alloc_places.h"
 #include "engine/sample/bpf.h"
+#include "engine/sample/probe_holder.h"
+#include <assert.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/bpf.h>
 #include <math.h>
 #include <poll.h>
-#include <sys/syscall.h>
 
 #include "alloc.skel.h"
 
-#define ATTACH_UPROBE_MULTI 48 /* BPF_TRACE_UPROBE_MULTI, which older headers lack */
 #define MEASURE_ROUNDS 15
 #define MEASURE_CALLS 1000
 
@@ -33,8 +32,7 @@ struct bpf_alloc {
 	struct ring_buffer *ring;
 	struct bpf_processes processes;
 	struct alloc_places places;
-	VEC(struct bpf_link *) links; /* perf events */
-	VEC(int) link_fds;            /* multi-probes */
+	struct probe_holder holder;
 	pid_t pid;
 	bool multi;
 	int cpus;
@@ -82,7 +80,7 @@ static int load(struct bpf_alloc *alloc) {
 		return -errno;
 	if (alloc->multi)
 		bpf_program__set_expected_attach_type(
-			alloc->skel->progs.on_alloc, (enum bpf_attach_type)ATTACH_UPROBE_MULTI);
+			alloc->skel->progs.on_alloc, (enum bpf_attach_type)PROBE_ATTACH_MULTI);
 	r = alloc_bpf__load(alloc->skel);
 	if (!r)
 		r = bpf_run_here(bpf_program__fd(alloc->skel->progs.learn_own_ids));
@@ -109,74 +107,42 @@ static uint64_t cookie_of(const struct alloc_probe *probe) {
 		((uint64_t)(probe->sp_up / 8) & 0xff) << 24 | (uint64_t)(uint32_t)probe->size.disp << 32;
 }
 
-/* As union bpf_attr of Linux 6.6 include/uapi/linux/bpf.h has it for BPF_LINK_CREATE. */
-struct multi_attr {
-	uint32_t prog_fd, target_fd, attach_type, flags;
-	uint64_t path, offsets, ref_ctr_offsets, cookies;
-	uint32_t cnt, multi_flags, pid;
-	uint8_t rest[64];
-};
+static int plan_file(const struct alloc_file *file, struct probe_file *planned) {
+	uint64_t *offsets = calloc(max_of(file->probes.n, (size_t)1), sizeof(*offsets));
+	uint64_t *cookies = calloc(max_of(file->probes.n, (size_t)1), sizeof(*cookies));
 
-static int attach_multi(struct bpf_alloc *alloc, const char *path, const struct alloc_file *file, pid_t pid) {
-	uint64_t *offsets _free_ = calloc(file->probes.n, sizeof(*offsets));
-	uint64_t *cookies _free_ = calloc(file->probes.n, sizeof(*cookies));
-	struct multi_attr attr = { .prog_fd = (uint32_t)bpf_program__fd(alloc->skel->progs.on_alloc),
-		.attach_type = ATTACH_UPROBE_MULTI,
-		.path = (uintptr_t)path,
-		.offsets = (uintptr_t)offsets,
-		.cookies = (uintptr_t)cookies,
-		.cnt = (uint32_t)file->probes.n,
-		.pid = (uint32_t)pid };
-	int fd;
-
+	*planned = (struct probe_file){
+		.fd = file->fd, .n = (uint32_t)file->probes.n, .offsets = offsets, .cookies = cookies
+	};
 	if (!offsets || !cookies)
 		return -ENOMEM;
 	for (size_t i = 0; i < file->probes.n; i++) {
 		offsets[i] = file->probes.items[i].offset;
 		cookies[i] = cookie_of(&file->probes.items[i]);
 	}
-	fd = (int)syscall(SYS_bpf, BPF_LINK_CREATE, &attr, sizeof(attr));
-	if (fd < 0)
-		return -errno;
-	if (vec_push(&alloc->link_fds, fd)) {
-		close(fd);
-		return -ENOMEM;
-	}
 	return 0;
 }
 
-static int attach_old(struct bpf_alloc *alloc, const char *path, const struct alloc_file *file) {
-	vec_foreach (probe, &file->probes) {
-		LIBBPF_OPTS(bpf_uprobe_opts, options, .bpf_cookie = cookie_of(probe));
-		struct bpf_link *link =
-			bpf_program__attach_uprobe_opts(alloc->skel->progs.on_alloc, -1, path, probe->offset, &options);
+static int attach_files(struct bpf_alloc *alloc, const struct alloc_file *files, size_t n, pid_t pid) {
+	struct probe_plan plan = {
+		.prog_fd = bpf_program__fd(alloc->skel->progs.on_alloc), .multi = alloc->multi, .pid = pid
+	};
+	int r = 0;
 
-		if (!link)
-			return -errno;
-		if (vec_push(&alloc->links, link)) {
-			bpf_link__destroy(link);
-			return -ENOMEM;
-		}
+	static_assert(ALLOC_FILES <= PROBE_FILES_MAX, "a place for each file");
+	for (size_t i = 0; !r && i < n; i++)
+		r = plan_file(&files[i], &plan.files[i]);
+	if (!r)
+		r = probe_holder_attach(&alloc->holder, &plan);
+	for (size_t i = 0; i < n; i++) {
+		free(plan.files[i].offsets);
+		free(plan.files[i].cookies);
 	}
-	return 0;
-}
-
-static int attach_file(struct bpf_alloc *alloc, const struct alloc_file *file, pid_t pid) {
-	char path[64];
-
-	if (!file->probes.n)
-		return 0;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
-	return alloc->multi ? attach_multi(alloc, path, file, pid) : attach_old(alloc, path, file);
+	return r;
 }
 
 void bpf_alloc_detach(struct bpf_alloc *alloc) {
-	vec_foreach (fd, &alloc->link_fds)
-		close(*fd);
-	alloc->link_fds.n = 0;
-	vec_foreach (link, &alloc->links)
-		bpf_link__destroy(*link);
-	alloc->links.n = 0;
+	probe_holder_detach(&alloc->holder);
 }
 
 /* Where our own function is in our own file. Return: 0; -ENOENT; negative errno. */
@@ -253,7 +219,7 @@ static int measure(struct bpf_alloc *alloc) {
 	alloc->skel->bss->watching = 1;
 	bare = measure_calls();
 	if (!r)
-		r = attach_file(alloc, &self, getpid());
+		r = attach_files(alloc, &self, 1, getpid());
 	if (!r) {
 		uint64_t probed = measure_calls();
 
@@ -297,14 +263,9 @@ static int prepare(struct bpf_alloc *alloc, bool old_probes, struct err *err) {
 }
 
 int bpf_alloc_attach(struct bpf_alloc *alloc, struct err *err) {
-	int r = 0;
+	int r = attach_files(alloc, alloc->places.files, ALLOC_FILES, alloc->pid);
 
-	for (size_t i = 0; !r && i < ALLOC_FILES; i++)
-		r = attach_file(alloc, &alloc->places.files[i], alloc->pid);
-	if (!r)
-		return 0;
-	bpf_alloc_detach(alloc);
-	return bpf_explain(err, r, "probes in the process's allocators");
+	return r ? bpf_explain(err, r, "probes in the process's allocators") : 0;
 }
 
 void bpf_alloc_watch(struct bpf_alloc *alloc, bool watching) {
@@ -339,6 +300,7 @@ int bpf_alloc_new(const struct bpf_alloc_options *options, const struct proc *pr
 	if (!alloc)
 		return -ENOMEM;
 	alloc->pid = proc->pid;
+	alloc->holder.fd = -1;
 	alloc->cpus = max_of(libbpf_num_possible_cpus(), 1);
 	for (size_t i = 0; i < ALLOC_FILES; i++)
 		alloc->places.files[i].fd = -1;
@@ -363,8 +325,6 @@ void bpf_alloc_free(struct bpf_alloc *alloc) {
 		return;
 	unload(alloc);
 	alloc_places_deinit(&alloc->places);
-	vec_free(&alloc->links);
-	vec_free(&alloc->link_fds);
 	free(alloc);
 }
 

@@ -3,6 +3,7 @@
 interpreter counts it; that no probe stays behind, whatever ends the recording; that it looks for a part of the
 time where it costs too much; who else pays; and what it says where it is not permitted."""
 
+import ctypes
 import json
 import math
 import os
@@ -17,6 +18,9 @@ import live
 EVERY = 16 << 10
 TEXT = open(os.path.join(live.HERE, "alloc_target.py")).read()
 TIMES = 2
+PAGE = 4096
+PR_SET_CHILD_SUBREAPER = 36
+KILLS = 24
 LEAF = re.compile(r"(?:.*;)?(\S+) \(<string>:\d+\) (\d+)$")
 BUSY = r'''
 import json, select, sys
@@ -40,8 +44,9 @@ sys.stdin.readline()
 CAPS = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
 
 
-def code_differs(pid):
-    """Whether code of the process is not what its file has: that is how a probe shows."""
+def patched(pid):
+    """Addresses at which code of the process is not what its file has, and what the file has: probes."""
+    found = []
     with open("/proc/%d/maps" % pid) as maps, open("/proc/%d/mem" % pid, "rb", 0) as mem:
         for line in maps:
             words = line.split(None, 5)
@@ -52,9 +57,25 @@ def code_differs(pid):
             now = mem.read(end - start)
             with open("/proc/%d/map_files/%x-%x" % (pid, start, end), "rb") as f:
                 f.seek(int(words[2], 16))
-                if f.read(len(now)) != now:
-                    return True
-    return False
+                then = f.read(len(now))
+            for page in range(0, len(then), PAGE):
+                if now[page:page + PAGE] != then[page:page + PAGE]:
+                    found += [(start + i, then[i]) for i in range(page, min(page + PAGE, len(then))) if now[i] != then[i]]
+    return found
+
+
+def code_differs(pid):
+    return bool(patched(pid))
+
+
+def wait_while_growing(pid):
+    """All probes: until a look finds no more than the one before."""
+    found = []
+    while True:
+        now = patched(pid)
+        if now and len(now) == len(found):
+            return now
+        found = now
 
 
 def wait_for(condition, seconds=30):
@@ -64,6 +85,15 @@ def wait_for(condition, seconds=30):
             return True
         os.sched_yield()
     return False
+
+
+def wait_for_orphans(*known):
+    """What pyspyd started is ours when it has been killed, and ends then."""
+    with open("/proc/thread-self/children") as f:
+        pids = [int(pid) for pid in f.read().split()]
+    for pid in pids:
+        if pid not in known:
+            os.waitpid(pid, 0)
 
 
 class Recording:
@@ -156,9 +186,47 @@ def killed(checks, command):
         with Recording(target.pid) as recording:
             checks.that(wait_for(lambda: code_differs(target.pid)), "SIGKILL: no probe came")
             recording.end(signal.SIGKILL)
+        wait_for_orphans(target.pid)
         checks.that(wait_for(lambda: not code_differs(target.pid)), "SIGKILL: a probe is left")
         target.say()
         checks.that(target.line() == "worked", "SIGKILL: the target does not work any more")
+
+
+def killed_meanwhile(checks, command):
+    """SIGKILL while probes come or go, as soon as that one among them does: where it ends in the middle, all go."""
+    with live.Target(command, TEXT) as target, open("/proc/%d/mem" % target.pid, "rb", 0) as mem:
+        target.ready_and_reading()
+        with Recording(target.pid) as recording:
+            wait_for(lambda: code_differs(target.pid))
+            places = wait_while_growing(target.pid)
+            recording.end()
+        if not checks.that(len(places) > 1, "killed: %d probes" % len(places)):
+            return
+        meanwhile = 0
+        for i in range(KILLS):
+            coming = i % 3 != 2
+            at, was = places[len(places) * i // KILLS]
+
+            def has_probe():
+                return os.pread(mem.fileno(), 1, at)[0] != was
+
+            with Recording(target.pid) as recording:
+                seen = wait_for(has_probe)
+                if not coming:
+                    recording.process.send_signal(signal.SIGINT)
+                    seen = seen and wait_for(lambda: not has_probe())
+                recording.process.kill()
+                meanwhile += 0 < len(patched(target.pid)) < len(places)
+                recording.end(None)
+            wait_for_orphans(target.pid)
+            where = "SIGKILL while probes %s, at %d of %d" % ("come" if coming else "go", len(places) * i // KILLS, len(places))
+            checks.that(seen, where + ": not seen")
+            if not checks.that(wait_for(lambda: not code_differs(target.pid)),
+                               "%s: %d are left" % (where, len(patched(target.pid)))):
+                return
+        target.say()
+        checks.that(target.line() == "worked", "killed: the target does not work any more")
+        live.note("killed %d times, %d of them seen half way" % (KILLS, meanwhile))
 
 
 def windows(checks, command):
@@ -254,6 +322,7 @@ def main():
                                  "-f", "collapsed")
     if status in (4, 5):
         live.skip("allocations cannot be sampled here: " + err.strip())
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     found = live.interpreters()
     checks = live.Checks()
     for name, _, command in found:
@@ -263,6 +332,7 @@ def main():
         name, command = plain[0]
         shares(checks, name, command, "--native")
         killed(checks, command)
+        killed_meanwhile(checks, command)
         windows(checks, command)
         others(checks, command)
     few = [command for _, command in plain if not command[0].startswith("/usr/")]  # probes; others may run these too
