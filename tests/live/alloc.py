@@ -20,6 +20,7 @@ TEXT = open(os.path.join(live.HERE, "alloc_target.py")).read()
 TIMES = 2
 PAGE = 4096
 PR_SET_CHILD_SUBREAPER = 36
+WINDOWS_CPU_S = 5
 KILLS = 24
 LEAF = re.compile(r"(?:.*;)?(\S+) \(<string>:\d+\) (\d+)$")
 BUSY = r'''
@@ -96,13 +97,19 @@ def wait_for_orphans(*known):
             os.waitpid(pid, 0)
 
 
+def cpu_seconds(pid):
+    with open("/proc/%d/stat" % pid) as f:
+        words = f.read().rsplit(")", 1)[1].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Recording:
     def __init__(self, pid, *args, prefix=()):
         self.file = tempfile.mktemp(suffix=".collapsed")
         self.process = subprocess.Popen(
             list(prefix) + [live.PYSPYD, "record", "--mode", "alloc", "-p", str(pid), "-o", self.file if not prefix else "-",
                             "-f", "collapsed"] + [str(a) for a in args],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         self.said = ""
 
     def end(self, how=signal.SIGINT):
@@ -193,7 +200,8 @@ def killed(checks, command):
 
 
 def killed_meanwhile(checks, command):
-    """SIGKILL while probes come or go, as soon as that one among them does: where it ends in the middle, all go."""
+    """SIGKILL for its group while probes come or go, as soon as that one among them does: where it ends in the middle,
+    all go."""
     with live.Target(command, TEXT) as target, open("/proc/%d/mem" % target.pid, "rb", 0) as mem:
         target.ready_and_reading()
         with Recording(target.pid) as recording:
@@ -205,7 +213,8 @@ def killed_meanwhile(checks, command):
         meanwhile = 0
         for i in range(KILLS):
             coming = i % 3 != 2
-            at, was = places[len(places) * i // KILLS]
+            nth = len(places) * i // KILLS
+            at, was = places[nth]
 
             def has_probe():
                 return os.pread(mem.fileno(), 1, at)[0] != was
@@ -215,11 +224,11 @@ def killed_meanwhile(checks, command):
                 if not coming:
                     recording.process.send_signal(signal.SIGINT)
                     seen = seen and wait_for(lambda: not has_probe())
-                recording.process.kill()
+                os.killpg(recording.process.pid, signal.SIGKILL)
                 meanwhile += 0 < len(patched(target.pid)) < len(places)
                 recording.end(None)
             wait_for_orphans(target.pid)
-            where = "SIGKILL while probes %s, at %d of %d" % ("come" if coming else "go", len(places) * i // KILLS, len(places))
+            where = "SIGKILL while probes %s, at %d of %d" % ("come" if coming else "go", nth, len(places))
             checks.that(seen, where + ": not seen")
             if not checks.that(wait_for(lambda: not code_differs(target.pid)),
                                "%s: %d are left" % (where, len(patched(target.pid)))):
@@ -235,10 +244,13 @@ def windows(checks, command):
     time that is looked at goes to the probes."""
     with live.Target(command, BUSY) as target:
         target.ready_and_reading()
-        with Recording(target.pid, "--max-slowdown", 5, "--every", "32K", "--duration", "6s") as recording:
+        with Recording(target.pid, "--max-slowdown", 5, "--every", "32K") as recording:
             checks.that(wait_for(lambda: code_differs(target.pid)), "windows: no probe came")
             target.say()
-            profile = recording.end(None)
+            # Of its own time, which is what the parts are chosen by: others may take most of the machine's.
+            wait_for(lambda: recording.process.poll() is not None or cpu_seconds(target.pid) > WINDOWS_CPU_S, 100)
+            checks.that(recording.process.poll() is None, "windows: it ended early")
+            profile = recording.end()
             said = recording.said
         checks.that(wait_for(lambda: not code_differs(target.pid)), "windows: a probe is left")
         target.say()
