@@ -129,7 +129,7 @@ static bool is_sane(const struct py_reader *py, const struct type_head *head) {
 }
 
 static int read_type(const struct py_reader *py, raddr addr, struct root_type *ret, char *name, raddr *ret_base) {
-	int r = addr & 7 ? PY_E_TYPE : type_head_read(py, addr, &ret->head);
+	int r = type_head_read(py, addr, &ret->head);
 
 	if (!r && !is_sane(py, &ret->head))
 		r = PY_E_TYPE;
@@ -187,7 +187,8 @@ int root_types_find(struct root_types *types, raddr addr, uint32_t *ret_number) 
 	*ret_number = ROOT_NONE;
 	if (types->index.n >= TYPES_MAX)
 		return 0;
-	while (addr && n < BASES_MAX && !find_known(types, addr, &number)) {
+	/* What an object that is being freed has in its type's place may be any number. */
+	while (addr && addr % 8 == 0 && n < BASES_MAX && !find_known(types, addr, &number)) {
 		chain[n++] = addr;
 		r = read_type(types->py, addr, &type, name, &addr);
 		if (root_is_final(r))

@@ -282,15 +282,17 @@ Test(roots, keeps_its_limits) {
 /* Words that are no lengths, types that lead into themselves, memory that is not there. */
 static void check_lies(struct image *img) {
 	struct app app;
-	raddr values[6], loop, own, keys;
+	raddr values[8], loop, own, lost, keys;
 
 	open_app(&app, img);
 	loop = make_type(img, "Loop", HEAP);
 	own = make_type(img, "Own", HEAP);
+	lost = make_type(img, "Lost", HEAP);
 	image_put_u64(img, loop + img->l->type_dict - 8, own); /* tp_base */
 	image_put_u64(img, own + img->l->type_dict - 8, loop);
 	image_put_u64(img, own + img->l->type_dict - 24, IMAGE_NOWHERE); /* tp_members */
 	image_put_u64(img, loop + img->l->type_dictoffset, 1 << 19);
+	image_put_u64(img, lost + img->l->type_dict - 8, UINT64_MAX);
 	values[0] = object_of(&app, loop, 64);
 	values[1] = list(&app, NULL, 0);
 	image_put_u64(img, values[1] + img->l->var_size, UINT64_MAX);
@@ -301,11 +303,15 @@ static void check_lies(struct image *img) {
 	image_put_u64(img, keys + img->l->keys_nentries, UINT64_MAX);
 	values[4] = IMAGE_NOWHERE;
 	values[5] = object_of(&app, IMAGE_NOWHERE, 64);
-	add_module(&app, "app", (const char *[]){ "a", "b", "c", "d", "e", "f" }, values, 6);
+	values[6] = object_of(&app, UINT64_MAX, 64);
+	values[7] = object_of(&app, lost, 64);
+	add_module(&app, "app", (const char *[]){ "a", "b", "c", "d", "e", "f", "g", "h" }, values, 8);
 	build(&app, NULL);
 	expect(&app, values[0], "app.a");
 	expect(&app, loop, "app.a.__class__");
 	expect(&app, values[5], "app.f");
+	expect(&app, values[6], "app.g");
+	expect(&app, values[7], "app.h");
 	expect_step(&app, IMAGE_NOWHERE, values[0], "");
 	expect_step(&app, values[1], values[0], "[…]");
 	expect_step(&app, 0, 0, "");
