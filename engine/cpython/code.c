@@ -331,7 +331,7 @@ void py_code_check_many(struct py_code_cache *cache, const struct py_raw_frame *
 	}
 	if (!asked_n)
 		return;
-	(void)!mem_read_many(cache->rt->reader.mem, ranges, asked_n * CHECK_RANGES, &done);
+	(void)!mem_read_together(cache->rt->reader.mem, ranges, asked_n * CHECK_RANGES, &done);
 	for (size_t i = 0; i < asked_n; i++) {
 		if ((i + 1) * CHECK_RANGES > done || !is_same(cache, &checks[i]))
 			checks[i].code->checked = NEVER;

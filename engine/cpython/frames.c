@@ -157,7 +157,7 @@ static int plan_ranges(struct copy *c) {
 static int bulk_read(struct copy *c) {
 	size_t done = 0, n = c->scratch->ranges.n;
 	uint64_t begin = clock_mono_ns();
-	int r = mem_read_many(c->rt->reader.mem, c->scratch->ranges.items, n, &done);
+	int r = mem_read_together(c->rt->reader.mem, c->scratch->ranges.items, n, &done);
 
 	c->stack->copy_ns = clock_mono_ns() - begin;
 	c->stack->reads++;

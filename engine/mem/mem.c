@@ -13,7 +13,7 @@
 struct mem_live {
 	struct mem mem;
 	pid_t pid;
-	int mem_fd; /* /proc/PID/mem, only where process_vm_readv is not implemented */
+	int mem_fd; /* /proc/PID/mem; -1: it could not be opened */
 };
 
 static int condition_of(int error) {
@@ -35,18 +35,27 @@ static size_t ranges_within(const struct mem_range *ranges, size_t n, size_t byt
 	return i;
 }
 
-static int read_by_fd(struct mem_live *live, const struct mem_range *ranges, size_t n, size_t *done) {
-	char path[64];
+static int vm_read(pid_t pid, const struct mem_range *ranges, size_t n, size_t *done) {
+	struct iovec local[MEM_RANGES_MAX], remote[MEM_RANGES_MAX];
+	size_t total = 0;
+	ssize_t got;
 
-	if (live->mem_fd < 0) {
-		snprintf(path, sizeof(path), "/proc/%d/mem", (int)live->pid);
-		live->mem_fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (live->mem_fd < 0)
-			return errno == ENOENT ? MEM_E_GONE : -errno;
+	for (size_t i = 0; i < n; i++) {
+		local[i] = (struct iovec){ .iov_base = ranges[i].buf, .iov_len = ranges[i].len };
+		remote[i] = (struct iovec){ .iov_base = (void *)(uintptr_t)ranges[i].addr, .iov_len = ranges[i].len };
+		total += ranges[i].len;
 	}
-	for (*done = 0; *done < n; ++*done) {
+	got = process_vm_readv(pid, local, n, remote, n, 0);
+	if (got < 0)
+		return condition_of(errno);
+	*done = (size_t)got == total ? n : ranges_within(ranges, n, (size_t)got);
+	return (size_t)got == total ? 0 : MEM_E_FAULT;
+}
+
+static int file_read(int fd, const struct mem_range *ranges, size_t n, size_t *done) {
+	for (; *done < n; ++*done) {
 		const struct mem_range *range = &ranges[*done];
-		ssize_t got = pread(live->mem_fd, range->buf, range->len, (off_t)range->addr);
+		ssize_t got = pread(fd, range->buf, range->len, (off_t)range->addr);
 
 		if (got < 0)
 			return condition_of(errno);
@@ -59,38 +68,26 @@ static int read_by_fd(struct mem_live *live, const struct mem_range *ranges, siz
 }
 
 static int live_read_many(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done) {
-	struct mem_live *live = (struct mem_live *)mem;
-	struct iovec local[MEM_RANGES_MAX], remote[MEM_RANGES_MAX];
-	size_t done = 0, total = 0;
-	ssize_t got;
+	const struct mem_live *live = (const struct mem_live *)mem;
+	size_t done = 0;
 	int r;
 
 	if (n > MEM_RANGES_MAX)
 		return -E2BIG;
-	if (live->mem_fd >= 0) {
-		r = read_by_fd(live, ranges, n, &done);
-		if (ret_done)
-			*ret_done = done;
-		return r;
-	}
-	for (size_t i = 0; i < n; i++) {
-		local[i] = (struct iovec){ .iov_base = ranges[i].buf, .iov_len = ranges[i].len };
-		remote[i] = (struct iovec){ .iov_base = (void *)(uintptr_t)ranges[i].addr, .iov_len = ranges[i].len };
-		total += ranges[i].len;
-	}
-	got = process_vm_readv(live->pid, local, n, remote, n, 0);
-	if (got < 0 &&
-		(errno == ENOSYS ||
-			errno ==
-				EPERM)) { /* EPERM may be a seccomp filter's, which has nothing against reading files */
-		r = read_by_fd(live, ranges, n, &done);
-		r = r == -EACCES ? -EPERM : r;
-	} else if (got < 0) {
-		r = condition_of(errno);
-	} else {
-		done = (size_t)got == total ? n : ranges_within(ranges, n, (size_t)got);
-		r = (size_t)got == total ? 0 : MEM_E_FAULT;
-	}
+	r = live->mem_fd >= 0 ? file_read(live->mem_fd, ranges, n, &done) : vm_read(live->pid, ranges, n, &done);
+	if (ret_done)
+		*ret_done = done;
+	return r;
+}
+
+/* A seccomp filter may forbid the system call, and have nothing against reading files. */
+static int live_read_together(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done) {
+	const struct mem_live *live = (const struct mem_live *)mem;
+	size_t done = 0;
+	int r = n > MEM_RANGES_MAX ? -E2BIG : vm_read(live->pid, ranges, n, &done);
+
+	if ((r == -ENOSYS || r == -EPERM) && live->mem_fd >= 0)
+		return live_read_many(mem, ranges, n, ret_done);
 	if (ret_done)
 		*ret_done = done;
 	return r;
@@ -104,12 +101,16 @@ static void live_free(struct mem *mem) {
 }
 
 int mem_live_new(pid_t pid, struct mem **ret_mem) {
-	static const struct mem_ops ops = { .read_many = live_read_many, .free = live_free };
+	static const struct mem_ops ops = {
+		.read_many = live_read_many, .read_together = live_read_together, .free = live_free
+	};
 	struct mem_live *live = calloc(1, sizeof(*live));
+	char path[64];
 
 	if (!live)
 		return -ENOMEM;
-	*live = (struct mem_live){ .mem.ops = &ops, .pid = pid, .mem_fd = -1 };
+	snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
+	*live = (struct mem_live){ .mem.ops = &ops, .pid = pid, .mem_fd = open(path, O_RDONLY | O_CLOEXEC) };
 	*ret_mem = &live->mem;
 	return 0;
 }
@@ -174,8 +175,14 @@ static int borrowed_read_many(struct mem *mem, const struct mem_range *ranges, s
 	return mem_read_many(((struct mem_borrowed *)mem)->of, ranges, n, ret_done);
 }
 
+static int borrowed_read_together(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done) {
+	return mem_read_together(((struct mem_borrowed *)mem)->of, ranges, n, ret_done);
+}
+
 int mem_borrow(struct mem *of, struct mem **ret_mem) {
-	static const struct mem_ops ops = { .read_many = borrowed_read_many, .free = bytes_free };
+	static const struct mem_ops ops = {
+		.read_many = borrowed_read_many, .read_together = borrowed_read_together, .free = bytes_free
+	};
 	struct mem_borrowed *borrowed = calloc(1, sizeof(*borrowed));
 
 	if (!borrowed)

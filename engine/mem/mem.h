@@ -28,6 +28,8 @@ struct mem;
 struct mem_ops {
 	/* As mem_read_many. */
 	int (*read_many)(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done);
+	/* As mem_read_together; NULL: read_many does. */
+	int (*read_together)(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done);
 	void (*free)(struct mem *mem);
 };
 
@@ -36,8 +38,10 @@ struct mem {
 	uint64_t reads; /* calls made, for the tests and the benchmark */
 };
 
-/* A live process, read by process_vm_readv; where that is not to be had, through /proc/PID/mem. `pid` is as this
- * process sees it. Return: 0, -ENOMEM. Nothing is read yet, so a denied access shows at the first read (-EPERM). */
+/* A live process, read through /proc/PID/mem; where that is not to be had, by process_vm_readv, which makes the kernel
+ * copy each page that the process shares with another since a fork: reading the heaps of forked workers so would take
+ * the memory that sharing saves them. `pid` is as this process sees it. Return: 0, -ENOMEM. Nothing is read yet, so a
+ * denied access shows at the first read (-EPERM). A process that executes another program has ended, to this. */
 int mem_live_new(pid_t pid, struct mem **ret_mem);
 
 /* One or several segments of bytes, for tests. The bytes stay the caller's. */
@@ -58,12 +62,19 @@ void mem_cache_clear(struct mem *cache);
 
 void mem_free(struct mem *mem);
 
-/* Reads up to MEM_RANGES_MAX ranges in their order with one system call where the kind of memory allows. A range that
- * cannot be read ends the call: *ret_done (may be NULL) is the number of ranges that were read whole before it. Return:
- * 0 all were read; MEM_E_FAULT; MEM_E_GONE; -EPERM; another negative errno. */
+/* Reads up to MEM_RANGES_MAX ranges in their order. A range that cannot be read ends the call: *ret_done (may be NULL)
+ * is the number of ranges that were read whole before it. Return: 0 all were read; MEM_E_FAULT; MEM_E_GONE; -EPERM;
+ * another negative errno. */
 static inline int mem_read_many(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done) {
 	mem->reads++;
 	return mem->ops->read_many(mem, ranges, n, ret_done);
+}
+
+/* As mem_read_many; of a live process by one process_vm_readv, where that is permitted: little time passes between the
+ * first range and the last. For few pages, see mem_live_new. */
+static inline int mem_read_together(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done) {
+	mem->reads++;
+	return (mem->ops->read_together ? mem->ops->read_together : mem->ops->read_many)(mem, ranges, n, ret_done);
 }
 
 /* Reads one range whole. Return: as mem_read_many. */

@@ -249,7 +249,7 @@ static bool add_values(struct sample_target *target, const raddr *words, size_t 
 
 	for (size_t i = 0; i < n; i++)
 		ranges[i] = (struct mem_range){ words[i], sizeof(values[i]), &values[i] };
-	if (mem_read_many(target->mem, ranges, n, NULL))
+	if (mem_read_together(target->mem, ranges, n, NULL))
 		return false;
 	*sum = hash_bytes(values, n * sizeof(values[0]), *sum) | 1;
 	return true;

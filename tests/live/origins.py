@@ -225,7 +225,9 @@ def compare(checks, name, account, seen):
             a == b or (a[0] == "?" and b[0].startswith(("made_", "<module>"))) for a, b in zip(tail, expected))
         counts["unknown"] = counts.get("unknown", 0) + bool(unknown)
         counts[what] = counts.get(what, 0) + 1
-        checks.that(right, "%s: %s %d by %s: %s, and not %s" % (name, what, number, thing["call"], stack[:4], expected[:4]))
+        differs = next((i for i, (a, b) in enumerate(zip(tail, expected)) if a != b), 0)
+        checks.that(right, "%s: %s %d by %s: %s, and not %s (from the %dth)" % (
+            name, what, number, thing["call"], tail[differs:differs + 4], expected[differs:differs + 4], differs))
     for wanted in ("descriptor", "thread", "child", "mapping"):
         checks.that(counts.get(wanted, 0) >= 2, "%s: too few of %s" % (name, wanted))
     checks.that(seen["left_out"] == 0, "%s: %d were left out" % (name, seen["left_out"]))
@@ -374,7 +376,8 @@ def findings(checks):
             continue
         stacks = found[0]["evidence"].get("creation_stacks") or [{"own": 0, "stack": [{"function": "", "qualname": "", "line": 0}], "share": 0}]
         own = stacks[0]["stack"][stacks[0]["own"]]
-        checks.that(own["function"] == wanted, "%s: made by %s" % (name, own))
+        checks.that(own["function"] == wanted,
+                    "%s: made by %s, %s" % (name, own, found[0]["evidence"].get("creation_stacks_why_not")))
         checks.that(stacks[0]["share"] > 0.9, "%s: share %s" % (name, stacks[0]["share"]))
         checks.that("came from %s (%s.py:%d)" % (own["qualname"], name, own["line"]) in found[0]["summary"],
                     "%s: %s" % (name, found[0]["summary"]))
