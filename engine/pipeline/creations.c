@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A case is one process that is looked at. The worker loads the programs with the first case and lets go of them with
- * the last; it decodes what comes and sums it up every other second. Cases are the worker's to free: the watch marks
- * those that it has done with.
+ * the last; it decodes what comes and sums it up every other second, for the first time sooner. Cases are the worker's
+ * to free: the watch marks those that it has done with.
  *
  * Where the programs cannot be loaded nothing is seen, and it is tried again after some minutes: privileges do not
  * change, but memory limits do. */
@@ -16,6 +16,7 @@
 
 #define TEND_MS 200
 #define SUM_NS (2 * NS_PER_SEC)
+#define FIRST_SUM_NS (NS_PER_SEC / 2) /* the finding may be at hand */
 #define LINGER_NS (30 * NS_PER_SEC)
 #define AGAIN_NS (300 * NS_PER_SEC)
 #define CASES_MAX 64 /* each has a reader of its own */
@@ -153,7 +154,7 @@ static void attend(struct creations *creations, struct creation *creation) {
 	} else if (!creation->watching) {
 		creation->watching = !origins_watch(creations->origins, creation->pid, creation->start_ticks, NULL);
 		creation->failed_ns = creation->watching ? 0 : now;
-		creation->summed_ns = now;
+		creation->summed_ns = clock_mono_ns() - SUM_NS + FIRST_SUM_NS;
 	} else if (now - creation->summed_ns >= SUM_NS) {
 		creation->summed_ns = now;
 		summed = !sum_up(creations, creation->pid, &places);
