@@ -52,15 +52,24 @@ static int vm_read(pid_t pid, const struct mem_range *ranges, size_t n, size_t *
 	return (size_t)got == total ? 0 : MEM_E_FAULT;
 }
 
-static int file_read(int fd, const struct mem_range *ranges, size_t n, size_t *done) {
+/* The address space that was opened is no more: the process has ended, or executes another program. */
+static int end_condition(pid_t pid) {
+	size_t unused;
+
+	return vm_read(pid, &(struct mem_range){ .len = 1, .buf = &(char){ 0 } }, 1, &unused) == MEM_E_GONE
+		? MEM_E_GONE
+		: MEM_E_FAULT;
+}
+
+static int file_read(const struct mem_live *live, const struct mem_range *ranges, size_t n, size_t *done) {
 	for (; *done < n; ++*done) {
 		const struct mem_range *range = &ranges[*done];
-		ssize_t got = pread(fd, range->buf, range->len, (off_t)range->addr);
+		ssize_t got = pread(live->mem_fd, range->buf, range->len, (off_t)range->addr);
 
 		if (got < 0)
 			return condition_of(errno);
 		if (got == 0 && range->len)
-			return MEM_E_GONE; /* the address space that was opened is no more */
+			return end_condition(live->pid);
 		if ((size_t)got < range->len)
 			return MEM_E_FAULT;
 	}
@@ -74,7 +83,7 @@ static int live_read_many(struct mem *mem, const struct mem_range *ranges, size_
 
 	if (n > MEM_RANGES_MAX)
 		return -E2BIG;
-	r = live->mem_fd >= 0 ? file_read(live->mem_fd, ranges, n, &done) : vm_read(live->pid, ranges, n, &done);
+	r = live->mem_fd >= 0 ? file_read(live, ranges, n, &done) : vm_read(live->pid, ranges, n, &done);
 	if (ret_done)
 		*ret_done = done;
 	return r;

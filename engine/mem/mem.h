@@ -41,7 +41,7 @@ struct mem {
 /* A live process, read through /proc/PID/mem; where that is not to be had, by process_vm_readv, which makes the kernel
  * copy each page that the process shares with another since a fork: reading the heaps of forked workers so would take
  * the memory that sharing saves them. `pid` is as this process sees it. Return: 0, -ENOMEM. Nothing is read yet, so a
- * denied access shows at the first read (-EPERM). A process that executes another program has ended, to this. */
+ * denied access shows at the first read (-EPERM). When it executes another program nothing can be read any more. */
 int mem_live_new(pid_t pid, struct mem **ret_mem);
 
 /* One or several segments of bytes, for tests. The bytes stay the caller's. */
