@@ -35,7 +35,7 @@ struct mem_ops {
 
 struct mem {
 	const struct mem_ops *ops;
-	uint64_t reads; /* calls made, for the tests and the benchmark */
+	uint64_t reads; /* calls made, by any thread; bounds what a hostile target makes us read */
 };
 
 /* A live process, read through /proc/PID/mem; where that is not to be had, by process_vm_readv, which makes the kernel
@@ -66,14 +66,14 @@ void mem_free(struct mem *mem);
  * is the number of ranges that were read whole before it. Return: 0 all were read; MEM_E_FAULT; MEM_E_GONE; -EPERM;
  * another negative errno. */
 static inline int mem_read_many(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done) {
-	mem->reads++;
+	__atomic_add_fetch(&mem->reads, 1, __ATOMIC_RELAXED);
 	return mem->ops->read_many(mem, ranges, n, ret_done);
 }
 
 /* As mem_read_many; of a live process by one process_vm_readv, where that is permitted: little time passes between the
  * first range and the last. For few pages, see mem_live_new. */
 static inline int mem_read_together(struct mem *mem, const struct mem_range *ranges, size_t n, size_t *ret_done) {
-	mem->reads++;
+	__atomic_add_fetch(&mem->reads, 1, __ATOMIC_RELAXED);
 	return (mem->ops->read_together ? mem->ops->read_together : mem->ops->read_many)(mem, ranges, n, ret_done);
 }
 

@@ -107,15 +107,7 @@ class Recording:
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def wait_attached(self, pid):
-        """Until it has the target's files open: it keeps those of every thread that it samples."""
-        while self.process.poll() is None:
-            try:
-                for fd in os.listdir("/proc/%d/fd" % self.process.pid):
-                    if os.readlink("/proc/%d/fd/%s" % (self.process.pid, fd)).startswith("/proc/%d/task" % pid):
-                        return
-            except OSError:
-                pass
-            os.sched_yield()
+        live.wait_attached(self.process, pid)
 
     def end(self):
         """Return: exit status, stacks (None where no file was written), stderr."""

@@ -194,8 +194,7 @@ def changes(checks, command, folder):
         target.ready()
         with subprocess.Popen([live.PYSPYD, "record", "--source", "bpf", "--children", "-d", "4s", "-r", "200", "--pid",
                                str(target.pid), "-o", path], stderr=subprocess.PIPE) as recording:
-            while recording.poll() is None and not attached(recording.pid, target.pid):
-                os.sched_yield()
+            live.wait_attached(recording, target.pid)
             target.say()
             child = int(target.line())
             target.say()
@@ -205,14 +204,6 @@ def changes(checks, command, folder):
     with open(path, "rb") as f:
         found = functions_in(profiles.collapsed(f.read()))
     checks.that({"child", "after"} <= found, "fork and exec: %s, %s" % (sorted(found), err))
-
-
-def attached(tracer, pid):
-    """Whether it has files of the target's open."""
-    try:
-        return any("/proc/%d/" % pid in os.readlink("/proc/%d/fd/%s" % (tracer, fd)) for fd in os.listdir("/proc/%d/fd" % tracer))
-    except OSError:
-        return False
 
 
 def pid_namespaces(checks, command, folder):

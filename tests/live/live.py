@@ -131,6 +131,18 @@ def thread_with(dumped, function):
     return None
 
 
+def wait_attached(recording, pid):
+    """Until it keeps files of the target's threads open, as it does of those that it samples; or has ended."""
+    folder = "/proc/%d/fd" % recording.pid
+    while recording.poll() is None:
+        try:
+            if any(os.readlink(os.path.join(folder, fd)).startswith("/proc/%d/task/" % pid) for fd in os.listdir(folder)):
+                return
+        except OSError:
+            pass
+        os.sched_yield()
+
+
 def state_of(pid):
     try:
         with open("/proc/%d/stat" % pid) as f:

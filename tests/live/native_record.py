@@ -87,14 +87,6 @@ def read(path):
     return stacks
 
 
-def attached(tracer, pid):
-    """Whether it has files of the target's open."""
-    try:
-        return any("/proc/%d/" % pid in os.readlink("/proc/%d/fd/%s" % (tracer, fd)) for fd in os.listdir("/proc/%d/fd" % tracer))
-    except OSError:
-        return False
-
-
 def record(folder, pid, *args, seconds=1, prefix=()):
     """Return: exit status, stacks as lists of functions' names, outermost first, stderr."""
     path = os.path.join(folder, "out.collapsed")
@@ -152,8 +144,7 @@ def check_late(checks, name, command, folder):
         target.ready()
         with subprocess.Popen([live.PYSPYD, "record", "--native", "-m", "cpu", "-d", "3s", "-r", "400", "-o", path, "--pid",
                                str(target.pid)], stderr=subprocess.PIPE) as recording:
-            while recording.poll() is None and not attached(recording.pid, target.pid):
-                os.sched_yield()
+            live.wait_attached(recording, target.pid)
             target.say()
             checks.that(target.line() == "late", "%s: no library" % name)
             said = recording.stderr.read().decode()
