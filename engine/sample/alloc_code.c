@@ -247,6 +247,15 @@ static void state_init(struct state *s, uint64_t at) {
 	s->at = at;
 }
 
+/* Round the end of the address space, as the processor adds. */
+static int64_t plus(int64_t a, int64_t b) {
+	return (int64_t)((uint64_t)a + (uint64_t)b);
+}
+
+static int64_t minus(int64_t a, int64_t b) {
+	return (int64_t)((uint64_t)a - (uint64_t)b);
+}
+
 /* Where the memory operand is: FIRST, CONSTANT, or AT_CONSTANT with the rest in *ret_disp. */
 static struct value address_of(const struct state *s, const struct insn *i, int32_t *ret_disp) {
 	struct value v = { .kind = CONSTANT };
@@ -255,7 +264,7 @@ static struct value address_of(const struct state *s, const struct insn *i, int3
 	if (i->indexed)
 		return (struct value){ 0 };
 	if (i->rip) {
-		v.disp = (int64_t)(s->at + i->len) + i->disp;
+		v.disp = plus((int64_t)(s->at + i->len), i->disp);
 		return v;
 	}
 	if (i->base == ALLOC_NO_REG)
@@ -265,7 +274,7 @@ static struct value address_of(const struct state *s, const struct insn *i, int3
 		*ret_disp = i->disp;
 	} else {
 		v = s->regs[i->base];
-		v.disp += i->disp;
+		v.disp = plus(v.disp, i->disp);
 	}
 	return v.kind == AT_FIRST ? (struct value){ 0 } : v;
 }
@@ -314,7 +323,7 @@ static void step_group(struct state *s, const struct insn *i) {
 	if (i->memory || what == 7)
 		return;
 	if ((what == 0 || what == 5) && i->wide && (v->kind == FIRST || v->kind == CONSTANT))
-		v->disp += what == 0 ? i->imm : -i->imm;
+		v->disp = what == 0 ? plus(v->disp, i->imm) : minus(v->disp, i->imm);
 	else
 		forget(s, i->rm);
 }
@@ -370,9 +379,9 @@ static void step_one(struct state *s, const struct insn *i) {
 	if (op < 0x40)
 		step_alu(s, i);
 	else if (in(op, 0x50, 0x57))
-		s->regs[RSP].disp -= 8;
+		s->regs[RSP].disp = minus(s->regs[RSP].disp, 8);
 	else if (in(op, 0x58, 0x5f)) {
-		s->regs[RSP].disp += 8;
+		s->regs[RSP].disp = plus(s->regs[RSP].disp, 8);
 		forget(s, low);
 	} else if (in(op, 0x80, 0x83))
 		step_group(s, i);
@@ -491,9 +500,9 @@ int alloc_place_at_entry(const uint8_t *code, size_t n, enum alloc_args args, st
 			sp->reg != RSP)
 			return -ENOENT;
 		if (is_emulated(&i)) {
-			*ret_place = (struct alloc_place){
-				.at = (uint32_t)s.at, .size = { .a = in_a, .b = in_b }, .sp_up = (int32_t)-sp->disp
-			};
+			*ret_place = (struct alloc_place){ .at = (uint32_t)s.at,
+				.size = { .a = in_a, .b = in_b },
+				.sp_up = (int32_t)minus(0, sp->disp) };
 			return 0;
 		}
 		if (ends_way(&i))
