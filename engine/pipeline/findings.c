@@ -42,6 +42,7 @@ struct findings {
 	detect_verdicts verdicts;
 	const pid_t *watched; /* of this interval; borrowed */
 	size_t watched_n;
+	uint64_t period_ns;
 	const struct waiting *waiting;
 	struct leaking *leaking;
 	struct creations *creations;
@@ -205,7 +206,6 @@ static double gc_share(const struct watched *watched) {
 
 static int build_input(const struct findings *findings, const struct watched *watched, struct input *input) {
 	const struct profile *profile = recorder_profile(*findings->recorder);
-	uint64_t every = findings->options->interval_ns;
 	struct waited_gil gil;
 	int r = 0;
 
@@ -227,7 +227,7 @@ static int build_input(const struct findings *findings, const struct watched *wa
 		.name = watched->process.name,
 		.threads = input->threads.items,
 		.threads_n = input->threads.n,
-		.period_ns = every ? every : NS_PER_SEC,
+		.period_ns = findings->period_ns,
 		.gil_switches_per_s = gil.switches_per_s,
 		.gil_holder = gil.holder,
 		.gil_held_ns = gil.held_ns,
@@ -386,7 +386,9 @@ int pyspyd_watch_check_setting(const char *setting, struct err *err) {
 	return detect_config_set(&config, setting, err);
 }
 
-void findings_watch(struct findings *findings, const pid_t *pids, size_t n, const struct waiting *waiting) {
+void findings_watch(
+	struct findings *findings, const pid_t *pids, size_t n, const struct waiting *waiting, uint64_t period_ns) {
+	findings->period_ns = period_ns;
 	findings->waiting = waiting;
 	findings->watched = pids;
 	findings->watched_n = findings->shared.processes = n;

@@ -26,9 +26,11 @@ void findings_reload(struct findings *findings);
 /* How many findings are open about a process. */
 unsigned findings_open(const struct watched *watched);
 
-/* The processes of the watch in this interval, and the waiting side of it; good until the next call. */
+/* The processes of the watch in this interval, and the waiting side of it; good until the next call. `period_ns`: from
+ * one interval to the next, as it was meant to be. */
 struct waiting;
-void findings_watch(struct findings *findings, const pid_t *pids, size_t n, const struct waiting *waiting);
+void findings_watch(
+	struct findings *findings, const pid_t *pids, size_t n, const struct waiting *waiting, uint64_t period_ns);
 
 /* One interval of one process, after watched_update. Return: 0; a callback's value; -ENOMEM. */
 int findings_feed(struct findings *findings, struct watched *watched, uint64_t now_ns);

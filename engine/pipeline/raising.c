@@ -174,10 +174,8 @@ static raddr tstate_of(const struct sample_target *target, pid_t tid) {
 }
 
 /* One that has to wait for a CPU is busy too. */
-static bool is_busy(const struct watched *watched, const struct watched_thread *thread) {
-	uint64_t ns = thread->run_ns - thread->last_run_ns + thread->wait_ns - thread->last_wait_ns;
-
-	return thread->python && thread->last_run_ns && (double)ns >= BUSY_SHARE * (double)watched->interval_ns;
+static bool is_busy(const struct watched *watched, uint64_t ns) {
+	return ns && (double)ns >= BUSY_SHARE * (double)watched->interval_ns;
 }
 
 static void add_busy(struct watched *watched, struct burst *burst) {
@@ -186,7 +184,7 @@ static void add_busy(struct watched *watched, struct burst *burst) {
 	vec_foreach (thread, &watched->threads) {
 		struct subject subject = { .watched = watched, .tid = thread->tid };
 
-		if (!is_busy(watched, thread) || burst->n == THREADS_MAX)
+		if (!thread->python || !is_busy(watched, watched_thread_busy_ns(thread)) || burst->n == THREADS_MAX)
 			continue;
 		pthread_mutex_lock(&target->lock);
 		subject.tstate = tstate_of(target, thread->tid);
@@ -200,7 +198,7 @@ void raising_tend(struct watched *const *watched, size_t n) {
 	struct burst burst = { .n = 0 };
 
 	for (size_t i = 0; i < n; i++)
-		if (!watched[i]->ended && !watched[i]->target->ended && watched[i]->ran && watched[i]->interval_ns)
+		if (!watched[i]->ended && !watched[i]->target->ended && is_busy(watched[i], watched[i]->busiest_ns))
 			add_busy(watched[i], &burst);
 	for (int i = 0; burst.n && i < BURST; i++) {
 		for (size_t k = 0; k < burst.n; k++)

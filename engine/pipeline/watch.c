@@ -23,6 +23,7 @@
 
 #define DEFAULT_RATE_HZ 20
 #define DEFAULT_INTERVAL_NS NS_PER_SEC
+#define MANY_STRETCH 2 /* so many intervals are one where nobody is shown them and many are watched */
 #define STARTING_WAIT_NS (5 * NS_PER_SEC)
 #define TEND_NS (100 * NS_PER_MS)
 #define SEARCH_NS (2 * NS_PER_SEC)       /* between two looks for new processes, … */
@@ -58,6 +59,17 @@ struct watch {
 
 static double rate_of(const struct pyspyd_watch_options *options) {
 	return options->rate_hz > 0 ? options->rate_hz : DEFAULT_RATE_HZ;
+}
+
+/* From one look at the counters to the next, as it is to be now. */
+static uint64_t period_of(const struct watch *watch) {
+	const struct pyspyd_watch_options *options = watch->options;
+	uint64_t asked = options->interval_ns ? options->interval_ns : DEFAULT_INTERVAL_NS;
+	unsigned stretch = watch->upkeep.budget.stretch;
+
+	if (options->processes_only && watch->watched.n >= WATCHED_MANY)
+		stretch = max_of(stretch, (unsigned)MANY_STRETCH);
+	return asked * max_of(stretch, 1U);
 }
 
 static void on_tap(void *userdata, const struct sample *sample, uint32_t node) {
@@ -393,7 +405,7 @@ static int update_all(struct watch *watch, uint64_t now_ns) {
 static int detect(struct watch *watch, uint64_t now_ns) {
 	int r = waiting_interval(watch->waiting, watch->watched.items, watch->watched.n, now_ns);
 
-	findings_watch(watch->findings, watch->pids.items, watch->pids.n, watch->waiting);
+	findings_watch(watch->findings, watch->pids.items, watch->pids.n, watch->waiting, period_of(watch));
 	for (size_t i = 0; !r && i < watch->watched.n; i++)
 		if (!watch->watched.items[i]->ended && !watch->watched.items[i]->ending_ns)
 			r = findings_feed(watch->findings, watch->watched.items[i], now_ns);
@@ -683,15 +695,15 @@ static bool wait_until(struct watch *watch, uint64_t until_ns) {
 
 static int run(struct watch *watch) {
 	const struct pyspyd_watch_options *options = watch->options;
-	uint64_t every = options->interval_ns ? options->interval_ns : DEFAULT_INTERVAL_NS;
 	uint64_t start = clock_mono_ns(), end = options->duration_ns ? start + options->duration_ns : UINT64_MAX,
 		 next = start;
 
 	while (!(options->stop && *options->stop) && next < end) {
+		uint64_t every = period_of(watch);
 		bool alive;
 		int r;
 
-		next = min_of(next + every * watch->upkeep.budget.stretch, end);
+		next = min_of(next + every, end);
 		alive = wait_until(watch, next);
 		r = search(watch, clock_mono_ns());
 		if (!r)

@@ -463,6 +463,18 @@ static void follow_tasks(
 		stand_still(watched);
 }
 
+uint64_t watched_thread_busy_ns(const struct watched_thread *thread) {
+	return thread->last_run_ns ? thread->run_ns - thread->last_run_ns + thread->wait_ns - thread->last_wait_ns : 0;
+}
+
+static void find_busiest(struct watched *watched) {
+	watched->busiest_ns = 0;
+	if (!watched->ran)
+		return;
+	vec_foreach (thread, &watched->threads)
+		watched->busiest_ns = max_of(watched->busiest_ns, watched_thread_busy_ns(thread));
+}
+
 int watched_update(struct watched *watched, uint64_t now_ns, size_t processes, const struct task_table *tasks) {
 	const struct bpf_task *first = tasks ? task_table_first(tasks, watched->target->proc.pid) : NULL;
 	int r;
@@ -484,6 +496,7 @@ int watched_update(struct watched *watched, uint64_t now_ns, size_t processes, c
 		follow_tasks(watched, processes, tasks, first);
 	else
 		follow_threads(watched, processes, now_ns);
+	find_busiest(watched);
 	return 0;
 }
 

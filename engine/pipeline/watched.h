@@ -47,6 +47,7 @@ struct watched {
 	uint64_t cpu_ns;          /* as of the last report; 0: none yet */
 	uint64_t used_ns;         /* CPU time since the report before; UINT64_MAX not known */
 	bool ran;                 /* since the report before */
+	uint64_t busiest_ns;      /* what one thread ran, or waited for a CPU, since the report before, at the most */
 	bool some_unread;         /* some threads were not read though they may have run: one may have been stopped */
 	bool rested;              /* it had not run in the report before, and its threads were read since it did */
 	uint64_t unread_ns;       /* CPU time of threads that were not read since; UINT64_MAX not known */
@@ -78,6 +79,9 @@ void watched_free(struct watched *watched);
  * to nothing, and threads of one that barely runs are, among many, read only every few reports. Return: 0;
  * PYSPYD_E_GONE; negative errno. */
 int watched_update(struct watched *watched, uint64_t now_ns, size_t processes, const struct task_table *tasks);
+
+/* What it ran, or waited for a CPU, since the report before. */
+uint64_t watched_thread_busy_ns(const struct watched_thread *thread);
 
 /* Fills the public shape, of threads where it is asked for; free with watched_report_deinit. `recorder` locked. */
 int watched_report(
