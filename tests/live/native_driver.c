@@ -21,12 +21,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <string.h>
 
 #define CACHE_BYTES (64U << 20)
 #define TIMEOUT_NS (5 * NS_PER_SEC)
 #define COPY_BYTES (128U << 10)
 #define ASLEEP_BYTES (16U << 10)
+#define ASLEEP_LOOKS 100000
 
 struct look {
 	struct proc proc;
@@ -73,8 +75,19 @@ static int unwind_asleep(struct look *look, pid_t tid) {
 	return r;
 }
 
-static int look_asleep(struct look *look, pid_t tid) {
+/* Its "ready" may be ahead of its sleep, and what stopped it last has just let it go. */
+static int unwind_when_asleep(struct look *look, pid_t tid) {
 	int r = unwind_asleep(look, tid);
+
+	for (int i = 0; r == -EAGAIN && i < ASLEEP_LOOKS; i++) {
+		sched_yield();
+		r = unwind_asleep(look, tid);
+	}
+	return r;
+}
+
+static int look_asleep(struct look *look, pid_t tid) {
+	int r = unwind_when_asleep(look, tid);
 
 	if (!r)
 		print_trace(look, tid, 0);
@@ -136,7 +149,7 @@ static int look_merged(struct look *look, const struct py_thread *thread) {
 	py_stack_plan_init(&plan, thread);
 	r = py_stack_capture(&look->rt, &plan, &look->scratch, &stack);
 	if (!r)
-		r = unwind_asleep(look, thread->tid);
+		r = unwind_when_asleep(look, thread->tid);
 	if (!r) {
 		printf("thread %d 0 %s\n", (int)thread->tid, native_stop_text(look->trace.stop));
 		print_merged(look, &stack);
