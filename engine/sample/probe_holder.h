@@ -22,8 +22,7 @@ struct probe_file {
 /* What is to be attached. */
 struct probe_plan {
 	int prog_fd;
-	bool multi; /* as from Linux 6.6 on, in process `pid` alone; else perf events (5.15), in all that run the file
-		     */
+	bool multi; /* Linux 6.6: in process `pid` alone; else perf events (5.15), in all that run the file */
 	pid_t pid;
 	struct probe_file files[PROBE_FILES_MAX]; /* those with n == 0 are left out */
 };

@@ -255,8 +255,7 @@ def trial(checks, name, command, prefix=()):
             break
     if not checks.that(text.startswith("["), "%s: the target has no account: %s" % (name, text[:200])):
         return
-    if seen["paused_s"]:
-        live.note("%s: not compared: the host is too busy for looking all the time" % name)
+    if not checks.that(not seen["paused_s"], "%s: it was away in each of %d tries" % (name, TRIES)):
         return
     counts = compare(checks, name, json.loads(text), seen)
     live.note("%s: %s" % (name, ", ".join("%d %s" % (n, what) for what, n in sorted(counts.items()))))
