@@ -43,7 +43,7 @@ static void forget_thread(struct watched_thread *thread, uint64_t start_ns) {
 	proc_task_close(&thread->task);
 	free(thread->name);
 	*thread = (struct watched_thread){ .tid = thread->tid,
-		.task = { .stat_fd = -1, .schedstat_fd = -1 },
+		.task = PROC_TASK_NONE,
 		.start_ns = start_ns,
 		.user_ns = UINT64_MAX,
 		.gil_waiting = -1 };
@@ -79,11 +79,9 @@ static uint64_t ticks_to_ns(uint64_t ticks) {
 }
 
 static struct watched_thread *add_started(struct watched *watched, pid_t tid, uint64_t start_ns) {
-	struct watched_thread thread = { .tid = tid,
-		.task = { .stat_fd = -1, .schedstat_fd = -1 },
-		.start_ns = start_ns,
-		.user_ns = UINT64_MAX,
-		.gil_waiting = -1 };
+	struct watched_thread thread = {
+		.tid = tid, .task = PROC_TASK_NONE, .start_ns = start_ns, .user_ns = UINT64_MAX, .gil_waiting = -1
+	};
 
 	if (map_put(&watched->thread_index, (uint64_t)tid, watched->threads.n) || vec_push(&watched->threads, thread))
 		return NULL;

@@ -79,11 +79,16 @@ struct proc_task {
 	pid_t tid;
 	int stat_fd;
 	int schedstat_fd; /* -1 where the kernel has none: use stat */
+	int sched_fd;     /* -1: not needed yet, or the kernel has none */
 };
+#define PROC_TASK_NONE ((struct proc_task){ .stat_fd = -1, .schedstat_fd = -1, .sched_fd = -1 })
 int proc_task_open(const struct proc *proc, pid_t tid, struct proc_task *ret_task);
 void proc_task_close(struct proc_task *task);
 int proc_task_state(const struct proc_task *task, char *ret_state, int *ret_processor);
 int proc_task_schedstat(const struct proc_task *task, struct proc_schedstat *ret);
+/* When the scheduler accounted for it last, by the clock of its CPU: for a thread that is not on a CPU, when it left
+ * it. Opens its file at the first call. */
+int proc_task_exec_start(const struct proc *proc, struct proc_task *task, uint64_t *ret_ns);
 
 /* /proc/PID/status: what we use of it. */
 struct proc_status {

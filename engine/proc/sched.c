@@ -10,38 +10,45 @@
 
 #include "engine/base/clock.h"
 #include "engine/proc/files.h"
+#include "engine/proc/text.h"
 #include <fcntl.h>
 #include <sched.h>
 #include <string.h>
 
 #define SCHED_MAX (16U << 10)
-#define NS_PER_MS_TEXT 6 /* decimals */
+#define DECIMALS 6 /* of a millisecond */
+
+/* "se.exec_start : 84048319.155139", in ms. The first line is the thread's name, which is not escaped: a line of its
+ * own making has no number behind the colon, but the end of the first line. */
+static bool parse_exec_start(struct text line, uint64_t *ret_ns) {
+	static const char label[] = "se.exec_start";
+	const char *decimals;
+	uint64_t ms, ns;
+
+	if (text_left(&line) < sizeof(label) - 1 || memcmp(line.at, label, sizeof(label) - 1) != 0)
+		return false;
+	line.at += sizeof(label) - 1;
+	text_blanks(&line);
+	if (!text_char(&line, ':'))
+		return false;
+	text_blanks(&line);
+	if (!text_u64(&line, &ms) || !text_char(&line, '.'))
+		return false;
+	decimals = line.at;
+	return text_u64(&line, &ns) && line.at - decimals == DECIMALS && !__builtin_mul_overflow(ms, NS_PER_MS, &ms) &&
+		!__builtin_add_overflow(ms, ns, ret_ns);
+}
 
 int proc_sched_parse(const char *text, size_t len, uint64_t *ret_exec_start_ns) {
-	static const char key[] = "se.exec_start";
-	const char *line = memmem(text, len, key, sizeof(key) - 1);
-	const char *end = text + len, *at = line ? memchr(line, ':', (size_t)(end - line)) : NULL;
-	uint64_t ns = 0;
-	int decimals = -1;
+	struct text t = text_of(text, len), line;
+	uint64_t ns;
 
-	if (!at)
-		return -EINVAL;
-	for (at++; at < end && *at == ' '; at++)
-		;
-	for (; at < end && decimals < NS_PER_MS_TEXT; at++) {
-		if (*at == '.' && decimals < 0) {
-			decimals = 0;
-			continue;
+	while (text_line(&t, &line))
+		if (parse_exec_start(line, &ns)) {
+			*ret_exec_start_ns = ns;
+			return 0;
 		}
-		if (*at < '0' || *at > '9' || ns > UINT64_MAX / 100)
-			return -EINVAL;
-		ns = ns * 10 + (uint64_t)(*at - '0');
-		decimals += decimals >= 0;
-	}
-	if (decimals != NS_PER_MS_TEXT)
-		return -EINVAL;
-	*ret_exec_start_ns = ns;
-	return 0;
+	return -EINVAL;
 }
 
 static int read_exec_start(const struct proc *proc, pid_t tid, uint64_t *ret_ns) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* /proc/PID/stat, /proc/PID/task/TID/stat and schedstat, whole and by the fast path of samplers.
+/* /proc/PID/stat, /proc/PID/task/TID/stat, sched and schedstat, whole and by the fast path of samplers.
  *
  *	7187 (python3) R 7184 7184 5661 0 -1 4194304 2858 6610 9 0 4 1 3 1 20 0 1 0 136519 16961536 3335 18446744073…
  *
@@ -7,6 +7,7 @@
  * numbers follows. Fields are counted from 1 as in man 5 proc_pid_stat. */
 #include "engine/proc/files.h"
 
+#include "engine/proc/sched.h"
 #include "engine/proc/text.h"
 #include <fcntl.h>
 #include <string.h>
@@ -139,22 +140,27 @@ int proc_schedstat_parse(const char *text, size_t len, struct proc_schedstat *re
 	return 0;
 }
 
-int proc_task_open(const struct proc *proc, pid_t tid, struct proc_task *ret_task) {
-	struct proc_task task = { .tid = tid, .stat_fd = -1, .schedstat_fd = -1 };
+/* Return: 0; PROC_E_GONE; negative errno. *ret_fd is -1 then. */
+static int open_task_file(const struct proc *proc, pid_t tid, const char *file, int *ret_fd) {
 	char name[32];
 
-	snprintf(name, sizeof(name), "task/%d/stat", (int)tid);
-	task.stat_fd = openat(proc->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (task.stat_fd < 0)
-		return proc_condition(proc, name, -errno);
-	snprintf(name, sizeof(name), "task/%d/schedstat", (int)tid);
-	task.schedstat_fd = openat(proc->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (task.schedstat_fd < 0 && (errno == EMFILE || errno == ENFILE)) {
-		int r = -errno;
+	snprintf(name, sizeof(name), "task/%d/%s", (int)tid, file);
+	*ret_fd = openat(proc->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	return *ret_fd < 0 ? proc_condition(proc, name, -errno) : 0;
+}
 
+int proc_task_open(const struct proc *proc, pid_t tid, struct proc_task *ret_task) {
+	struct proc_task task = PROC_TASK_NONE;
+	int r = open_task_file(proc, tid, "stat", &task.stat_fd);
+
+	if (r)
+		return r;
+	r = open_task_file(proc, tid, "schedstat", &task.schedstat_fd);
+	if (r == -EMFILE || r == -ENFILE) {
 		proc_task_close(&task);
 		return r;
 	}
+	task.tid = tid;
 	*ret_task = task;
 	return 0;
 }
@@ -162,6 +168,7 @@ int proc_task_open(const struct proc *proc, pid_t tid, struct proc_task *ret_tas
 void proc_task_close(struct proc_task *task) {
 	close_fd(&task->stat_fd);
 	close_fd(&task->schedstat_fd);
+	close_fd(&task->sched_fd);
 }
 
 /* Return: 0; PROC_E_GONE; negative errno. */
@@ -191,4 +198,14 @@ int proc_task_schedstat(const struct proc_task *task, struct proc_schedstat *ret
 	int r = reread(task->schedstat_fd, buf, sizeof(buf), &len);
 
 	return r ? r : proc_schedstat_parse(buf, len, ret);
+}
+
+int proc_task_exec_start(const struct proc *proc, struct proc_task *task, uint64_t *ret_ns) {
+	char buf[FILES_STAT_SIZE]; /* the head of the file; a thread's name in it is short */
+	size_t len = 0;
+	int r = task->sched_fd < 0 ? open_task_file(proc, task->tid, "sched", &task->sched_fd) : 0;
+
+	if (!r)
+		r = reread(task->sched_fd, buf, sizeof(buf), &len);
+	return r ? r : proc_sched_parse(buf, len, ret_ns);
 }

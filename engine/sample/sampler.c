@@ -32,6 +32,8 @@
 #define STOP_TIMEOUT_NS (100 * NS_PER_MS)
 #define ELSEWHERE_TOLERANCE_NS (200 * NS_PER_US) /* run time that threads on other CPUs add between two reads */
 #define LATE_WAKE_NS (3 * NS_PER_US)             /* beyond the floor: a wake-up that was not a preemption at once */
+#define ARRIVED_TOLERANCE_NS (20 * NS_PER_US)    /* from when we got a CPU to when we know the time */
+#define AWAY_TOLERANCE_NS (50 * NS_PER_US)       /* of a thread that ran all the time, but for our own looks */
 #define SLOW_COPY_FACTOR 2 /* a copy from another CPU that took so many times the usual is dropped */
 
 static bool is_leader(const struct cpu_sampler *me) {
@@ -163,6 +165,7 @@ static void count_stack(struct look *look, struct sample_thread *thread, bool ru
 	note_leaf(look, thread);
 	thread->captured = true;
 	thread->captured_run_ns = thread->run_ns;
+	thread->captured_ns = look->now_ns;
 	thread->has_frames = me->stack.frames.n;
 	if (look_counts(thread) && sampler_mode_wants(me->owner->options.mode, thread->flags))
 		look_emit(look, thread, me->places, me->stack.frames.n, 1);
@@ -284,6 +287,40 @@ static bool read_run_time(struct sample_thread *thread, uint64_t now_ns) {
 	return true;
 }
 
+/* When we got the CPU for this tick; 0: not known. */
+static uint64_t arrival(struct look *look) {
+	struct cpu_sampler *me = look->me;
+
+	if (me->arrived_tick != look->tick && proc_task_exec_start(&me->owner->self, &me->self, &me->arrived_ns))
+		me->arrived_ns = 0;
+	me->arrived_tick = look->tick;
+	return me->arrived_ns;
+}
+
+/* Whether a runnable thread whose last CPU is ours had that CPU until we came: the scheduler took it away from it when
+ * it gave it to us, unless it has accounted for our own time since. Others that it waits behind may have had it. */
+static bool was_running(struct look *look, struct sample_thread *thread) {
+	uint64_t ours, left;
+
+	if (thread->captured_ns &&
+		thread->run_ns - thread->captured_run_ns + AWAY_TOLERANCE_NS >= look->now_ns - thread->captured_ns)
+		return true;
+	ours = arrival(look);
+	if (!ours || proc_task_exec_start(&look->target->proc, &thread->task, &left))
+		return true;
+	return left + (clock_mono_ns() - look->now_ns) + ARRIVED_TOLERANCE_NS >= ours;
+}
+
+/* A runnable thread that waits for a CPU. */
+static void take_queued(struct look *look, struct sample_thread *thread) {
+	if (look->me->owner->options.mode != PYSPYD_MODE_CPU) {
+		take(look, thread, false);
+		return;
+	}
+	thread->counted_tick = look->tick;
+	thread->flags &= ~(unsigned)SAMPLE_RUNNING;
+}
+
 /* A runnable thread whose last CPU is ours. It may have waited for that CPU since its last sample, behind others: then
  * it stands where it stood. */
 static void look_at_own(struct look *look, struct sample_thread *thread) {
@@ -292,8 +329,10 @@ static void look_at_own(struct look *look, struct sample_thread *thread) {
 		read_run_time(thread, look->now_ns);
 	if (thread->captured && thread->run_ns == thread->captured_run_ns)
 		repeat(look, thread, look->tick + 1);
-	else
+	else if (was_running(look, thread))
 		take_preempted(look, thread);
+	else
+		take_queued(look, thread);
 }
 
 static void look_at_active(struct look *look, struct sample_thread *thread) {
@@ -629,6 +668,7 @@ static void *cpu_sampler_main(void *arg) {
 		CPU_SET(me->cpu, &set);
 		sched_setaffinity(0, sizeof(set), &set);
 		me->priority = sampler->options.ordinary_priority ? priority_ordinary() : priority_raise();
+		(void)!proc_task_open(&sampler->self, gettid(), &me->self); /* without it, see was_running */
 		if (!is_leader(me))
 			park(me);
 	}
@@ -650,6 +690,7 @@ static int init_cpu_sampler(struct sampler *sampler, struct cpu_sampler *me, int
 	int r = py_stack_scratch_init(&me->scratch);
 
 	me->owner = sampler;
+	me->self = PROC_TASK_NONE;
 	me->cpu = cpu;
 	me->busy_ns = clock_mono_ns();
 	sem_init(&me->wake, 0, 0);
@@ -694,8 +735,9 @@ int sampler_new(const struct sampler_options *options, struct sampler **ret_samp
 
 	if (!sampler)
 		return -ENOMEM;
-	raise_file_limit(); /* two files are kept open for each thread */
+	raise_file_limit(); /* up to three files are kept open for each thread */
 	sampler->options = *options;
+	sampler->self = (struct proc){ .dir_fd = -1, .pidfd = -1 };
 	sampler->hurry_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	sampler->schedule.period_ns = options->rate_hz > 0 ? (uint64_t)(NS_PER_SEC / options->rate_hz) : FAST_TICK_NS;
 	sampler->schedule.period_ns = max_of(sampler->schedule.period_ns, 1ULL);
@@ -711,6 +753,8 @@ int sampler_new(const struct sampler_options *options, struct sampler **ret_samp
 	if (!sampler->cpus && !r)
 		r = -ENOMEM;
 	atomic_store(&sampler->leader, -1);
+	if (!r)
+		r = proc_open("/proc", getpid(), &sampler->self);
 	for (size_t i = 0; !r && i < sampler->cpus_n; i++) {
 		if (!sampler->remote && !CPU_ISSET(i, &allowed))
 			continue;
@@ -753,9 +797,11 @@ void sampler_free(struct sampler *sampler) {
 		py_stack_scratch_deinit(&me->scratch);
 		py_raw_stack_deinit(&me->stack);
 		free(me->places);
+		proc_task_close(&me->self);
 		sem_destroy(&me->wake);
 	}
 	free(sampler->cpus);
+	proc_close(&sampler->self);
 	close_fd(&sampler->hurry_fd);
 	task_looks_free(sampler->task_looks);
 	bpf_source_free(sampler->kernel);

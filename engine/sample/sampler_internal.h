@@ -29,6 +29,9 @@ struct cpu_sampler {
 	struct py_stack_scratch scratch;
 	struct py_raw_stack stack;
 	uint32_t *places;
+	struct proc_task self; /* this thread's own */
+	uint64_t arrived_ns;   /* when it got the CPU for arrived_tick, as the scheduler says */
+	uint64_t arrived_tick;
 	uint64_t usual_copy_ns;
 	uint64_t wake_floor_ns;       /* how late the promptest of the last wake-ups were */
 	bool prompt;                  /* this tick's wake-up was */
@@ -38,6 +41,7 @@ struct cpu_sampler {
 struct sampler {
 	struct sampler_options options;
 	struct schedule schedule;
+	struct proc self;
 	_Atomic(struct sample_target *) targets[SAMPLER_TARGETS_MAX]; /* with gaps */
 	atomic_size_t targets_n;                                      /* slots in use, the gaps among them */
 	struct cpu_sampler *cpus; /* cpus_n of them; one, unbound, where it is remote */

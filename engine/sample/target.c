@@ -150,7 +150,7 @@ static int add_thread(struct sample_target *target, const struct py_thread *py) 
 	if (!thread)
 		return -ENOMEM;
 	thread->py = *py;
-	thread->task.stat_fd = thread->task.schedstat_fd = -1;
+	thread->task = PROC_TASK_NONE;
 	py_stack_plan_init(&thread->plan, py);
 	r = proc_task_open(&target->proc, py->tid, &thread->task);
 	if (!r)

@@ -42,7 +42,8 @@ struct sample_thread {
 	bool active;                 /* ran lately: looked at on every tick */
 	bool captured;               /* has a stack that can be counted again */
 	uint64_t run_ns;             /* run counter now, as last read */
-	uint64_t captured_run_ns;    /* … when its stack was captured */
+	uint64_t captured_run_ns;    /* … when its stack was captured, … */
+	uint64_t captured_ns;        /* … at this time, by a sampler on its own CPU */
 	uint64_t ran_ns;             /* when the counter was last seen to have moved */
 	uint64_t counted_tick;       /* last tick that was accounted for */
 	struct sample_thread *inner; /* the same kernel thread's state in a newer interpreter, or NULL */

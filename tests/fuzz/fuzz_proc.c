@@ -47,17 +47,19 @@ static void check_cgroup(const char *text, size_t len) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	struct proc_schedstat schedstat;
 	struct proc_status status;
+	uint64_t sched_ns;
 	const char *text = (const char *)data + 1;
 	size_t len = size - 1;
 
 	if (!size)
 		return 0;
-	switch (data[0] % 5) {
+	switch (data[0] % 6) {
 	case 0: check_stat(text, len); break;
 	case 1: proc_status_parse(text, len, &status); break;
 	case 2: check_maps(text, len); break;
 	case 3: proc_schedstat_parse(text, len, &schedstat); break;
 	case 4: check_cgroup(text, len); break;
+	case 5: proc_sched_parse(text, len, &sched_ns); break;
 	}
 	return 0;
 }

@@ -290,6 +290,22 @@ def check_shares(checks, where, said, source):
         checks.that(abs(short / n - 0.25) < bound, "%s: a share of 0.25 is %.3f of %d" % (where, short / n, n))
 
 
+def check_run_times(checks, where, said, source):
+    """Each thread's part of the samples against its part of the CPU time; and no more samples than CPUs."""
+    counts = dict.fromkeys(said["run_ns"], 0)
+    for stack in said["stacks"]:
+        if "running" in stack["flags"]:
+            counts[str(stack["tid"])] += stack["count"]
+    n, all_ns = sum(counts.values()), sum(said["run_ns"].values())
+    most = said["accuracy"]["expected"] * (1 if source == "bpf" else os.cpu_count())
+    checks.that(n <= 1.02 * most, "%s: %d samples of running threads, of %d at most" % (where, n, most))
+    for tid, ns in said["run_ns"].items():
+        share, part = ns / all_ns, counts[tid] / n
+        bound = 5 * (share * (1 - share) / n) ** 0.5 + 0.03
+        checks.that(abs(part - share) < bound, "%s: thread %s is %.3f of the samples, and %.3f of the CPU time" % (
+            where, tid, part, share))
+
+
 def missing(said, names):
     seen = totals(said)
     return [name for name in names if not seen.get(name) and name != "asleep"]
@@ -298,6 +314,7 @@ def missing(said, names):
 def merged(one, other):
     if one:
         other["stacks"] += one["stacks"]
+        other["run_ns"] = {tid: ns + one["run_ns"].get(tid, 0) for tid, ns in other["run_ns"].items()}
         for key, value in one["accuracy"].items():
             if isinstance(value, int):
                 other["accuracy"][key] += value
@@ -335,6 +352,7 @@ def one(checks, name, version, command, source):
     check_seen(checks, where, said, names, source, free_threaded)
     check_flags(checks, where, said, source, free_threaded, (3, 7) <= version and not free_threaded)
     check_shares(checks, where, said, source)
+    check_run_times(checks, where, said, source)
     accuracy = said["accuracy"]
     checks.that(source == "vm" or accuracy["torn"] == 0, "%s: %s" % (where, accuracy))
     live.note("%s: %d samples, %d wrong, %d incomplete; %s" % (where, samples, torn, marked, " ".join(

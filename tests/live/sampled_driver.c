@@ -2,10 +2,11 @@
 /* Says what the sampler sees, for sampled.py and its like. One JSON object on stdout:
  *
  *   sampled_driver stacks SOURCE MODE HZ SECONDS PID…
- *     {"cpu_s": of the sampling, "accuracy": {…}, "stacks": [{"pid", "tid", "name", "interpreter", "flags": ["running",
- * "gil", "gc", "truncated"], "count", "frames": [[function, file, line]…, innermost first]}]} sampled_driver counts HZ
- * SECONDS RING_BYTES loop|helper take|leave PID… the eBPF source alone: what the kernel counted, and how many events
- * came; "leave" takes them only at the end
+ *     {"cpu_s": of the sampling, "accuracy": {…}, "run_ns": {tid: on a CPU meanwhile}, "stacks": [{"pid", "tid",
+ * "name", "interpreter", "flags": ["running", "gil", "gc", "truncated"], "count", "frames": [[function, file, line]…,
+ *     innermost first]}]}
+ *   sampled_driver counts HZ SECONDS RING_BYTES loop|helper take|leave PID…
+ *     the eBPF source alone: what the kernel counted, and how many events came; "leave" takes them only at the end
  *   sampled_driver nested
  *     has another program work at system calls until stdin ends
  *
@@ -138,6 +139,26 @@ static json_t *frames_json(char *frames) {
 
 typedef VEC(struct sample_target *) target_vec;
 
+/* tid → how long it was on a CPU, less what `before` says. */
+static json_t *run_times(const target_vec *targets, const json_t *before) {
+	json_t *times = json_object();
+	struct proc_schedstat stat;
+	char tid[16];
+
+	vec_foreach (target, targets) {
+		pthread_mutex_lock(&(*target)->lock);
+		vec_foreach (thread, &(*target)->threads) {
+			snprintf(tid, sizeof(tid), "%d", (int)(*thread)->py.tid);
+			if (!proc_task_schedstat(&(*thread)->task, &stat))
+				json_object_set_new(times, tid,
+					json_integer((json_int_t)stat.run_ns -
+						json_integer_value(json_object_get(before, tid))));
+		}
+		pthread_mutex_unlock(&(*target)->lock);
+	}
+	return times;
+}
+
 static const char *name_of(const struct seen *seen, const target_vec *targets, struct py_thread_names *names) {
 	const char *name;
 
@@ -150,8 +171,8 @@ static const char *name_of(const struct seen *seen, const target_vec *targets, s
 	return "";
 }
 
-static void print_stacks(
-	const struct tally *tally, const struct pyspyd_accuracy *acc, const target_vec *targets, double cpu_s) {
+static void print_stacks(const struct tally *tally, const struct pyspyd_accuracy *acc, const target_vec *targets,
+	double cpu_s, json_t *run_ns) {
 	struct py_thread_names *names = calloc(targets->n, sizeof(*names));
 	json_t *stacks = json_array();
 
@@ -163,9 +184,9 @@ static void print_stacks(
 				name_of(seen, targets, names), "interpreter", (json_int_t)seen->interp, "flags",
 				flags_json(seen->flags), "count", (json_int_t)seen->count, "frames",
 				frames_json(seen->frames)));
-	json_dumpf(json_pack("{sfs{sssIsIsIsIsIsIsIsI}so}", "cpu_s", cpu_s, "accuracy", "source", acc->source,
-			   "expected", (json_int_t)acc->expected, "looks", (json_int_t)acc->looks, "samples",
-			   (json_int_t)acc->samples, "torn", (json_int_t)acc->torn, "discarded",
+	json_dumpf(json_pack("{sfsos{sssIsIsIsIsIsIsIsI}so}", "cpu_s", cpu_s, "run_ns", run_ns, "accuracy", "source",
+			   acc->source, "expected", (json_int_t)acc->expected, "looks", (json_int_t)acc->looks,
+			   "samples", (json_int_t)acc->samples, "torn", (json_int_t)acc->torn, "discarded",
 			   (json_int_t)acc->discarded, "unreadable", (json_int_t)acc->unreadable, "unknown",
 			   (json_int_t)acc->unknown, "truncated", (json_int_t)acc->truncated, "stacks", stacks),
 		stdout, JSON_COMPACT);
@@ -193,6 +214,7 @@ static int run_stacks(char **args, char **pids) {
 	struct err err = { 0 };
 	struct sampler *sampler;
 	target_vec targets = { 0 };
+	json_t *before, *run_ns;
 	double cpu;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(modes); i++)
@@ -209,11 +231,14 @@ static int run_stacks(char **args, char **pids) {
 	if (sampler_start(sampler))
 		return fail("cannot start", &err);
 	cpu = cpu_now();
+	before = run_times(&targets, NULL);
 	fputs("ready\n", stderr);
 	sleep_s(atof(args[3]));
+	run_ns = run_times(&targets, before);
 	sampler_stop(sampler);
 	sampler_accuracy(sampler, &acc);
-	print_stacks(&tally, &acc, &targets, cpu_now() - cpu);
+	print_stacks(&tally, &acc, &targets, cpu_now() - cpu, run_ns);
+	json_decref(before);
 	sampler_free(sampler);
 	return 0;
 }

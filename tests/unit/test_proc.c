@@ -108,6 +108,20 @@ Test(schedstat, parses_and_refuses) {
 	cr_assert_eq(stat.slices, 3);
 }
 
+Test(sched, is_not_misled_by_a_name) {
+	static const char hostile[] = "\nse.exec_start: (7, #threads: 1)\n----\nse.exec_start   :   84048319.155139\n"
+				      "se.vruntime :  1.000000\n";
+	uint64_t ns = 9;
+
+	cr_assert_eq(proc_sched_parse("x (7, #threads: 1)\n---\nse.vruntime : 1.000000\n", 46, &ns), -EINVAL);
+	cr_assert_eq(proc_sched_parse("se.exec_start : 18446744073709551615.000000", 43, &ns), -EINVAL);
+	cr_assert_eq(proc_sched_parse("se.exec_start : 1.1000000", 25, &ns), -EINVAL);
+	cr_assert_eq(proc_sched_parse("se.exec_st", 10, &ns), -EINVAL);
+	cr_assert_eq(ns, 9);
+	cr_assert_eq(proc_sched_parse(hostile, sizeof(hostile) - 1, &ns), 0);
+	cr_assert_eq(ns, 84048319155139);
+}
+
 static int parse_status(const char *text, struct proc_status *ret) {
 	return proc_status_parse(text, strlen(text), ret);
 }

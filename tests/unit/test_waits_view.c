@@ -75,7 +75,7 @@ static void set_up(struct scene *s) {
 			.interp = s->img.interp,
 			.ident = ident,
 			.tid = tids[i] };
-		thread->task.stat_fd = thread->task.schedstat_fd = -1;
+		thread->task = PROC_TASK_NONE;
 		py_stack_plan_init(&thread->plan, &thread->py);
 		cr_assert_eq(vec_push(&s->target.threads, thread), 0);
 	}
