@@ -11,12 +11,15 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
 
 #define STAT_ZEROS_BEFORE_THREADS 15 /* fields 5 to 19 of stat */
 #define STAT_ZEROS_AFTER_THREADS 32  /* 21 to 52 */
@@ -25,6 +28,7 @@
 #define TREES_MAX 8
 #define ENTRIES_MAX 65536 /* that are looked at in the folder of temporary files */
 #define TRIES 16
+#define ENDING_TRIES 5000 /* waits of a millisecond for trees that are made or removed just now */
 
 struct captured {
 	char root[PATH_MAX];
@@ -33,6 +37,12 @@ struct captured {
 
 /* Those that there are, for a handler of signals; more than there is room for have to wait for the next tree. */
 static struct captured *_Atomic trees[TREES_MAX];
+
+/* What another thread writes into a tree meanwhile the handler would leave behind: it waits for those that are made or
+ * removed just now, and no other is begun. */
+static atomic_bool ending;
+static atomic_uint changing;
+static _Thread_local volatile sig_atomic_t changes; /* this thread: a handler that has interrupted it must not wait */
 
 static int write_file(int dir_fd, const char *name, const void *data, size_t len) {
 	_close_ int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -290,18 +300,47 @@ static void forget(struct captured *captured) {
 	}
 }
 
-int captured_new(const struct captured_process *process, struct captured **ret_captured, struct err *err) {
+static void remove_tree(const struct captured *captured) {
+	int fd = open(captured->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd >= 0) {
+		remove_below(fd, DEPTH);
+		close(fd);
+	}
+	rmdir(captured->root);
+}
+
+static void drop(struct captured *captured) {
+	remove_tree(captured);
+	forget(captured);
+	close(captured->fd);
+	free(captured);
+}
+
+static void begin_change(void) {
+	changes = 1;
+	atomic_fetch_add(&changing, 1);
+	if (!atomic_load(&ending))
+		return;
+	atomic_fetch_sub(&changing, 1);
+	for (;;) /* until the handler has ended the process */
+		pause();
+}
+
+static void end_change(void) {
+	atomic_fetch_sub(&changing, 1);
+	changes = 0;
+}
+
+static int make(const struct captured_process *process, struct captured **ret_captured, struct err *err) {
 	const char *folder = getenv("TMPDIR");
-	struct captured *captured;
+	struct captured *captured = calloc(1, sizeof(*captured));
 	int r;
 
-	if (process->pid <= 0)
-		return -EINVAL;
-	if (!folder || folder[0] != '/')
-		folder = "/tmp";
-	captured = calloc(1, sizeof(*captured));
 	if (!captured)
 		return -ENOMEM;
+	if (!folder || folder[0] != '/')
+		folder = "/tmp";
 	captured->fd = -1;
 	sweep(folder);
 	remember(captured); /* before there is something to be removed */
@@ -315,37 +354,40 @@ int captured_new(const struct captured_process *process, struct captured **ret_c
 	r = write_tree(captured, process);
 	if (r) {
 		err_set(err, r, "%s: %s", captured->root, strerror(-r));
-		captured_free(captured);
+		drop(captured);
 		return r;
 	}
 	*ret_captured = captured;
 	return 0;
 }
 
-const char *captured_root(const struct captured *captured) {
-	return captured->root;
+int captured_new(const struct captured_process *process, struct captured **ret_captured, struct err *err) {
+	int r;
+
+	if (process->pid <= 0)
+		return -EINVAL;
+	begin_change();
+	r = make(process, ret_captured, err);
+	end_change();
+	return r;
 }
 
-static void remove_tree(const struct captured *captured) {
-	int fd = open(captured->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-
-	if (fd >= 0) {
-		remove_below(fd, DEPTH);
-		close(fd);
-	}
-	rmdir(captured->root);
+const char *captured_root(const struct captured *captured) {
+	return captured->root;
 }
 
 void captured_free(struct captured *captured) {
 	if (!captured)
 		return;
-	remove_tree(captured);
-	forget(captured);
-	close(captured->fd);
-	free(captured);
+	begin_change();
+	drop(captured);
+	end_change();
 }
 
 void captured_remove_all(void) {
+	atomic_store(&ending, true);
+	for (int i = 0; i < ENDING_TRIES && atomic_load(&changing) > (unsigned)changes; i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	for (size_t i = 0; i < TREES_MAX; i++) {
 		const struct captured *captured = atomic_load(&trees[i]);
 
