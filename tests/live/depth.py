@@ -75,7 +75,7 @@ def main():
     for name, version, command in live.interpreters():
         with live.Target(command, PROGRAM.replace("DEEP", str(DEEP))) as target:
             try:
-                target.ready()
+                target.ready_and_resting()
             except RuntimeError as e:
                 checks.that(False, "%s: %s" % (name, e))
                 continue

@@ -435,7 +435,7 @@ def check_text(checks, name, pid):
 
 def check_handled(checks, name, version, command):
     with live.Target(command, PROGRAM) as target:
-        accounts = json.loads(target.ready_and_reading())
+        accounts = json.loads(target.ready_and_resting())
         dumped, error = live.dump(target.pid)
         if not checks.that(dumped is not None, "%s: %s" % (name, error)):
             return

@@ -69,7 +69,7 @@ def has_greenlet(command):
 
 def check(checks, name, command):
     with live.Target(command, PROGRAM) as target:
-        said = {address: (function, line) for address, function, line in json.loads(target.ready_and_reading())}
+        said = {address: (function, line) for address, function, line in json.loads(target.ready_and_resting())}
         status, out, err = live.pyspyd("waits", "--json", "--pid", target.pid)
     if not checks.that(status == 0, "%s: exit %d: %s" % (name, status, err)):
         return

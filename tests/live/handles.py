@@ -275,12 +275,11 @@ def grown(checks, name, target):
     done = subprocess.Popen([live.PYSPYD, "handles", "--json", "--diff", "1h", "--pid", str(target.pid)],
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     # It sleeps between its looks in nanosleep: the first is over.
-    while done.poll() is None and not sleeps(done.pid):
-        os.sched_yield()
+    live.wait_until(lambda: done.poll() is not None or sleeps(done.pid))
     target.say()
-    target.ready()
+    target.ready_and_resting()
     done.send_signal(signal.SIGINT)
-    out, err = done.communicate(timeout=60)
+    out, err = done.communicate(timeout=live.COMMAND_S)
     if not checks.that(done.returncode == 0, "%s: --diff: %s" % (name, err)):
         return
     found = json.loads(out.decode())
@@ -308,7 +307,7 @@ NANOSLEEP = ("115", "101") if os.uname().machine == "aarch64" else ("230", "35")
 
 def one(checks, name, command):
     with live.Target(command, PROGRAM) as target:
-        account = seen_from_here(target.pid, json.loads(target.ready_and_reading()))
+        account = seen_from_here(target.pid, json.loads(target.ready_and_resting()))
         checked(checks, name, target, account)
     shutil.rmtree(os.path.dirname(account["mapped"]))
 

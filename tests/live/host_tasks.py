@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import live
 
@@ -159,7 +160,7 @@ def threads(checks, passes, command, many, spins):
     where = "%d threads" % many
     program = THREADS.replace("MANY", str(many)).replace("SPINS", str(spins))
     with live.Target(command, program) as target:
-        target.ready()
+        target.ready_and_resting(busy=spins)
         checks.that(not passes.go(), "%s: nobody is watched" % where)
         passes.tell("watch %d" % target.pid)
         first = measure(passes, target.pid)
@@ -168,8 +169,7 @@ def threads(checks, passes, command, many, spins):
         checks.that(ran >= spins, "%s: none ran" % where)
         target.say()
         checks.that(target.line() == "ended", "%s: no end" % where)
-        while len(os.listdir("/proc/%d/task" % target.pid)) == len(first[1]):
-            os.sched_yield()
+        live.wait_until(lambda: len(os.listdir("/proc/%d/task" % target.pid)) < len(first[1]))
         second = measure(passes, target.pid)
         compare(checks, where + ", one less", target.pid, *second)
         gone = set(first[1]) - set(second[1])
@@ -200,7 +200,8 @@ def namespace(checks):
     if subprocess.run(inside + ["true"], stderr=subprocess.DEVNULL).returncode:
         live.note("no PID namespaces here")
         return
-    done = subprocess.run(inside + [sys.executable, os.path.abspath(__file__), "inside"], stdout=subprocess.PIPE, timeout=60)
+    done = subprocess.run(inside + [sys.executable, os.path.abspath(__file__), "inside"], stdout=subprocess.PIPE,
+                          timeout=live.COMMAND_S)
     said = done.stdout.decode().strip().replace("\n", "; ")
     checks.that(done.returncode == 0, "in a PID namespace: %s" % said)
     live.note("in a PID namespace: " + said)
@@ -239,6 +240,7 @@ def sampler(checks, command):
             target.line()
             passing = is_passing()
             while passing is False and driver.poll() is None:
+                time.sleep(live.REST_S)
                 passing = is_passing()
             out = driver.stdout.read().decode()
     if not checks.that(out, "the sampler of %d processes" % MANY_PROCESSES):

@@ -9,12 +9,16 @@ import os
 import select
 import subprocess
 import sys
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BUILD = os.path.abspath(os.environ.get("BUILD") or os.path.join(HERE, "../../build"))
 PYSPYD = os.environ.get("PYSPYD") or os.path.join(BUILD, "pyspyd")
-READY_S = 30
-COMMAND_S = 60
+READY_S = 100  # as long as something may take on a machine that has much else to do: then it does not come
+COMMAND_S = 120
+POLL_S = 0.002
+REST_S = 0.02  # longer than a thread that wants the GIL sleeps at a time
+READ = ("63",) if os.uname().machine == "aarch64" else ("0",)
 
 
 class Checks:
@@ -62,6 +66,46 @@ def interpreters(default="*"):
     return found
 
 
+def wait_until(condition, seconds=READY_S):
+    """Return: the condition's last value, which is false where it did not come true."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value or time.monotonic() > end:
+            return value
+        time.sleep(POLL_S)
+
+
+def threads_of(pid):
+    """Tid → state, and what changes whenever it runs; {} where the process has ended."""
+    found = {}
+    try:
+        for tid in os.listdir("/proc/%d/task" % pid):
+            with open("/proc/%d/task/%s/stat" % (pid, tid)) as stat, open("/proc/%d/task/%s/schedstat" % (pid, tid)) as ran:
+                found[int(tid)] = (stat.read().rsplit(")", 1)[1].split()[0], ran.read())
+    except OSError:
+        pass  # one that has ended
+    return found
+
+
+def wait_at_rest(pid, busy=0):
+    """Until all its threads but so many sleep where they will stay: none of the others has run between two looks.
+    Return: whether they do."""
+    before = {}
+
+    def rests():
+        nonlocal before
+        now, then = threads_of(pid), before
+        before = now
+        if now and now.keys() == then.keys():
+            if sum(now[tid] != then[tid] or now[tid][0] != "S" for tid in now) <= busy:
+                return True
+        time.sleep(REST_S)
+        return False
+
+    return wait_until(rests)
+
+
 class Target:
     """A process that was started and is killed at the end of a `with`."""
 
@@ -69,12 +113,21 @@ class Target:
         argv = list(command) + (["-u", "-c", program] if program is not None else [])
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
         self.pid = self.process.pid
+        self.printed = b""  # what no line was made of so far
 
     def line(self):
         """The next line that it prints; "" where it does not."""
-        if not select.select([self.process.stdout], [], [], READY_S)[0]:
-            return ""
-        return self.process.stdout.readline().decode().rstrip("\n")
+        end = time.monotonic() + READY_S
+        while b"\n" not in self.printed:
+            left = max(end - time.monotonic(), 0)
+            if not select.select([self.process.stdout], [], [], left)[0]:
+                return ""
+            more = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not more:
+                break
+            self.printed += more
+        text, _, self.printed = self.printed.partition(b"\n")
+        return text.decode()
 
     def ready(self):
         text = self.line()
@@ -85,13 +138,21 @@ class Target:
     def ready_and_reading(self):
         """`ready`, and its main thread sleeps in read(0, …): it wants the GIL no more."""
         text = self.ready()
-        for _ in range(100000):
-            with open("/proc/%d/syscall" % self.pid) as f:
-                words = f.read().split()
-            if len(words) > 2 and words[1] == "0x0":
-                return text
-            os.sched_yield()
-        raise RuntimeError("the target does not read its stdin")
+        if not wait_until(self.reads):
+            raise RuntimeError("the target does not read its stdin")
+        return text
+
+    def reads(self):
+        with open("/proc/%d/syscall" % self.pid) as f:
+            words = f.read().split()
+        return words[0] in READ and words[1] == "0x0"
+
+    def ready_and_resting(self, busy=0):
+        """`ready`, and all its threads but so many sleep where they will stay."""
+        text = self.ready()
+        if not wait_at_rest(self.pid, busy):
+            raise RuntimeError("the target's threads do not come to rest")
+        return text
 
     def say(self, text="\n"):
         self.process.stdin.write(text.encode())
@@ -134,13 +195,24 @@ def thread_with(dumped, function):
 def wait_attached(recording, pid):
     """Until it keeps files of the target's threads open, as it does of those that it samples; or has ended."""
     folder = "/proc/%d/fd" % recording.pid
-    while recording.poll() is None:
+
+    def keeps():
         try:
-            if any(os.readlink(os.path.join(folder, fd)).startswith("/proc/%d/task/" % pid) for fd in os.listdir(folder)):
-                return
+            return any(os.readlink(os.path.join(folder, fd)).startswith("/proc/%d/task/" % pid) for fd in os.listdir(folder))
         except OSError:
-            pass
-        os.sched_yield()
+            return False
+
+    wait_until(lambda: recording.poll() is not None or keeps())
+
+
+def cpu_seconds(pid):
+    """What it has used so far; 0 where it has ended."""
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            words = f.read().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def state_of(pid):

@@ -17,7 +17,7 @@
 #include <sys/types.h>
 #include <sys/wait.h>
 
-#define TRIES 200
+#define TRIES 10000
 #define TRY_US 10000
 #define ITEMS_MAX 2000
 

@@ -244,7 +244,7 @@ def check_expected(checks, where, pid):
 
 def one(checks, name, command):
     with live.Target(command, PROGRAM) as target:
-        account = json.loads(target.ready())
+        account = json.loads(target.ready_and_resting())
         got, why = look(target.pid)
         if checks.that(got, "%s: %s" % (name, why)):
             checks.that(not got["incomplete"], name + ": incomplete")
