@@ -7,6 +7,7 @@ EBPF_PARTS   only these functions"""
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 
@@ -21,9 +22,9 @@ def leaf(n):
     return n * 3 % 7
 def spin():
     n = 1
+    print("ready", flush=True)
     while True:
         n = leaf(n) + 1
-print("ready", flush=True)
 spin()
 """
 THREADS = """
@@ -82,15 +83,19 @@ before()
 """
 CALLS = "import os\nprint('ready', flush=True)\nwhile True: os.getppid(); os.stat('/')"
 LATE = r'''
-import sys, threading, os
+import sys, threading, os, time
 try:
     import _interpreters as i
     ex = getattr(i, "exec")
 except ImportError:
     import _xxsubinterpreters as i
     ex = i.run_string
+created = {}
 def run(n):
-    ex(i.create(), """
+    begun = time.thread_time()
+    interpreter = i.create()
+    created[n] = time.thread_time() - begun
+    ex(interpreter, """
 import os
 def sub_%d():
     x = 0
@@ -101,7 +106,8 @@ print("ready", flush=True)
 sys.stdin.readline()
 for n in range(6):
     threading.Thread(target=run, args=(n,), name="late%d" % n, daemon=True).start()
-print("begun", flush=True)
+while len(created) < 6: time.sleep(0.01)
+print(sum(created.values()), flush=True)
 sys.stdin.readline()
 os._exit(0)
 '''
@@ -147,7 +153,9 @@ def small_ring(checks, command, _folder):
             where = "ring of %d, %s: %s" % (ring, take, said)
             checks.that(said["target"] == said["samples"] + said["no_state"] + said["ring_full"], where)
             checks.that(said["events"] == said["samples"] and said["without_code"] == 0, where)
-            checks.that(said["ticks"] <= said["expected"] * 1.02 + 20, where)
+            # They begin on each CPU in turn, and are expected from when they come on all.
+            early = 4999 * os.cpu_count() * said["load_ms"] / 1000
+            checks.that(said["ticks"] <= said["expected"] * 1.02 + 20 + early, where)
             fills = take == "leave" and said["target"] * 100 > ring  # a sample is longer than that
             checks.that(said["target"] > 0 and (said["ring_full"] > 0 or not fills), where)
             checks.that(ring or not said["ring_full"], where)
@@ -192,15 +200,21 @@ def changes(checks, command, folder):
     path = os.path.join(folder, "changes.collapsed")
     with live.Target(command, CHANGES) as target:
         target.ready()
-        with subprocess.Popen([live.PYSPYD, "record", "--source", "bpf", "--children", "-d", "4s", "-r", "200", "--pid",
+        with subprocess.Popen([live.PYSPYD, "record", "--source", "bpf", "--children", "-d", "100s", "-r", "200", "--pid",
                                str(target.pid), "-o", path], stderr=subprocess.PIPE) as recording:
             live.wait_attached(recording, target.pid)
             target.say()
             child = int(target.line())
             target.say()
             checks.that(target.line() == "again", "no exec")
+            for pid in (child, target.pid):  # meanwhile they are found and sampled
+                until = live.cpu_seconds(pid) + 3
+                live.wait_until(lambda: recording.poll() is not None or live.cpu_seconds(pid) >= until)
+            recording.send_signal(signal.SIGINT)
             err = recording.stderr.read().decode()
         os.kill(child, 9)
+    if not checks.that(os.path.exists(path), "fork and exec: no profile: " + err):
+        return
     with open(path, "rb") as f:
         found = functions_in(profiles.collapsed(f.read()))
     checks.that({"child", "after"} <= found, "fork and exec: %s, %s" % (sorted(found), err))
@@ -260,11 +274,11 @@ def late_interpreters(checks, _command, _folder):
     for name, version, command in live.interpreters("3.12.1-pyenv 3.13.0-pyenv 3.14.10-sid 3.15.2-sid"):
         with live.Target(command, LATE) as target:
             target.ready()
-            with subprocess.Popen([sampled.DRIVER, "stacks", "bpf", "cpu", "500", "3", str(target.pid)], stdout=subprocess.PIPE,
+            with subprocess.Popen([sampled.DRIVER, "stacks", "bpf", "cpu", "500", "5", str(target.pid)], stdout=subprocess.PIPE,
                                   stderr=subprocess.PIPE) as driver:
                 driver.stderr.readline()
                 target.say()
-                target.line()
+                created = 500 * float(target.line())  # samples that were due there
                 said = json.loads(driver.stdout.read().decode())
         right, outside = set(), 0
         for stack in said["stacks"]:
@@ -275,10 +289,11 @@ def late_interpreters(checks, _command, _folder):
             elif leaf == "run":
                 outside += stack["count"]
         total = sum(stack["count"] for stack in said["stacks"])
-        checks.that(len(right) == 6 and outside < 0.1 * total, "%s: %s, and %d of %d where they were called" % (
-            name, sorted(right), outside, total))
-        live.note("%s, interpreters that come later: %d of %d samples where they were called; %s" % (
-            name, outside, total, said["accuracy"]))
+        bound = created + 5 * created ** 0.5 + 0.1 * total
+        checks.that(len(right) == 6 and outside < bound, "%s: %s, and %d of %d where they were called, %d of them due" % (
+            name, sorted(right), outside, total, created))
+        live.note("%s, interpreters that come later: %d of %d samples where they were called, %d of them due; %s" % (
+            name, outside, total, created, said["accuracy"]))
 
 
 def busy_kernel(checks, command, _folder):
@@ -292,6 +307,7 @@ def busy_kernel(checks, command, _folder):
         return
     with live.Target(command, CALLS) as target:
         target.ready()
+        os.setpriority(os.PRIO_PROCESS, target.pid, -20)  # how much is lost depends on how much it runs
         said = counts(4999, 2, 0, "take", target.pid)
         nested.communicate(b"\n")
         alone = counts(4999, 2, 0, "take", target.pid)
