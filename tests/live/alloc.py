@@ -17,8 +17,10 @@ import live
 
 EVERY = 16 << 10
 TEXT = open(os.path.join(live.HERE, "alloc_target.py")).read()
-TIMES = 2
+TIMES = 6
+SIGMAS = 5.5  # of a check, less than one in ten millions is beyond by chance
 PAGE = 4096
+PPOLL = ("73",) if os.uname().machine == "aarch64" else ("271",)
 PR_SET_CHILD_SUBREAPER = 36
 WINDOWS_CPU_S = 5
 KILLS = 24
@@ -69,17 +71,27 @@ def code_differs(pid):
     return bool(patched(pid))
 
 
-def wait_while_growing(pid):
-    """All probes: until a look finds no more than the one before."""
+def waits_for_samples(recording):
+    """Its main thread: all probes are there by then."""
+    try:
+        with open("/proc/%d/syscall" % recording.process.pid) as f:
+            return f.read().split()[0] in PPOLL
+    except OSError:
+        return False
+
+
+def all_probes(pid):
+    """Those of a recording that has all of them for two seconds."""
     found = []
-    while True:
-        now = patched(pid)
-        if now and len(now) == len(found):
-            return now
-        found = now
+    with Recording(pid, "-d", "2s") as recording:
+        while recording.process.poll() is None:
+            now = patched(pid)
+            found = now if len(now) > len(found) else found
+        recording.end(None)
+    return found
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=live.READY_S):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -97,12 +109,6 @@ def wait_for_orphans(*known):
             os.waitpid(pid, 0)
 
 
-def cpu_seconds(pid):
-    with open("/proc/%d/stat" % pid) as f:
-        words = f.read().rsplit(")", 1)[1].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-
-
 class Recording:
     def __init__(self, pid, *args, prefix=()):
         self.file = tempfile.mktemp(suffix=".collapsed")
@@ -115,7 +121,7 @@ class Recording:
     def end(self, how=signal.SIGINT):
         if how:
             self.process.send_signal(how)
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate(timeout=live.COMMAND_S)
         self.said = err.decode()
         text = out.decode()
         if os.path.exists(self.file):
@@ -138,14 +144,16 @@ def record(command, *args, prefix=()):
     with live.Target(command, TEXT) as target:
         target.ready_and_reading()
         with Recording(target.pid, "--every", EVERY, "--max-slowdown", 0, *args, prefix=prefix) as recording:
-            if not wait_for(lambda: recording.process.poll() is not None or code_differs(target.pid)):
+            if not wait_for(lambda: recording.process.poll() is not None or
+                            (code_differs(target.pid) and waits_for_samples(recording))):
                 return None, None, "no probe came"
             if recording.process.poll() is not None:
                 recording.end(None)
                 return None, None, recording.said
             target.say("\n" * TIMES)
             for _ in range(TIMES):
-                target.line()
+                if target.line() != "worked":
+                    return None, None, "the target does not work"
             profile = recording.end()
             said = recording.said
         if not wait_for(lambda: not code_differs(target.pid)):  # others may have probes in this file just now
@@ -162,26 +170,22 @@ def record(command, *args, prefix=()):
 
 
 def errors(sampled, taken):
-    """What is beyond three standard errors. Headers and small neighbours of what is counted are below a percent."""
+    """What is beyond so many standard errors. Headers and small neighbours of what is counted are below a percent."""
     wrong = []
     for name, size in taken.items():
         off = abs(sampled.get(name, 0) - size)
-        if off > 3 * EVERY * math.sqrt(size / EVERY) + size / 100:
+        if off > SIGMAS * EVERY * math.sqrt(size / EVERY) + size / 100:
             wrong.append("%s: %d of %d" % (name, sampled.get(name, 0), size))
     return wrong
 
 
 def shares(checks, name, command, *args, prefix=()):
     where = " ".join((name,) + args)
-    wrong = ["not tried"]
-    for _ in range(2):  # five places on each of many interpreters: one in three hundred is beyond by chance
-        sampled, taken, said = record(command, *args, prefix=prefix)
-        if sampled is None:
-            checks.that(False, "%s: %s" % (where, said))
-            return
-        wrong = errors(sampled, taken)
-        if not wrong:
-            break
+    sampled, taken, said = record(command, *args, prefix=prefix)
+    if sampled is None:
+        checks.that(False, "%s: %s" % (where, said))
+        return
+    wrong = errors(sampled, taken)
     checks.that(not wrong, "%s: %s" % (where, wrong))
     checks.that("slowdown" in said and " 0 lost" in said, "%s: %s" % (where, said))
     live.note("%s: %s" % (where, " | ".join(line.replace("pyspyd: ", "") for line in said.splitlines()[:2])))
@@ -204,10 +208,7 @@ def killed_meanwhile(checks, command):
     all go."""
     with live.Target(command, TEXT) as target, open("/proc/%d/mem" % target.pid, "rb", 0) as mem:
         target.ready_and_reading()
-        with Recording(target.pid) as recording:
-            wait_for(lambda: code_differs(target.pid))
-            places = wait_while_growing(target.pid)
-            recording.end()
+        places = all_probes(target.pid)
         if not checks.that(len(places) > 1, "killed: %d probes" % len(places)):
             return
         meanwhile = 0
@@ -245,10 +246,11 @@ def windows(checks, command):
     with live.Target(command, BUSY) as target:
         target.ready_and_reading()
         with Recording(target.pid, "--max-slowdown", 5, "--every", "32K") as recording:
-            checks.that(wait_for(lambda: code_differs(target.pid)), "windows: no probe came")
+            checks.that(wait_for(lambda: code_differs(target.pid) and waits_for_samples(recording)),
+                        "windows: no probe came")
             target.say()
             # Of its own time, which is what the parts are chosen by: others may take most of the machine's.
-            wait_for(lambda: recording.process.poll() is not None or cpu_seconds(target.pid) > WINDOWS_CPU_S, 100)
+            wait_for(lambda: recording.process.poll() is not None or live.cpu_seconds(target.pid) > WINDOWS_CPU_S)
             checks.that(recording.process.poll() is None, "windows: it ended early")
             profile = recording.end()
             said = recording.said
@@ -270,7 +272,7 @@ def windows(checks, command):
     samples = int(re.search(r"(\d+) samples", said).group(1))
     checks.that(int(parts.group(2)) > 1 and float(parts.group(1)) < 50, "windows: %s" % said)
     checks.that(float(cost.group(1)) < 10, "windows: %s" % said)
-    error = 4 * math.sqrt(truth * (1 - truth) / samples) + 0.03  # samples of one window lie close to each other
+    error = SIGMAS * math.sqrt(truth * (1 - truth) / samples) + 0.03  # samples of one window lie close to each other
     checks.that(abs(share - truth) < error, "windows: a share of %.3f and not %.3f, %d samples" % (share, truth, samples))
     total = sum(seen.values()) / sum(taken.values())
     checks.that("rough guess" in said or 0.5 < total < 2, "windows: %s of %s: %s" % (seen, taken, said))
@@ -307,7 +309,7 @@ def old_probes(checks, command):
             driver.process.stdin = open(os.devnull, "w")
         off = abs(counts["weight"] - counts["bytes"])
         checks.that(counts["lost"] == 0 and counts["bytes"] > 1 << 20, "old probes: %s" % counts)
-        checks.that(off < 4 * counts["every"] * math.sqrt(counts["bytes"] / counts["every"]), "old probes: %s" % counts)
+        checks.that(off < SIGMAS * counts["every"] * math.sqrt(counts["bytes"] / counts["every"]), "old probes: %s" % counts)
         checks.that(counts["others"] > 1000, "old probes: others have none: %s" % counts)
         checks.that(wait_for(lambda: not code_differs(target.pid) and not code_differs(other.pid)),
                     "old probes: one is left")
