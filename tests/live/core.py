@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 
-from live import PYSPYD, Checks, Target, functions, interpreters, note, pyspyd, skip
+from live import COMMAND_S, PYSPYD, READ, Checks, Target, functions, interpreters, note, pyspyd, skip, wait_at_rest, wait_until
 import json
 
 LIVING = r"""
@@ -65,6 +65,8 @@ library = ctypes.CDLL(sys.argv[1])
 into_c(0x10, "secret")
 """
 
+FUTEX = ("98",) if os.uname().machine == "aarch64" else ("202",)
+INTERRUPTED_TRIES = 20  # to interrupt a command before it is done
 checks = Checks()
 
 
@@ -92,15 +94,15 @@ def stacks_of(dumped):
 
 def settled(pid):
     """Until all its threads sleep where they will stay: the main one in read, three in futexes."""
-    for _ in range(100000):
-        calls = []
-        for tid in os.listdir("/proc/%d/task" % pid):
-            with open("/proc/%d/task/%s/syscall" % (pid, tid)) as f:
-                calls.append(f.read().split()[0])
-        if sorted(calls) == ["0", "202", "202", "202"]:
-            return True
-        os.sched_yield()
-    return False
+    return wait_until(lambda: wait_at_rest(pid) and calls_of(pid) == sorted(READ + FUTEX * 3))
+
+
+def calls_of(pid):
+    calls = []
+    for tid in os.listdir("/proc/%d/task" % pid):
+        with open("/proc/%d/task/%s/syscall" % (pid, tid)) as f:
+            calls.append(f.read().split()[0])
+    return sorted(calls)
 
 
 def compare_dumps(name, live, dead):
@@ -137,13 +139,16 @@ def check_interrupted(name, core, work):
     folder = tempfile.mkdtemp(dir=work)
     for number, args in ((signal.SIGINT, ("dump", "--native", "--locals")), (signal.SIGTERM, ("waits",)),
                          (signal.SIGINT, ("heap",)), (signal.SIGHUP, ("modules",))):
-        asked = subprocess.Popen([PYSPYD, *args, "--core", core], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                 env=dict(os.environ, TMPDIR=folder))
-        while not os.listdir(folder) and asked.poll() is None:
-            pass
-        asked.send_signal(number)
-        status = asked.wait()
-        checks.that(not os.listdir(folder), "%s: %s, signal %d, exit %d: a folder was left" % (name, args[0], number, status))
+        for _ in range(INTERRUPTED_TRIES):
+            asked = subprocess.Popen([PYSPYD, *args, "--core", core], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                     env=dict(os.environ, TMPDIR=folder))
+            while not os.listdir(folder) and asked.poll() is None:
+                pass
+            asked.send_signal(number)
+            status = asked.wait(COMMAND_S)
+            checks.that(not os.listdir(folder), "%s: %s, signal %d, exit %d: a folder was left" % (name, args[0], number, status))
+            if status or args[0] != "dump":
+                break  # else it was done before the signal came
         if args[0] == "dump":
             checks.that(status == -number, "%s: dump, signal %d: exit %d" % (name, number, status))
 

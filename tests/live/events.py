@@ -13,6 +13,7 @@ from live import PYSPYD, READY_S, Checks, Target, interpreters, note, pyspyd, sk
 MARK = "pyspyd-events-%d" % os.getpid()
 SHORT = 200
 AT_ONCE = 8
+REUSE_TRIES = 10
 SHORT_LIFE = "import time; time.sleep(0.4) # %s"
 HOLD = "import os, sys; print('ready', os.getpid(), flush=True); sys.stdin.readline() # %s"
 FORK = """# %s
@@ -152,41 +153,49 @@ def check_namespace(checks, command, source, events):
                 return
             target.say()
             checks.that(watch.wait("ended", here[0]), text + "does not end")
-            checks.that(watch.has("finding", here[0], "kind=crash") == events, text + "%r" % watch.said)
+            told = (watch.wait if events else watch.has)("finding", here[0], "kind=crash")
+            checks.that(told == events, text + "%r" % watch.said)
 
 
 def check_reuse(checks, command, source):
-    """In a namespace of our own, where the next pid can be chosen."""
+    """In a namespace of our own, where the next pid can be chosen; threads of the watch take some, too."""
     program = __file__
     done = subprocess.run(["unshare", "-pf", "--mount-proc", sys.executable, program, "--reuse", source] + list(command),
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=2 * READY_S)
     checks.that(done.returncode == 0, "%s: pid used again: %s" % (source, done.stdout.decode()[-600:]))
 
 
-def reuse(source, command):
-    checks = Checks()
-    with Watch(source, "--name", MARK) as watch:
-        first = start(command, HOLD)
+def reused(checks, watch, source, command):
+    """Return: whether the second process got the first one's pid."""
+    with start(command, HOLD) as first:
         first.ready()
         checks.that(watch.wait("process", first.pid), "the first is not watched")
-        first.process.kill()
-        first.process.wait()
-        with open("/proc/sys/kernel/ns_last_pid", "w") as f:
-            f.write(str(first.pid - 1))
-        with start(command, HOLD + "\nos.abort()", stderr=subprocess.DEVNULL) as second:
-            second.ready()
-            if second.pid != first.pid:
-                skip("somebody took the pid")
-            with watch.changed:
-                ok = watch.changed.wait_for(lambda: watch.has("ended", first.pid) and watch.said[-1][0] == "process",
-                                            READY_S)
-            checks.that(ok, "the second is not watched: %r" % watch.said)
+    with open("/proc/sys/kernel/ns_last_pid", "w") as f:
+        f.write(str(first.pid - 1))
+    with start(command, HOLD + "\nos.abort()", stderr=subprocess.DEVNULL) as second:
+        if second.pid != first.pid:
+            return False
+        second.ready()
+
+        def said():
+            return [event for event, pid, _ in watch.said if pid == first.pid and event != "finding"]
+
+        with watch.changed:
+            ok = watch.changed.wait_for(lambda: said() == ["process", "ended", "process"], READY_S)
+        if checks.that(ok, "the second is not watched: %r" % watch.said):
             with watch.changed:
                 watch.said.clear()
             second.say()
             checks.that(watch.wait("ended", second.pid), "the second does not end")
             if source == "auto":
-                checks.that(watch.has("finding", second.pid, "SIGABRT"), "%r" % watch.said)
+                checks.that(watch.wait("finding", second.pid, "SIGABRT"), "%r" % watch.said)
+    return True
+
+
+def reuse(source, command):
+    checks = Checks()
+    with Watch(source, "--name", MARK) as watch:
+        checks.that(any(reused(checks, watch, source, command) for _ in range(REUSE_TRIES)), "somebody takes the pid")
     checks.end()
 
 
@@ -211,7 +220,8 @@ def main():
     for source, n in seen.items():
         note("%d of %d short processes seen (%s)" % (n, SHORT, source))
     if events:
-        checks.that(seen["auto"] > SHORT / 2 and seen["auto"] > seen["vm"], "%r" % seen)
+        # Where they take long to start, scans see nearly all of them.
+        checks.that(seen["auto"] > SHORT / 2 and seen["auto"] > min(seen["vm"], 0.9 * SHORT), "%r" % seen)
     else:
         note("the kernel tells nothing of processes here: scans alone")
     checks.end()

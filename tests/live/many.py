@@ -76,6 +76,7 @@ for pid in pids:
     os.kill(int(pid), signal.SIGKILL)
 """ % MANY
 MUST = {"stopped": 0, "deadlock": 1, "spiking-thread": 2, "gil-hog": 3}
+OF_THE_MACHINE = ("cpu-throttled", "oom-risk")  # where it gives all of us little, it is so
 SETTINGS = ("stopped.after=3s", "spiking-thread.for=4s", "spiking-thread.pct=5", "spiking-thread.resolve-pct=1")
 
 
@@ -98,6 +99,8 @@ def follow(checks, name, watch, pids):
     missing = dict(MUST)
     for event in events(watch, time.monotonic() + FIND_S):
         if event.get("schema") != "pyspyd.finding/1" or event["process"]["pid"] not in pids:
+            continue
+        if event["kind"] in OF_THE_MACHINE:
             continue
         kind, role = event["kind"], pids.index(event["process"]["pid"])
         if missing.get(kind) == role:
