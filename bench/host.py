@@ -17,7 +17,18 @@ import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CONF = "[store]\npath = %(dir)s/pyspyd.db\n[journal]\nenabled = no\n[socket]\npath = %(dir)s/sock\n"
+CONF = """[store]
+path = %(dir)s/pyspyd.db
+[journal]
+enabled = no
+[socket]
+path = %(dir)s/sock
+[rule sleepers]
+match-cmdline = bench/host\\.py
+[rule others]
+match-cmdline = .
+exclude = yes
+"""
 
 
 def sleeper(threads):

@@ -15,8 +15,6 @@
 #define PAUSE_MAX_NS (30 * NS_PER_SEC)
 #define PAUSE_MANY_NS (60 * NS_PER_SEC)
 #define GILS_AT_ONCE 8 /* processes whose GIL is read at one time */
-/* Of many, only one that used as much in the last interval: who waits for a GIL wakes up every few milliseconds. */
-#define GIL_WAIT_NS (200 * NS_PER_US)
 #define WORTH_COUNTING_NS (300 * NS_PER_MS)
 #define WAITERS_LOOKED_AT 64
 #define LOOKS_SUMMED 4
@@ -115,8 +113,9 @@ static void follow(
 	gil->longest.holder = holder_tid(target, view->gil_holder);
 }
 
-/* The main interpreter's: others share it, unless they were made to have their own. */
-static void tend_one(struct watched *watched, uint64_t least_ns, uint64_t now_ns) {
+/* The main interpreter's: others share it, unless they were made to have their own. Of many, only one that ran enough
+ * for it: who waits for a GIL wakes up every few milliseconds. Return: whether it was read. */
+static bool tend_one(struct watched *watched, bool many, uint64_t now_ns) {
 	struct sample_target *target = watched->target;
 	struct gil_watch *gil = gil_of(watched);
 	py_interp_vec interps = { 0 };
@@ -124,10 +123,10 @@ static void tend_one(struct watched *watched, uint64_t least_ns, uint64_t now_ns
 	int r;
 
 	if (!gil || watched->ended || !watched->ran)
-		return;
-	if (watched->used_ns < least_ns) {
+		return false;
+	if (many && watched_hardly_ran(watched)) {
 		gil->holder = 0; /* the next one that is seen is not known to be the same */
-		return;
+		return false;
 	}
 	pthread_mutex_lock(&target->lock);
 	r = py_interps_read(&target->rt, &interps);
@@ -137,11 +136,14 @@ static void tend_one(struct watched *watched, uint64_t least_ns, uint64_t now_ns
 		follow(gil, target, &view, now_ns);
 	pthread_mutex_unlock(&target->lock);
 	vec_free(&interps);
+	return true;
 }
 
 void waiting_tend(struct waiting *waiting, struct watched *const *watched, size_t n, uint64_t now_ns) {
-	for (size_t i = 0; i < min_of(n, (size_t)GILS_AT_ONCE); i++)
-		tend_one(watched[waiting->turn++ % n], n >= WATCHED_MANY ? GIL_WAIT_NS : 0, now_ns);
+	size_t read = 0;
+
+	for (size_t i = 0; i < n && read < GILS_AT_ONCE; i++)
+		read += tend_one(watched[waiting->turn++ % n], n >= WATCHED_MANY, now_ns);
 }
 
 /* A hold that goes on stays the longest one of the next interval too. */

@@ -23,7 +23,7 @@
 
 #define DEFAULT_RATE_HZ 20
 #define DEFAULT_INTERVAL_NS NS_PER_SEC
-#define MANY_STRETCH 2 /* so many intervals are one where nobody is shown them and many are watched */
+#define CROWD_MAX 4 /* times an interval */
 #define STARTING_WAIT_NS (5 * NS_PER_SEC)
 #define TEND_NS (100 * NS_PER_MS)
 #define SEARCH_NS (2 * NS_PER_SEC)       /* between two looks for new processes, … */
@@ -61,14 +61,19 @@ static double rate_of(const struct pyspyd_watch_options *options) {
 	return options->rate_hz > 0 ? options->rate_hz : DEFAULT_RATE_HZ;
 }
 
+/* So many times an interval what need not be seen at once may wait: the more, the more processes are watched. */
+static unsigned crowd(const struct watch *watch) {
+	return (unsigned)min_of(1 + watch->watched.n / WATCHED_MANY, (size_t)CROWD_MAX);
+}
+
 /* From one look at the counters to the next, as it is to be now. */
 static uint64_t period_of(const struct watch *watch) {
 	const struct pyspyd_watch_options *options = watch->options;
 	uint64_t asked = options->interval_ns ? options->interval_ns : DEFAULT_INTERVAL_NS;
 	unsigned stretch = watch->upkeep.budget.stretch;
 
-	if (options->processes_only && watch->watched.n >= WATCHED_MANY)
-		stretch = max_of(stretch, (unsigned)MANY_STRETCH);
+	if (options->processes_only) /* nobody is shown them */
+		stretch = max_of(stretch, crowd(watch));
 	return asked * max_of(stretch, 1U);
 }
 
@@ -673,17 +678,22 @@ static bool look_at_arrivals(struct watch *watch) {
 	return executed;
 }
 
+/* Where the kernel tells of programs that are executed there is no hurry. */
+static uint64_t next_tending(const struct watch *watch) {
+	return clock_mono_ns() + TEND_NS * (arrivals_told(watch->arrivals) ? crowd(watch) : 1);
+}
+
 /* Waits until then, tending the recorder meanwhile. Return: whether anything is left to watch. */
 static bool wait_until(struct watch *watch, uint64_t until_ns) {
 	const struct pyspyd_watch_options *options = watch->options;
-	uint64_t now, tend_ns = clock_mono_ns() + TEND_NS;
+	uint64_t now, tend_ns = next_tending(watch);
 	size_t alive = 1;
 
 	while (alive && (now = clock_mono_ns()) < until_ns && !(options->stop && *options->stop)) {
 		arrivals_wait(watch->arrivals, min_of(until_ns, tend_ns));
 		if (!look_at_arrivals(watch) && clock_mono_ns() < min_of(until_ns, tend_ns))
 			continue;
-		tend_ns = clock_mono_ns() + TEND_NS;
+		tend_ns = next_tending(watch);
 		alive = recorder_tend(watch->recorder, has_to_find_children(watch, now));
 		waiting_tend(watch->waiting, watch->watched.items, watch->watched.n, clock_boot_ns());
 		raising_tend(watch->watched.items, watch->watched.n);

@@ -20,6 +20,7 @@
 #define SMAPS_EACH_NS (2 * NS_PER_SEC)     /* nobody looks at the shared memory of hundreds */
 #define ALL_THREADS_NS (10 * NS_PER_SEC)   /* and from time to time all are read, for those that ran so little */
 #define UNACCOUNTED_NS (200 * NS_PER_US)   /* run time of a process that need not be found among its threads */
+#define HARDLY_PART 5000                   /* … of an interval, as a part of it */
 #define UNREAD_MAX 4 /* among many, threads of one that runs less are read every so many reports */
 
 int watched_new(struct sample_target *target, struct watched **ret_watched) {
@@ -446,13 +447,17 @@ static void follow_threads(struct watched *watched, size_t processes, uint64_t n
 	}
 }
 
+bool watched_hardly_ran(const struct watched *watched) {
+	return watched->used_ns <= watched->interval_ns / HARDLY_PART;
+}
+
 /* Among many, sleepers of one that hardly ran need not be counted for each report. */
 static void follow_tasks(
 	struct watched *watched, size_t processes, const struct task_table *tasks, const struct bpf_task *first) {
 	bool rested = watched->rested;
 
 	watched->rested = !watched->ran;
-	watched->unread = processes >= WATCHED_MANY && watched->used_ns <= UNACCOUNTED_NS;
+	watched->unread = processes >= WATCHED_MANY && watched_hardly_ran(watched);
 	watched->unread_ns = 0;
 	watched->some_unread = false;
 	if (watched->ran || !rested)

@@ -80,6 +80,9 @@ void watched_free(struct watched *watched);
  * PYSPYD_E_GONE; negative errno. */
 int watched_update(struct watched *watched, uint64_t now_ns, size_t processes, const struct task_table *tasks);
 
+/* Whether it used so little since the report before that, among many, it need not be asked what it did. */
+bool watched_hardly_ran(const struct watched *watched);
+
 /* What it ran, or waited for a CPU, since the report before. */
 uint64_t watched_thread_busy_ns(const struct watched_thread *thread);
 
