@@ -105,7 +105,7 @@ MOVING = [
     (r"\n[^\n]*\] inlined[^\n]*", ""),
     (r" \([^()\n]*\)( \[[^\]\n]*\])", r"\1"),
     (r'"private_bytes":[0-9]+', '"private_bytes":0'),
-    (r'"mappings":\[[^\]]*\]', '"mappings":[]'),
+    (r'"mappings":\[(?:[^"\]]|"[^"]*")*\]', '"mappings":[]'),  # names like [heap] are there
     (r"(?s)\n +MAPPINGS .*", ""),
     (r'"(waited|age|took|throttled)_s":[0-9.]+', r'"\1_s":0'),
     (r'"(cost|paths)_ms":[0-9.]+', r'"\1_ms":0'),
