@@ -8,6 +8,7 @@
 #include "engine/finding/lifecycle.h"
 
 #include "engine/base/util.h"
+#include "engine/finding/fingerprint.h"
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -74,6 +75,15 @@ static bool share_thread(const struct pyspyd_left_open *left, const struct pyspy
 	return false;
 }
 
+/* Whether it was told before the stack was known, as may be where a machine is busy. */
+static bool has_no_site(const struct pyspyd_left_open *left, const struct pyspyd_finding *finding) {
+	static const struct strbuf nowhere = { 0 };
+	char siteless[FINGERPRINT_SIZE];
+
+	return !fingerprint(finding->kind, &finding->process, &nowhere, siteless) &&
+		!strcmp(left->fingerprint, siteless);
+}
+
 /* How surely they are the same. Threads tell those apart that have one site. What is seen in samples may have another
  * site at another time: there the thread is enough, as it is for update_one(). */
 static unsigned likeness(const struct pyspyd_left_open *left, const struct pyspyd_finding *finding, bool sampled) {
@@ -84,7 +94,7 @@ static unsigned likeness(const struct pyspyd_left_open *left, const struct pyspy
 		return 0;
 	if (same_site && (same_thread || (!left->tids_n && !finding->threads_n)))
 		return 3;
-	if (same_thread && sampled)
+	if (same_thread && (sampled || has_no_site(left, finding)))
 		return 2;
 	return same_site ? 1 : 0;
 }

@@ -323,6 +323,44 @@ Test(finding, goes_on_with_what_was_left_open) {
 	lifecycle_free(lifecycle);
 }
 
+/* Where a machine is busy a thread is told of before its stack is known; a look at who waits for whom has it later. */
+Test(finding, goes_on_with_what_had_no_stack) {
+	struct pyspyd_frame frame = {
+		.lang = PYSPYD_PYTHON, .function = S("main"), .file = S("/srv/app/app.py"), .line = 3
+	};
+	struct pyspyd_wait_node node = { .kind = PYSPYD_WAIT_THREAD,
+		.type = S("thread"),
+		.label = S("worker-3"),
+		.pid = 4700,
+		.tid = 4711,
+		.state = 'T',
+		.python = true,
+		.frames = &frame,
+		.frames_n = 1,
+		.knot = UINT32_MAX };
+	const struct pyspyd_waits waits = { .nodes = &node, .nodes_n = 1 };
+	struct detect_verdict verdict = present();
+	struct pyspyd_left_open left = left_open("without-a-stack", "", tid_of_thread);
+	struct strbuf nowhere = { 0 };
+	struct heard heard = { 0 };
+	struct lifecycle *lifecycle;
+	char fingerprint_of_none[FINGERPRINT_SIZE];
+
+	cr_assert_eq(fingerprint("spiking-thread", &process, &nowhere, fingerprint_of_none), 0);
+	verdict.waits = &waits;
+	verdict.parties[0].thread = NULL;
+	for (int known = 0; known < 2; known++) {
+		left.fingerprint = known ? "0123" : fingerprint_of_none;
+		cr_assert_eq(lifecycle_new(&lifecycle), 0);
+		cr_assert_eq(lifecycle_leave(lifecycle, &left), 0);
+		apply(lifecycle, 110, verdict, &heard);
+		cr_assert_eq(heard.states[known], known ? PYSPYD_OPEN : PYSPYD_UPDATE);
+		cr_assert_eq(!strcmp(heard.id, left.id), !known);
+		lifecycle_free(lifecycle);
+	}
+	free(heard.json);
+}
+
 Test(finding, goes_on_about_the_same_thread_at_another_site) {
 	struct pyspyd_left_open left = left_open("of-another-site", "0123", tid_of_thread);
 	struct pyspyd_left_open kind = left_open("of-another-kind", "0123", tid_of_thread);
