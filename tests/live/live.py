@@ -81,7 +81,8 @@ def threads_of(pid):
     found = {}
     try:
         for tid in os.listdir("/proc/%d/task" % pid):
-            with open("/proc/%d/task/%s/stat" % (pid, tid)) as stat, open("/proc/%d/task/%s/schedstat" % (pid, tid)) as ran:
+            folder = "/proc/%d/task/%s/" % (pid, tid)  # a name may be no text
+            with open(folder + "stat", errors="replace") as stat, open(folder + "schedstat") as ran:
                 found[int(tid)] = (stat.read().rsplit(")", 1)[1].split()[0], ran.read())
     except OSError:
         pass  # one that has ended
@@ -221,3 +222,9 @@ def state_of(pid):
             return f.read().rsplit(")", 1)[1].split()[0]
     except OSError:
         return ""
+
+
+def stolen():
+    """Seconds in which a CPU had something to run, but the host of this machine ran something else."""
+    with open("/proc/stat") as f:
+        return int(f.readline().split()[8]) / os.sysconf("SC_CLK_TCK")

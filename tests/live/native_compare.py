@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from live import BUILD, HERE
+from live import BUILD, HERE, wait_until
 
 DRIVER = os.path.join(BUILD, "tests/live/native_driver")
 SYSTEM = ("libc.so", "libc-", "ld-linux")  # their functions have many names each
@@ -79,9 +79,9 @@ def compare(checks, what, ours, theirs):
             checks.that(not wrong, "%s: names differ: %s" % (text, wrong))
 
 
-def at_rest(target):
-    """Waits until the kernel shows the target's first thread in a system call."""
-    while True:
+def in_a_call(target):
+    """Waits until the kernel shows the target's first thread asleep in a system call: a page that is fetched is none."""
+    def sleeps():
         with open("/proc/%d/syscall" % target.pid) as file:
-            if not file.read().startswith("running"):
-                return
+            return not file.read().startswith(("running", "-1"))
+    wait_until(sleeps)

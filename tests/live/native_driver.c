@@ -21,14 +21,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <string.h>
+#include <time.h>
 
 #define CACHE_BYTES (64U << 20)
 #define TIMEOUT_NS (5 * NS_PER_SEC)
 #define COPY_BYTES (128U << 10)
 #define ASLEEP_BYTES (16U << 10)
-#define ASLEEP_LOOKS 100000
+#define ASLEEP_NS (60 * NS_PER_SEC) /* until a thread sleeps, on a machine that is busy */
+#define STEP_NS (1 * NS_PER_MS)
 
 struct look {
 	struct proc proc;
@@ -77,10 +78,11 @@ static int unwind_asleep(struct look *look, pid_t tid) {
 
 /* Its "ready" may be ahead of its sleep, and what stopped it last has just let it go. */
 static int unwind_when_asleep(struct look *look, pid_t tid) {
+	uint64_t end = clock_mono_ns() + ASLEEP_NS;
 	int r = unwind_asleep(look, tid);
 
-	for (int i = 0; r == -EAGAIN && i < ASLEEP_LOOKS; i++) {
-		sched_yield();
+	while (r == -EAGAIN && clock_mono_ns() < end) {
+		nanosleep(&(struct timespec){ .tv_nsec = STEP_NS }, NULL);
 		r = unwind_asleep(look, tid);
 	}
 	return r;

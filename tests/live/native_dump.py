@@ -14,7 +14,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from live import HERE, Checks, Target, dump, interpreters, note, pyspyd, skip
+from live import HERE, Checks, Target, dump, interpreters, note, pyspyd, skip, wait_at_rest
 
 PROGRAM = """
 import sys, os, time, threading
@@ -33,12 +33,14 @@ def deep(n):
     time.sleep(1000)
 for f in sleeps, waits, reads: say(f.__name__, f)
 say("deep", deep, 20)
+busy = 0
 try:
     import zlib
     data = os.urandom(1 << 22)
     def spins():
         while True: zlib.compress(data)
     say("spins", spins)
+    busy += 1
 except ImportError: pass
 try:
     import sqlite3
@@ -46,6 +48,7 @@ try:
         sqlite3.connect(":memory:").execute("with recursive n(i) as (select 1 union all select i + 1 from n) "
                                             "select max(i) from n").fetchall()
     say("queries", queries)
+    busy += 1
 except ImportError: pass
 try:
     import ctypes
@@ -58,7 +61,7 @@ try:
     say("sorts", lambda: libc.qsort((ctypes.c_int * 4)(), 4, 4, compare))
     libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, ctypes.cast(libc.pause, ctypes.c_void_p), None)
 except (ImportError, AttributeError): pass
-sys.stdout.write("ready\\n")
+sys.stdout.write("ready %d\\n" % busy)
 sys.stdout.flush()
 sys.stdin.read(1)
 """
@@ -75,18 +78,6 @@ def names(thread):
 
 def by_name(dumped):
     return {t["name"][:15]: t for t in dumped["threads"]}
-
-
-def asleep(pid):
-    """Waits until all but the threads that spin are in system calls."""
-    for _ in range(20000):
-        running = 0
-        for tid in os.listdir("/proc/%d/task" % pid):
-            with open("/proc/%d/task/%s/syscall" % (pid, tid)) as f:
-                running += f.read().startswith("running")
-        if running <= 2:
-            return
-        os.sched_yield()
 
 
 def in_order(have, want):
@@ -115,18 +106,18 @@ def check_thread(checks, what, threads, name, want, complete=True):
 
 def check_program(checks, name, version, command):
     with Target(command, PROGRAM) as target:
-        if not checks.that(target.ready(), "%s: not ready" % name):
-            return
-        asleep(target.pid)
+        busy = int(target.ready().split()[1])
+        wait_at_rest(target.pid, busy)
         for options in [], ["--blocking"], ["--locals"]:
             what = "%s %s" % (name, " ".join(options))
             dumped, said = dump(target.pid, "--native", *options)
             if not checks.that(dumped is not None, "%s: %s" % (what, said)):
                 continue
             check_dump(checks, what, version, dumped, options)
+        wait_at_rest(target.pid, busy)  # who was stopped goes back to sleep
         check_alone(checks, name, target.pid)
         if HAS_GDB and any(part in name for part in ("3.11.2-system", "3.12.1", "3.13.0")):
-            check_gdb(checks, name, target.pid)
+            check_gdb(checks, name, target.pid, busy)
 
 
 def check_dump(checks, what, version, dumped, options):
@@ -206,9 +197,10 @@ def squeeze(frames):
     return out
 
 
-def check_gdb(checks, name, pid):
+def check_gdb(checks, name, pid, busy):
     """The same functions for threads that sleep; libc's have many names each, so those are compared by their number."""
     theirs = gdb(pid)
+    wait_at_rest(pid, busy)
     dumped, _ = dump(pid, "--native")
     for thread in dumped["threads"]:
         if thread["name"] not in ("sleeps", "waits", "reads", "deep", "sorts"):
@@ -243,8 +235,7 @@ sys.stdin.read(1)
 
 def check_many(checks, name, command):
     with Target(command, MANY) as target:
-        target.ready()
-        asleep(target.pid)
+        target.ready_and_resting()
         before = os.times()
         began = time.monotonic()
         status, out, err = pyspyd("dump", "--native", "--pid", target.pid)

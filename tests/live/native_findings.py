@@ -54,14 +54,12 @@ def check_waits(checks, name, command):
     with open(os.path.join(WAITS, "deadlock_abba.py")) as f:
         program = f.read()
     with Target(command, program) as target:
-        target.ready()
-        for _ in range(100):  # until the circle has closed
-            status, out, err = pyspyd("waits", "--native", "--json", target.pid)
-            if status or json.loads(out)["knots"]:
-                break
+        target.ready_and_resting()
+        status, out, err = pyspyd("waits", "--native", "--json", target.pid)
         _, text, _ = pyspyd("waits", "--native", target.pid)
     if not checks.that(status == 0, "%s: waits --native: %s" % (name, err)):
         return
+    checks.that(json.loads(out)["knots"], "%s: waits --native: no circle" % name)
     threads = [t for t in json.loads(out)["threads"] if t["kind"] == "thread"]
     checks.that(len(threads) == 3, "%s: %d threads" % (name, len(threads)))
     for thread in threads:

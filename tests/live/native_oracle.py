@@ -14,8 +14,8 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from live import BUILD, HERE, Checks, Target, interpreters, note, skip
-from native_compare import DRIVER, HAS_GDB, at_rest, compare, driver, gdb
+from live import BUILD, HERE, Checks, Target, interpreters, note, skip, wait_at_rest
+from native_compare import DRIVER, HAS_GDB, compare, driver, gdb, in_a_call
 
 TARGET = os.path.join(BUILD, "tests/live/native_target")
 
@@ -75,7 +75,7 @@ def known(frames):
 def check_case(checks, name, want):
     with Target([TARGET, name]) as target:
         checks.that(target.ready(), "%s: not ready" % name)
-        at_rest(target)
+        wait_at_rest(target.pid)
         for mode in "asleep", "stop":
             threads = driver(target.pid, mode)
             got = known(threads.get(target.pid, ([], []))[1])
@@ -90,7 +90,7 @@ def check_vfork(checks):
     """The parent waits in the kernel until its child ends: nobody can stop it."""
     with Target([TARGET, "vfork"]) as target:
         checks.that(target.ready(), "vfork: not ready")
-        at_rest(target)
+        in_a_call(target)
         head, frames = driver(target.pid, "asleep").get(target.pid, (["missing"], []))
         checks.that(known(frames) == ["known_vfork", "main"] and head[-1] == "complete", "vfork: %s %s" % (head, frames))
 
@@ -123,7 +123,7 @@ def check_bare(checks, folder):
         for program in TARGET, bare:
             with Target([program, case]) as target:
                 target.ready()
-                at_rest(target)
+                wait_at_rest(target.pid)
                 head, frames = driver(target.pid, "asleep").get(target.pid, (["missing"], []))
                 stacks.append([f[4] for f in frames])
                 checks.that(" ".join(head[1:]) == "complete", "%s %s: %s" % (program, case, head))
@@ -152,7 +152,7 @@ def check_cxx(checks, folder):
     for arguments, want in ([], "known::unwinding"), (["terminate"], "known::thrower<int>"):
         with Target([program] + arguments) as target:
             checks.that(target.ready(), "C++: not ready")
-            at_rest(target)
+            wait_at_rest(target.pid)
             ours = driver(target.pid, "asleep")
             names = [f[3] for f in ours.get(target.pid, ([], []))[1]]
             checks.that(want in names and "known::wait" in names, "C++: %s" % names)
@@ -167,7 +167,7 @@ def check_python(checks, name, command):
                 note("%s: no %s" % (name, case))
                 continue
             if case in ("sleep", "sort"):
-                at_rest(target)
+                wait_at_rest(target.pid)
             os.kill(target.pid, signal.SIGSTOP)
             os.waitpid(target.pid, os.WUNTRACED)
             compare(checks, "%s, %s" % (name, case), driver(target.pid, "stop"), gdb(target.pid))
@@ -186,7 +186,7 @@ def check_merged(checks, name, command):
     with Target(command, MERGED) as target:
         if not checks.that(target.ready(), "%s: not ready" % name):
             return
-        at_rest(target)
+        wait_at_rest(target.pid)
         head, frames = driver(target.pid, "merge").get(target.pid, (["missing"], []))
         got = squeeze(frames)
         # Generators are run by the loop that asks for their next value from 3.12 on; before, natively.

@@ -38,7 +38,7 @@ for _ in range(int(sys.stdin.readline())):
 print(*workers, flush=True)
 os.wait()
 '''
-OWN_MOST = 128 << 10  # bytes: a worker may still be on its way into its last system call
+OWN_MOST = 128 << 10  # bytes
 
 
 def own_bytes(pid):
@@ -68,6 +68,7 @@ def trial(checks, name, command, folder):
         checks.that(len(workers) == len(asked), "%s: workers: %s" % (name, workers))
         try:
             for words, pid in zip(asked, workers):
+                checks.that(live.wait_at_rest(pid), "%s: worker %d runs" % (name, pid))
                 before = own_bytes(pid)
                 status, _, err = live.pyspyd(words[0], "--pid", pid, *words[1:])
                 more = own_bytes(pid) - before

@@ -65,7 +65,7 @@ async def main():
     tasks = [asyncio.ensure_future(c) for c in (nap(), holder(lock), waiter(lock))]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    loop.call_later(0.2, print, "ready")
+    loop.call_soon(print, "ready")
     await asyncio.gather(*tasks)
 
 for function in (left, right):
@@ -283,7 +283,7 @@ def check(name, version, command, folder):
     if os.path.exists(path):
         os.unlink(path)
     with live.Target(command, PROGRAM) as target:
-        target.ready()
+        target.ready_and_resting()
         status, _, err = run("snapshot", "-o", path, "--pid", target.pid)
         if not checks.that(status == 0, "%s: snapshot: exit %d: %s" % (name, status, err)):
             return

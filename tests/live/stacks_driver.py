@@ -11,10 +11,11 @@ import select
 import subprocess
 import sys
 
+import live
+
 SECRETS = ("password", "api_token", "inner_secret")
 NAME_MAX = 1024
 PATH_MAX = 4096
-READY_S = 30
 LOCALS_MAX = 256
 SHOWN_MAX = 8
 WIDTH_MAX = 600
@@ -107,12 +108,15 @@ def main():
     environment = dict(os.environ, STACKS_SOURCE=source, PYTHONIOENCODING="utf-8", PYTHONUTF8="1")
     target = subprocess.Popen(command + ["-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     try:
-        line = target.stdout.readline() if select.select([target.stdout], [], [], READY_S)[0] else b""
+        line = target.stdout.readline() if select.select([target.stdout], [], [], live.READY_S)[0] else b""
         if not line:
             print("the target did not get ready")
             return 1
+        if not live.wait_at_rest(target.pid):
+            print("the target does not come to rest")
+            return 1
         result = subprocess.run([pyspyd, "dump", "--json", "--pid", str(target.pid)] + ["--locals"] * with_locals,
-                                stdout=subprocess.PIPE, timeout=60)
+                                stdout=subprocess.PIPE, timeout=live.COMMAND_S)
         if result.returncode:
             print("pyspyd: exit status %d" % result.returncode)
             return 1

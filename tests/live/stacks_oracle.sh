@@ -17,7 +17,7 @@ one() {
 	one_status=0
 	for mode in "" --locals; do
 		# shellcheck disable=SC2086 # none or one word
-		timeout -k 5 120 python3 "$here/stacks_driver.py" "$pyspyd" $mode "$@" >"$list.out" 2>&1 || one_status=1
+		timeout -k 5 280 python3 "$here/stacks_driver.py" "$pyspyd" $mode "$@" >"$list.out" 2>&1 || one_status=1
 		sed "s|^|$name $mode: |" "$list.out"
 	done
 	rm -f "$list.out"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Starts an interpreter on tracemalloc_oracle.py and compares, look by look, what it says of tracemalloc and of its
- * collector with what is read from outside. Its account comes before it waits: what differs is read again, until the
- * limit. usage: tracemalloc_driver ORACLE COMMAND… — the lines are described in
+ * collector with what is read from outside. Its account comes before it waits: what differs is read again, for a
+ * while. usage: tracemalloc_driver ORACLE COMMAND… — the lines are described in
  * tracemalloc_oracle.py. Where tracemalloc's variables cannot be found (to 3.11, without symbols), that must be the
  * answer. */
 #include "engine/base/clock.h"
@@ -15,9 +15,10 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 
-#define TRIES 200
-#define TRY_US 10000
+#define SETTLE_NS (30 * NS_PER_SEC) /* on a machine that is busy */
+#define STEP_NS (10 * NS_PER_MS)
 #define TELLING_BYTES (1 << 20) /* what the oracle allocates at most between its account and the look */
 
 struct test {
@@ -193,16 +194,17 @@ static void check_traced(struct test *t, const struct told *told) {
 
 static void check(struct test *t, const struct told *told) {
 	struct test before = *t;
+	uint64_t end = clock_mono_ns() + SETTLE_NS;
 
-	for (unsigned i = 0; i < TRIES; i++) {
+	for (;;) {
 		*t = before;
 		strbuf_deinit(&t->said);
 		check_collector(t, told);
 		check_traced(t, told);
-		if (!t->wrong)
+		if (!t->wrong || clock_mono_ns() >= end)
 			return;
 		before.again++;
-		usleep(TRY_US);
+		nanosleep(&(struct timespec){ .tv_nsec = STEP_NS }, NULL);
 	}
 }
 
