@@ -315,6 +315,14 @@ def paused(checks, command):
         checks.that(seen["paused_s"] > 0, "paused: for no time")
 
 
+def waits_for_events(pid):
+    try:
+        with open("/proc/%d/syscall" % pid) as f:
+            return f.read().split()[0] in ("232", "281", "22")  # epoll_wait, epoll_pwait
+    except (OSError, IndexError):
+        return False
+
+
 def command_line(checks, command):
     """pyspyd handles: what is there from before is said to be so, and a signal ends the wait."""
     program = ("import os, sys\nold = open(os.__file__)\nprint('ready', flush=True)\n"
@@ -324,20 +332,12 @@ def command_line(checks, command):
         target.ready()
         run = subprocess.Popen([live.PYSPYD, "handles", "--json", "--origins", "1h", "--pid", str(target.pid)],
                                stdout=subprocess.PIPE)
-        for _ in range(100000):  # attached, as the thing itself is seen from outside: its ring is being waited for
-            try:
-                with open("/proc/%d/syscall" % run.pid) as f:
-                    number = f.read().split()[0]
-            except (OSError, IndexError):
-                number = ""
-            if number in ("232", "281", "22"):  # epoll_wait, epoll_pwait
-                break
+        # Attached, as the thing itself is seen from outside: its ring is being waited for.
+        live.wait_until(lambda: run.poll() is not None or waits_for_events(run.pid))
         for _ in range(3):
             target.say("go\n")
-        for _ in range(100000):
-            if len(os.listdir("/proc/%d/fd" % target.pid)) >= 7:
-                break
-            os.sched_yield()
+        # Opened, and out of the last call.
+        live.wait_until(lambda: len(os.listdir("/proc/%d/fd" % target.pid)) >= 7 and target.reads())
         run.send_signal(2)
         out = json.loads(run.communicate(timeout=live.COMMAND_S)[0].decode())
         origins = out["origins"]
