@@ -604,13 +604,14 @@ def test_full_disk(folder):
         checks.that(stats["file"]["away"] and stats["file"]["queued"], "full disk: the rest waits: %s" % stats)
         lines.read()
         checks.that(0 < len(lines.known) < 100, "full disk: some are there, and no half line")
-        shutil.copy(lines.path, os.path.join(folder, "before"))
         os.truncate(lines.path, 0)  # room again, for the next ones
         before = len(lines.known)
         driver.put(1, 1000)
-        while driver.stats()["file"]["queued"]:
-            lines.read()
-            if lines.known and os.path.getsize(lines.path) > 40000:
+        end = time.monotonic() + WAIT_S
+        while stats["file"]["queued"] and time.monotonic() < end:
+            there, stats = os.path.getsize(lines.path), driver.stats()
+            if there and stats["file"]["away"]:  # it is full again: nothing comes while we read
+                lines.read()
                 os.truncate(lines.path, 0)
         lines.read().has(1, 101, "full disk")
         checks.that(len(lines.known) > before, "full disk: more came when there was room")
@@ -660,17 +661,23 @@ def test_otlp(folder):
 
 def test_rate(folder):
     lines = File(os.path.join(folder, "out.jsonl"))
-    driver = Driver(folder, "file=" + lines.path, "rate=5", "burst=4")
+    rate, burst = 5, 4
+    driver = Driver(folder, "file=" + lines.path, "rate=%d" % rate, "burst=%d" % burst)
     driver.put(4)
-    driver.put(20, 0, "update")
+    start = time.monotonic()
+    driver.put(60, 0, "update")
     driver.put(6, 0, "resolved")
     driver.caught()  # these come in the end
+    most = burst + rate * (time.monotonic() - start)
     driver.say("drain 10000")
     driver.expect("drained")
     lines.read()
-    checks.that(set(range(25, 31)) | set(range(1, 5)) <= lines.known, "rate: openings and resolutions arrive: %s" %
+    checks.that(set(range(65, 71)) | set(range(1, 5)) <= lines.known, "rate: openings and resolutions arrive: %s" %
                 lines.seen)
-    checks.that(len(lines.known) < 20, "rate: updates are passed over: %s" % lines.seen)
+    if most < 60:
+        checks.that(len(lines.known) <= 10 + most, "rate: updates are passed over, but for %.1f: %s" % (most, lines.seen))
+    else:
+        live.note("rate: all updates might pass in so long a time")
     checks.that(len(lines.notes) == 1 and re.match(r"\d+ findings were held back in the last \d+ s$", lines.notes[0]),
                 "rate: one line says how many: %s" % lines.notes)
     driver.end()

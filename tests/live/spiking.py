@@ -5,6 +5,7 @@ The thresholds are low, since on a shared machine a thread that spins does not g
 """
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -76,10 +77,17 @@ def must_not_find(name):
 
 
 def pool():
+    """Watched until both are found, and what comes with that."""
+    opened = []
     with Program("busy_pool.py") as program:
-        _, findings = watch(program.pid, "--children", "--set", "spiking-thread.pct=15", "--set",
-                            "spiking-thread.for=2s", "--duration", "10s")
-    opened = [f for f in findings if f["state"] == "open"]
+        watcher = subprocess.Popen([PYSPYD, "watch", "--json", "--pid", str(program.pid), "--children", "--set",
+                                    "spiking-thread.pct=15", "--set", "spiking-thread.for=2s", "--duration", "60s"],
+                                   stdout=subprocess.PIPE, universal_newlines=True)
+        for line in watcher.stdout:
+            opened += [finding for finding in [json.loads(line)] if finding["state"] == "open"]
+            if len({f["process"]["pid"] for f in opened}) == 2:
+                watcher.send_signal(signal.SIGINT)
+        watcher.wait(60)
     check("busy_pool.py: a finding for each worker", len({f["process"]["pid"] for f in opened}) == 2,
           [f["summary"] for f in opened])
     check("busy_pool.py: not for their parent", program.pid not in {f["process"]["pid"] for f in opened})
