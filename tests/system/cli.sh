@@ -333,8 +333,21 @@ expect 10 watch --pid "$target" --json --spike 50:2s --interval 500ms --duration
 json_ok pyspyd.finding/1
 grep -q collatz_steps "$work/out" || fail "the finding does not name the function"
 
-# A stop ends a recording, what was collected is written.
-timeout --foreground -s INT 1 "$pyspyd" record --pid "$target" -o "$work/stopped.collapsed" >"$work/out" 2>"$work/err"
+# A stop ends a recording, what was collected is written: of a thread that was on a CPU since it is looked at.
+cpu_ticks() {
+	sed 's/.*) //' "/proc/$target/stat" | cut -d ' ' -f 12
+}
+"$pyspyd" record --pid "$target" -o "$work/stopped.collapsed" >"$work/out" 2>"$work/err" &
+recording=$!
+until find "/proc/$recording/fd" -lname "/proc/$target/task/*" 2>/dev/null | grep -q . || ! kill -0 "$recording" 2>/dev/null; do
+	sleep 0.05
+done
+begun=$(cpu_ticks)
+while [ "$(cpu_ticks)" -lt $((begun + 50)) ] && kill -0 "$recording" 2>/dev/null; do
+	sleep 0.05
+done
+kill -INT "$recording"
+wait "$recording" || fail "a stopped recording ends with $?"
 grep -q longest_chain "$work/stopped.collapsed" || fail "a stopped recording is not written"
 
 kill "$target"

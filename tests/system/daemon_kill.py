@@ -57,7 +57,7 @@ def check_reader_gone(checks, folder):
                                 stdout=subprocess.PIPE, env={**os.environ, "PYSPYD_SOCKET": folder + "/sock"})
     follower.stdout.readline()
     follower.stdout.close()
-    checks.that(follower.wait(10) == -signal.SIGPIPE, "a follower without a reader ends with %d" % follower.returncode)
+    checks.that(follower.wait(running.SETTLE_S) == -signal.SIGPIPE, "a follower without a reader ends with %d" % follower.returncode)
 
 
 def state(pid):
@@ -101,9 +101,11 @@ def check_staying(checks, folder, staying):
 def main():
     kills = int(sys.argv[1])
     checks = live.Checks()
-    sleeper = [sys.executable, "-c", "import time\nwhile True: time.sleep(0.5)"]
-    targets = [subprocess.Popen(sleeper) for _ in range(TARGETS)]
-    staying = [subprocess.Popen(sleeper) for _ in range(STAYING)]
+    sleeper = [sys.executable, "-c", "import time\nprint(flush=True)\nwhile True: time.sleep(0.5)"]
+    targets = [subprocess.Popen(sleeper, stdout=subprocess.PIPE) for _ in range(TARGETS)]
+    staying = [subprocess.Popen(sleeper, stdout=subprocess.PIPE) for _ in range(STAYING)]
+    for target in targets + staying:
+        target.stdout.readline()
     stop = threading.Event()
     disturber = threading.Thread(target=disturb, args=(targets, stop))
     acknowledged, chance = [], random.Random(2)
@@ -118,6 +120,7 @@ def main():
             await_state(folder, [target.pid for target in staying], {"open"})
             disturber.start()
             for i in range(kills):
+                follower.await_service()  # it says at each kill that the service is away
                 time.sleep(chance.uniform(0.5, 4.0))
                 acknowledged += service.kill()
                 if i == kills // 2:
@@ -127,10 +130,11 @@ def main():
                 started = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
                 service.start()
             await_state(folder, [target.pid for target in staying[2:]], {"update"}, started)
-            for target in staying[2:]:
-                target.send_signal(signal.SIGCONT)
             stop.set()
             disturber.join()
+            # Last, so that a look that finds them so is one that finds all of them so.
+            for target in staying[2:]:
+                target.send_signal(signal.SIGCONT)
             await_state(folder, [target.pid for target in targets + staying], {"resolved", None})
             kept = stored(folder)
             end = time.monotonic() + running.SETTLE_S

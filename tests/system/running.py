@@ -116,10 +116,21 @@ class Follower:
         for line in self.process.stdout:
             self.seen.append(key(json.loads(line)))
 
+    def await_service(self):
+        """Until it has a connection. It asks again ever more seldom while there is none."""
+        folder = "/proc/%d/fd" % self.process.pid
+
+        def is_connected():
+            try:
+                return any(os.readlink(os.path.join(folder, fd)).startswith("socket:") for fd in os.listdir(folder))
+            except OSError:
+                return False
+        live.wait_until(is_connected)
+
     def interrupt(self):
         """Return: its exit status; what it said."""
         self.process.send_signal(signal.SIGINT)
-        status = self.process.wait(10)
+        status = self.process.wait(SETTLE_S)
         self.thread.join()
         self.err.seek(0)
         return status, self.err.read().decode()

@@ -370,7 +370,7 @@ class Service:
         told = eventually("findings at the usual socket", lambda: self.host.run(
             "pyspyd", "findings", "--open", "--json", check=False).stdout)
         expect(stuck in told and "moved.service" in told, "findings stayed in the other store")
-        expect(not self.host.show("pyspyd.service", "StatusText"), "something is not in force")
+        eventually("all is in force", lambda: not self.host.show("pyspyd.service", "StatusText"))
 
     def restart(self):
         self.start_stuck("restarted")
