@@ -10,7 +10,7 @@ if [ "${1:-}" != inside ]; then
 	logger --help 2>&1 | grep -q journald || { echo "no logger --journald"; exit 77; }
 	unshare --mount true 2>/dev/null || { echo "no mount namespace"; exit 77; }
 	mkdir -p /var/lib/systemd/coredump /var/log/journal || exit 77
-	exec timeout -k 5 280 unshare --mount --propagation private "$0" inside "$@"
+	exec timeout -k 5 500 unshare --mount --propagation private "$0" inside "$@"
 fi
 shift
 for folder in /run /var/log/journal /var/lib/systemd/coredump; do

@@ -178,7 +178,7 @@ def check_events(checks, name, command):
 def check_child(checks, name, command):
     """A program that the watch starts itself: by memory alone too."""
     for last, expected in (("os.abort()", "SIGABRT"), ("sys.exit(1)", None), ("", None)):
-        program = HEAD + "import time\nwhile time.process_time() < 1.5: pass\n" + last
+        program = HEAD + "import time\nwhile time.process_time() < 0.8: pass\n" + last
         status, out, err = pyspyd("watch", "--json", "--source", "vm", "--interval", "200ms", "--", *command, "-c", program)
         found = [f for f in map(json.loads, out.splitlines()) if f.get("kind") == "crash"]
         text = "%s: child, %r: exit %d, %s, %r" % (name, last, status, err, [f["summary"] for f in found])

@@ -2,4 +2,4 @@
 # SPDX-License-Identifier: MIT
 #
 # Processes that come, fork, execute and end, seen with the kernel's events and by scans alone.
-exec timeout -k 5 280 python3 "$(dirname "$0")/events.py" "$@"
+exec timeout -k 5 500 python3 "$(dirname "$0")/events.py" "$@"
