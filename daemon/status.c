@@ -413,10 +413,10 @@ void status_complain(struct status *status) {
 
 	if (over && !status->said_budget)
 		log_say(LOG_NOTICE,
-			"the budget does not suffice: %.1f samples a second instead of %.1f (%.2f %% of a core, %.0f "
-			"MiB)",
-			health->rate_hz, health->rate_asked_hz, health->cpu_percent,
-			(double)health->memory_bytes / (1 << 20));
+			"the budget does not suffice: %.2f %% of a core and %.0f MiB are used, at %.1f of "
+			"%.1f samples a second",
+			health->cpu_percent, (double)health->memory_bytes / (1 << 20), health->rate_hz,
+			health->rate_asked_hz);
 	if (!over && status->said_budget)
 		log_say(LOG_INFO, "the budget suffices again: %.1f samples a second", health->rate_hz);
 	status->said_budget = over;
