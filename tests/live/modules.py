@@ -98,7 +98,10 @@ def owners():
         return {}
     found = {}
     for distribution in metadata.distributions():
-        name, version = distribution.metadata["Name"], distribution.metadata["Version"]
+        try:
+            name, version = distribution.metadata["Name"], distribution.metadata["Version"]
+        except (FileNotFoundError, KeyError):  # 3.15: it has none
+            continue
         for path in distribution.files or ():
             found.setdefault(os.path.normpath(str(distribution.locate_file(path))), [name, version])
     return found
