@@ -109,7 +109,8 @@ def check_same(checks, name, command, what, program):
     """What the program in the kernel unwinds is what user space makes of a copy, sample by sample."""
     with live.Target(command, program) as target:
         target.ready()
-        done = subprocess.run([UNWIND, "400", "1.5", str(target.pid)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # Long against the time that it takes until the tables of all its libraries are told.
+        done = subprocess.run([UNWIND, "400", "3", str(target.pid)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if not checks.that(done.returncode == 0, "%s, %s: %s" % (name, what, done.stderr.decode())):
         return
     said = json.loads(done.stdout.decode())
@@ -132,7 +133,7 @@ def is_whole(stack):
 def check_deep(checks, name, command, folder):
     with live.Target(command, DEEP.replace("LEVELS", str(LEVELS))) as target:
         target.ready()
-        status, stacks, said = record(folder, target.pid)
+        status, stacks, said = record(folder, target.pid, seconds=3)
     whole = sum(count for stack, count in stacks.items() if is_whole(stack))
     checks.that(status == 0 and whole > 0.7 * sum(stacks.values()) > 10, "%s, deep: %d of %d, %s\n%s" % (
         name, whole, sum(stacks.values()), said, list(stacks)[-1:]))

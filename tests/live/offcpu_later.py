@@ -21,7 +21,7 @@ INNER = '''
 import os, threading, time
 
 def spin():
-    end = time.monotonic() + 1
+    end = time.monotonic() + 3  # it takes a while until its interpreter is known
     while time.monotonic() < end: pass
 
 def nap():
