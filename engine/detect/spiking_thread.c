@@ -190,13 +190,15 @@ static enum cause find_cause(const double *settings, const struct detect_process
 }
 
 /* Return: why the cause is inferred; NULL where what was read proves it. */
-static const char *find_doubt(enum cause cause, const struct detect_thread *thread) {
+static const char *find_doubt(enum cause cause, const struct detect_thread *thread, const struct span *span) {
 	if (cause == UNKNOWN)
 		return "no stack could be read: why the thread is busy is not known";
 	if (cause == KERNEL || !thread->python)
 		return NULL;
 	if (thread->samples < ENOUGH_SAMPLES)
 		return "fewer than 20 stack samples in the window";
+	if (cause == NATIVE && !(span->user_ns + span->system_ns))
+		return "user and system time are not known apart: it may be in system calls";
 	if (cause == GIL_CONVOY)
 		return "other threads wait for the GIL in most of their samples while it changes hands often";
 	if (cause == PYTHON_LOOP && thread->shares.native < 0)
@@ -276,7 +278,7 @@ static int say_present(const struct track *track, const double *settings, const 
 	verdict.severity = input->process->expect_busy ? PYSPYD_INFO : PYSPYD_WARNING;
 	verdict.parties[verdict.parties_n++] =
 		(struct detect_party){ .thread = thread, .role = "spinning", .cpu_percent = cpu_percent };
-	verdict.certain_why = find_doubt(cause, thread);
+	verdict.certain_why = find_doubt(cause, thread, &span);
 	verdict.inferred = verdict.certain_why;
 	verdict.advice = thread->python ? causes[cause].advice : not_python_advice;
 	add_evidence(&verdict, &span, cpu_percent, input->process, causes[cause].name);

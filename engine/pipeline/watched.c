@@ -13,7 +13,7 @@
 
 #define SMAPS_EVERY_NS (5 * NS_PER_SEC) /* at least; … */
 #define SMAPS_REST 500                  /* … and so many times what it took: the target cannot map memory meanwhile */
-#define BUSY_PERCENT 20.0               /* from here on a thread's user and system time are read apart */
+#define BUSY_PERCENT 5.0                /* from here on a thread's user and system time are read apart */
 #define NATIVE_THREADS_MAX 256          /* of one process; two files are kept open for each */
 #define COUNTERS_EACH_NS (25 * NS_PER_MS)  /* with so many processes, so much older each may be */
 #define COUNTERS_IDLE_NS (10 * NS_PER_SEC) /* memory may be swapped out of a process that does not run */

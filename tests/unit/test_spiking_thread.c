@@ -379,6 +379,7 @@ Test(spiking_thread, names_the_cause) {
 	thread = &world.threads[0];
 	thread->shares.native = 0.8;
 	cr_assert_str_eq(cause_of(&world), "native");
+	cr_assert_null(only(&world)->certain_why);
 	thread->shares.gc = 0.7;
 	cr_assert_str_eq(cause_of(&world), "gc");
 	thread->shares = (struct detect_shares){ 0 };
@@ -413,6 +414,21 @@ Test(spiking_thread, system_time_makes_it_the_kernel) {
 	}
 	cr_assert_str_eq(fact(only(&world), "verdict")->text, "kernel");
 	cr_assert_float_eq(fact(only(&world), "system_percent")->number, 80, 0.01);
+	world_deinit(&world);
+}
+
+Test(spiking_thread, native_code_without_user_time_may_be_the_kernel) {
+	struct world world;
+
+	world_init(&world, 1);
+	world.threads[0].shares.native = 0.8;
+	for (int i = 0; i < 10; i++) {
+		use(&world, 0, 100, NS_PER_SEC);
+		world.threads[0].user_ns = world.threads[0].system_ns = 0;
+		look(&world, NS_PER_SEC);
+	}
+	cr_assert_str_eq(fact(only(&world), "verdict")->text, "native");
+	cr_assert_not_null(strstr(only(&world)->certain_why, "system calls"));
 	world_deinit(&world);
 }
 
