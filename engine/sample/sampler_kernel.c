@@ -15,7 +15,7 @@
 
 #define LOOK_NS (50 * NS_PER_MS) /* between looks at those that sleep, on average */
 #define MANY_TARGETS 64
-#define LOOKS_APART_MAX 4 /* times LOOK_NS, with many targets */
+#define LOOKS_APART_MAX 16 /* times LOOK_NS, with many targets */
 #define NEWEST_AT_ONCE 64
 #define NEWEST_NS (5 * NS_PER_SEC)
 #define FIRST_LOOK_NS (4 * NS_PER_MS) /* where there is something new; then ever longer */
@@ -483,9 +483,12 @@ static uint64_t next_look(uint64_t after_ns, uint64_t interval_ns) {
 	return after_ns + interval_ns / 2 + hash_mix(after_ns) % interval_ns;
 }
 
-/* Where there are many, what sleeps is looked at less often. */
+/* Where there are many, what sleeps is looked at less often: so often that the looks at all of them together become
+ * rarer, too. */
 static uint64_t longest_interval(const struct sampler *sampler) {
-	return LOOK_NS * min_of(1 + atomic_load(&sampler->targets_n) / MANY_TARGETS, (size_t)LOOKS_APART_MAX);
+	size_t crowd = 1 + atomic_load(&sampler->targets_n) / MANY_TARGETS;
+
+	return LOOK_NS * min_of(crowd * crowd, (size_t)LOOKS_APART_MAX);
 }
 
 /* Code that is met for the first time is decoded soon after, before a process that is short-lived takes it along. */
