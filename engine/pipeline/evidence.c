@@ -15,7 +15,8 @@
 #include <time.h>
 
 #define MINUTE_NS (60 * NS_PER_SEC)
-#define ROUNDS 3                   /* who wakes now and then sleeps the next time */
+#define ROUNDS 10                  /* who wakes now and then sleeps the next time, … */
+#define ROUND_NS (2 * NS_PER_MS)   /* … a while later, where he has to wait for a CPU */
 #define SPEND_NS (500 * NS_PER_MS) /* of CPU time in a minute */
 
 struct evidence {
@@ -186,9 +187,11 @@ static void read_all(struct reading *reading, struct native_look *native) {
 	for (size_t i = 0; i < reading->n; i++)
 		if (is_wanted(reading, &reading->threads[i]) && sleeps(reading->target, reading->threads[i].thread.tid))
 			native_look_warm_for(native, reading->threads[i].thread.tid);
-	for (int round = 1; round <= ROUNDS; round++)
+	for (int round = 1; round <= ROUNDS; round++) {
 		if (read_round(reading, native, round == ROUNDS))
 			break;
+		nanosleep(&(struct timespec){ .tv_nsec = ROUND_NS }, NULL);
+	}
 }
 
 static void *read_main(void *arg) {
